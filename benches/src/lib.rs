@@ -1,0 +1,1 @@
+//! Route benchmarks against the raw protocol.

@@ -1,0 +1,1 @@
+//! Delta Lake, source and sink: the embedded default.

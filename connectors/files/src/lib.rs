@@ -1,0 +1,1 @@
+//! CSV, NDJSON and Parquet: source; Parquet and CSV: sink.

@@ -1,0 +1,1 @@
+//! Tables in this process, source and sink, for tests.

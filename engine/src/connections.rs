@@ -1,0 +1,191 @@
+//! Connections: from a definition's name for a system to the connector that speaks to it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use dpone_planner::definition::{Connection, OptionValue};
+
+use crate::{Error, Result, Secret, Sink, Source};
+
+/// One system's connector: makes sources and sinks from resolved connections. Opens nothing by itself.
+pub trait Connector: Debug + Send + Sync {
+    /// The `type:` names that it answers to, the canonical one first.
+    fn kinds(&self) -> &'static [&'static str];
+
+    /// The option names that it knows, for unknown-key errors.
+    fn options(&self) -> &'static [&'static str];
+
+    fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>>;
+
+    fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>>;
+}
+
+/// A connection with its references looked up. Values are secrets until the connector reads them.
+#[derive(Debug, Clone)]
+pub struct ResolvedConnection {
+    pub name: String,
+    pub kind: String,
+    pub options: BTreeMap<String, Secret>,
+    /// Relative paths in options start here.
+    pub base_dir: PathBuf,
+}
+
+impl ResolvedConnection {
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.options.get(key).map(Secret::expose)
+    }
+
+    /// The option, or an error that names connection and key.
+    pub fn require(&self, key: &str) -> Result<&str> {
+        self.get(key).ok_or_else(|| {
+            Error::configuration(format!("connection {:?} ({}) needs the option {key:?}", self.name, self.kind))
+        })
+    }
+
+    /// Parses an option, with an error that names it but not its value.
+    pub fn parse<T: std::str::FromStr>(&self, key: &str, expected: &str) -> Result<Option<T>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(text) => text.trim().parse().map(Some).map_err(|_| {
+                Error::configuration(format!("connection {:?}: option {key:?} is not {expected}", self.name))
+            }),
+        }
+    }
+}
+
+/// All connections of a project. Sources and sinks are made on first use and shared afterwards.
+#[derive(Debug)]
+pub struct Connections {
+    connectors: Vec<Arc<dyn Connector>>,
+    defined: BTreeMap<String, Connection>,
+    base_dir: PathBuf,
+    sources: Mutex<BTreeMap<String, Arc<dyn Source>>>,
+    sinks: Mutex<BTreeMap<String, Arc<dyn Sink>>>,
+}
+
+impl Connections {
+    pub fn new(
+        connectors: Vec<Arc<dyn Connector>>,
+        defined: BTreeMap<String, Connection>,
+        base_dir: impl AsRef<Path>,
+    ) -> Self {
+        Self {
+            connectors,
+            defined,
+            base_dir: base_dir.as_ref().to_owned(),
+            sources: Mutex::default(),
+            sinks: Mutex::default(),
+        }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.defined.keys().map(String::as_str)
+    }
+
+    pub fn definition(&self, name: &str) -> Result<&Connection> {
+        self.defined.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.names().collect();
+            Error::configuration(format!("there is no connection {name:?}")).with_hint(if known.is_empty() {
+                "no connection is defined".to_owned()
+            } else {
+                format!("defined are {}", known.join(", "))
+            })
+        })
+    }
+
+    pub fn source(&self, name: &str) -> Result<Arc<dyn Source>> {
+        if let Some(source) = lock(&self.sources).get(name) {
+            return Ok(Arc::clone(source));
+        }
+        let definition = self.definition(name)?;
+        let source = self.connector(definition)?.source(&self.resolve(definition)?)?;
+        lock(&self.sources).insert(name.to_owned(), Arc::clone(&source));
+        Ok(source)
+    }
+
+    pub fn sink(&self, name: &str) -> Result<Arc<dyn Sink>> {
+        if let Some(sink) = lock(&self.sinks).get(name) {
+            return Ok(Arc::clone(sink));
+        }
+        let definition = self.definition(name)?;
+        let sink = self.connector(definition)?.sink(&self.resolve(definition)?)?;
+        lock(&self.sinks).insert(name.to_owned(), Arc::clone(&sink));
+        Ok(sink)
+    }
+
+    fn connector(&self, connection: &Connection) -> Result<&Arc<dyn Connector>> {
+        let located = |error: Error| match &connection.location {
+            Some(location) => error.at(location.clone()),
+            None => error,
+        };
+        let connector = self.connectors.iter().find(|c| c.kinds().contains(&connection.kind.as_str())).ok_or_else(|| {
+            let known: Vec<_> = self.connectors.iter().filter_map(|c| c.kinds().first().copied()).collect();
+            located(
+                Error::configuration(format!(
+                    "connection {:?} has the type {:?}, which this version cannot reach",
+                    connection.name, connection.kind
+                ))
+                .with_hint(format!("known types: {}", known.join(", "))),
+            )
+        })?;
+        let known = connector.options();
+        if let Some(unknown) = connection.options.keys().find(|key| !known.contains(&key.as_str())) {
+            return Err(located(
+                Error::configuration(format!(
+                    "connection {:?} ({}) has no option {unknown:?}",
+                    connection.name, connection.kind
+                ))
+                .with_hint(match dpone_planner::definition::nearest(unknown, known.iter().copied()) {
+                    Some(near) => format!("did you mean {near:?}? Known options: {}", known.join(", ")),
+                    None => format!("known options: {}", known.join(", ")),
+                }),
+            ));
+        }
+        Ok(connector)
+    }
+
+    fn resolve(&self, connection: &Connection) -> Result<ResolvedConnection> {
+        let options = connection
+            .options
+            .iter()
+            .map(|(key, value)| Ok((key.clone(), self.resolve_value(connection, key, value)?)))
+            .collect::<Result<_>>()?;
+        Ok(ResolvedConnection {
+            name: connection.name.clone(),
+            kind: connection.kind.clone(),
+            options,
+            base_dir: self.base_dir.clone(),
+        })
+    }
+
+    fn resolve_value(&self, connection: &Connection, key: &str, value: &OptionValue) -> Result<Secret> {
+        match value {
+            OptionValue::Plain(text) => Ok(Secret::new(text)),
+            OptionValue::Secret(secret) => Ok(secret.clone()),
+            OptionValue::Env(name) => std::env::var(name).map(Secret::new).map_err(|_| {
+                Error::configuration(format!(
+                    "connection {:?}: option {key:?} refers to the environment variable {name}, which is not set",
+                    connection.name
+                ))
+            }),
+            OptionValue::File(path) => {
+                let path = self.base_dir.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|e| {
+                    Error::configuration(format!(
+                        "connection {:?}: option {key:?} refers to the file {}, which cannot be read: {e}",
+                        connection.name,
+                        path.display()
+                    ))
+                })?;
+                Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+            }
+        }
+    }
+}
+
+/// A poisoned lock only says that another thread panicked: the map itself is whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,63 @@
+//! Places at which a test makes a run die, fail or wait.
+//!
+//! Compiled in only with the `failpoints` feature. `DPONE_FAILPOINT=name=action[,name=action…]`, where the action is
+//! `kill` (SIGKILL to this process), `error`, `lost_ack` (the caller drops the answer) or `sleep:MILLISECONDS`.
+
+use crate::Result;
+
+/// What a failpoint asks of its place, beyond dying, failing and waiting, which it does itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    GoOn,
+    /// Behave as if the answer to what was just done had not arrived.
+    LostAck,
+}
+
+/// The failpoints of the commit protocol, in order. Connectors add none of their own; they place these.
+pub const STEPS: &[&str] = &[
+    "lease.acquired",
+    "staging.prepared",
+    "stage.partition.started",
+    "stage.partition.batch",
+    "stage.partition.done",
+    "staged",
+    "verified",
+    "commit.begun",
+    "commit.applied",
+    "commit.acknowledged",
+    "committed",
+    "discarded",
+];
+
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub async fn reach(_: &str) -> Result<Reached> {
+    Ok(Reached::GoOn)
+}
+
+#[cfg(feature = "failpoints")]
+pub async fn reach(name: &str) -> Result<Reached> {
+    use std::sync::OnceLock;
+    static ACTIONS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    let actions = ACTIONS.get_or_init(|| {
+        let text = std::env::var("DPONE_FAILPOINT").unwrap_or_default();
+        text.split(',').filter_map(|p| p.split_once('=')).map(|(n, a)| (n.trim().into(), a.trim().into())).collect()
+    });
+    debug_assert!(STEPS.contains(&name), "failpoint {name} is not listed");
+    match actions.iter().find(|(n, _)| n == name).map(|(_, action)| action.as_str()) {
+        None => {}
+        Some("kill") => {
+            let _ = std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
+            // The signal is on its way: do nothing more.
+            std::future::pending::<()>().await;
+        }
+        Some("error") => return Err(crate::Error::transient(format!("failpoint {name}"))),
+        Some("lost_ack") => return Ok(Reached::LostAck),
+        Some(action) => {
+            if let Some(ms) = action.strip_prefix("sleep:").and_then(|ms| ms.parse().ok()) {
+                tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+            }
+        }
+    }
+    Ok(Reached::GoOn)
+}

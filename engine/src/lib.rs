@@ -1,0 +1,26 @@
+//! Doing it: takes the pipeline's lease, stages the batches of a load plan, verifies, and commits data and state in
+//! one step.
+//!
+//! The engine defines the ports ([`Source`], [`Sink`], [`StateStore`]) that a connector implements, and knows no
+//! system. See `docs/concepts.md` for the commit protocol.
+
+pub mod codec;
+pub mod connections;
+pub mod failpoint;
+pub mod federation;
+pub mod receipt;
+pub mod run;
+pub mod scan;
+pub mod sink;
+pub mod source;
+pub mod stage;
+pub mod state;
+pub mod testing;
+
+pub use connections::{Connections, Connector, ResolvedConnection};
+pub use dpone_planner::{Error, ErrorKind, Relation, Result, Secret};
+pub use receipt::{Receipt, RowCounts};
+pub use scan::{Scan, ScanExec};
+pub use sink::{Capabilities, Commit, LoadSpec, Sink, StagedPartition, TargetTable};
+pub use source::{ReadRequest, RelationInfo, ServerInfo, Snapshot, Source, SourceTable};
+pub use state::{Lease, LeaseRequest, StateLocation, StateStore};

@@ -1,0 +1,60 @@
+//! What a run did: the receipt that ends it.
+
+use dpone_planner::state::Watermark;
+
+/// How many rows met which fate. `extracted = staged + quarantined + skipped`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowCounts {
+    /// Rows that the source gave.
+    pub extracted: u64,
+    pub staged: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    pub unchanged: u64,
+    /// Rows left out because the definition says so, such as rows with a NULL key.
+    pub quarantined: u64,
+    /// Rows at the watermark that an earlier run had loaded.
+    pub skipped: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunStatus {
+    Committed,
+    /// The same run id was committed before: nothing was done, the first receipt is reported.
+    AlreadyCommitted,
+}
+
+/// The receipt of a run.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Receipt {
+    pub pipeline: String,
+    pub strategy: String,
+    pub write_mode: String,
+    pub source: String,
+    pub target: String,
+    pub run_id: String,
+    pub load_id: String,
+    pub status: RunStatus,
+    pub rows: RowCounts,
+    /// Bytes sent to staging.
+    pub bytes: u64,
+    pub partitions: usize,
+    pub seconds: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_before: Option<Watermark>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_after: Option<Watermark>,
+    /// What the source read was consistent with.
+    #[serde(default)]
+    pub source_position: String,
+    /// The target's version after the commit, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_version: Option<String>,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    pub finished_at: String,
+    #[serde(default)]
+    pub notes: Vec<String>,
+}

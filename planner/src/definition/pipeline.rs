@@ -1,0 +1,244 @@
+//! The one shape that every definition becomes.
+
+use std::collections::BTreeMap;
+
+use super::Connection;
+use crate::error::Location;
+use crate::relation::Relation;
+
+/// Everything that one or more definition files declare.
+#[derive(Debug, Clone, Default)]
+pub struct Project {
+    pub connections: BTreeMap<String, Connection>,
+    /// In the order in which they were written.
+    pub pipelines: Vec<Pipeline>,
+}
+
+/// One table to be loaded: a source, a sink and a strategy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipeline {
+    pub name: String,
+    /// What `--selector` also matches: a table's `id` in a batch manifest, else `schema.table`.
+    pub selector: Option<String>,
+    pub description: Option<String>,
+    pub source: SourceSpec,
+    pub sink: SinkSpec,
+    pub strategy: Strategy,
+    pub guards: Guards,
+    pub tuning: Tuning,
+    pub state: StateSpec,
+    pub location: Location,
+    /// What the definition asks for and this version does without, one sentence each: printed once, before the run.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSpec {
+    pub query: SourceQuery,
+    pub read: ReadOptions,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceQuery {
+    /// A table of one connection.
+    Table { connection: String, relation: Relation },
+    /// A query in the source system's own dialect, run there as it is written.
+    Native { connection: String, sql: String },
+    /// A DataFusion query over any connections, each a catalog: `connection.schema.table`.
+    Sql { sql: String },
+}
+
+/// How a table is read. All of it is applied before the strategy sees a row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// Only these columns, in this order; empty means all.
+    pub columns: Vec<String>,
+    pub exclude_columns: Vec<String>,
+    /// A DataFusion predicate over the source's columns.
+    pub predicate: Option<String>,
+    /// Declared logical types, by column: `text`, `bigint`, `decimal(18,2)`, `timestamptz`, …
+    pub types: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkSpec {
+    pub connection: String,
+    pub relation: Relation,
+    /// Schema of the staging tables, for sinks that have schemas; `None`: the sink's own choice.
+    pub staging_schema: Option<String>,
+    /// `PARTITIONED BY` columns of a table that is created, for sinks that have partitions.
+    pub partition_by: Vec<String>,
+    /// Sink options that only the connector reads, such as a Parquet compression level.
+    pub options: BTreeMap<String, String>,
+}
+
+/// How the cursor of an incremental strategy is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CursorOptions {
+    pub column: String,
+    /// Read this far below the watermark again, to catch rows that were committed late. `None`: from the watermark,
+    /// inclusive.
+    pub lag: Option<Lag>,
+    /// Whether rows whose cursor is NULL are read (on every run) or fail the run.
+    pub include_nulls: bool,
+}
+
+/// A distance below the watermark, in the unit of the cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lag {
+    /// For dates and timestamps.
+    Interval { microseconds: i64 },
+    /// For integers and decimals.
+    Number(i64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strategy {
+    FullRefresh {
+        overwrite: OverwriteType,
+    },
+    /// Rewrites a declared scope.
+    Replace {
+        scope: Scope,
+    },
+    IncrementalAppend {
+        cursor: CursorOptions,
+        /// Drop rows whose key is in the target already.
+        only_new_rows: bool,
+        key: Vec<String>,
+    },
+    IncrementalMerge {
+        key: Vec<String>,
+        /// Without a cursor, everything is read on each run.
+        cursor: Option<CursorOptions>,
+        duplicates: DuplicatePolicy,
+        null_keys: NullKeys,
+        /// Rows for which this source column is true (or not null) are deletions.
+        soft_delete: Option<SoftDelete>,
+    },
+    /// A strategy of the contract that this version does not run. Kept, so that `plan` and `check` name it.
+    Unsupported(UnsupportedMode),
+}
+
+impl Strategy {
+    /// The name in definitions, plans and evidence.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::FullRefresh { .. } => "full_refresh",
+            Self::Replace { .. } => "replace",
+            Self::IncrementalAppend { .. } => "incremental_append",
+            Self::IncrementalMerge { .. } => "incremental_merge",
+            Self::Unsupported(mode) => &mode.name,
+        }
+    }
+
+    /// The natural key, where the strategy has one.
+    pub fn key(&self) -> &[String] {
+        match self {
+            Self::IncrementalAppend { key, .. } | Self::IncrementalMerge { key, .. } => key,
+            _ => &[],
+        }
+    }
+
+    pub fn cursor(&self) -> Option<&CursorOptions> {
+        match self {
+            Self::IncrementalAppend { cursor, .. } => Some(cursor),
+            Self::IncrementalMerge { cursor, .. } => cursor.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsupportedMode {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverwriteType {
+    /// Keep the table's identity; readers wait for the insert.
+    TruncateInsert,
+    /// Swap a finished table in; readers wait for an instant.
+    #[default]
+    Exchange,
+}
+
+/// The rows that `replace` owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// A DataFusion predicate over the target's columns; the source is filtered by the same one.
+    Predicate(String),
+    /// `from <= column < to`
+    Window { column: String, from: String, to: String },
+}
+
+/// A source column that marks deletions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SoftDelete {
+    pub column: String,
+    pub policy: DeletePolicy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletePolicy {
+    /// Delete the row in the target.
+    Hard,
+    /// Keep the row as it comes, mark included.
+    Keep,
+}
+
+/// Several rows of one batch with the same key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum DuplicatePolicy {
+    #[default]
+    Fail,
+    /// Keep the one that is greatest by these columns (NULL is least); ties fail.
+    Latest { order_by: Vec<String> },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NullKeys {
+    #[default]
+    Fail,
+    /// Leave such rows out and count them.
+    Quarantine,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EmptySource {
+    /// Stop before the target is touched when the source gives no row and the target has some.
+    #[default]
+    Fail,
+    Allow,
+}
+
+/// Limits that stop a run before anything is changed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Guards {
+    pub empty_source: EmptySource,
+    pub max_delete_ratio: Option<f64>,
+    pub max_delete_rows: Option<u64>,
+}
+
+/// Settings that change how fast a load runs, never what it loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Partitions read and staged at once; `None`: the number of processors.
+    pub parallelism: Option<usize>,
+    /// Target rows of a batch.
+    pub batch_rows: Option<usize>,
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StateSpec {
+    /// Beside the data, in the same transaction.
+    #[default]
+    BesideData,
+    /// Beside the data, in this table of the sink's own connection.
+    InSink { relation: Relation },
+    /// In another connection, written after the sink's commit.
+    Elsewhere { connection: String, relation: Option<Relation> },
+}

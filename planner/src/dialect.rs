@@ -1,0 +1,48 @@
+//! How one system spells identifiers, types and DDL, and which Arrow types it stores.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::logical_expr::Expr;
+
+use crate::error::Result;
+use crate::relation::Relation;
+use crate::schema::SchemaChange;
+
+/// One system's spelling. Pure: no connection is needed to render DDL.
+pub trait Dialect: Debug + Send + Sync {
+    /// The name of the system, as in `type:` of a manifest.
+    fn system(&self) -> &'static str;
+
+    /// The identifier, quoted so that any name is only ever a name.
+    fn quote(&self, identifier: &str) -> String;
+
+    /// The native type that a column created for this field gets, such as `numeric(10,2)`. An error names the column
+    /// and what to do where nothing in the system holds every value of the type.
+    fn native_type(&self, field: &Field) -> Result<String>;
+
+    /// The Arrow field that the system stores for this one: the nearest that holds every value. Staged batches have
+    /// the stored schema; the planner puts exact conversions in front.
+    fn stored_field(&self, field: &Field) -> Result<Field>;
+
+    /// The statements of one schema change, in order. For systems without DDL the list describes the change.
+    fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;
+
+    /// The predicate in the system's own SQL, or `None` where it cannot be said exactly.
+    fn predicate(&self, expr: &Expr) -> Option<String>;
+
+    fn quote_relation(&self, table: &Relation) -> String {
+        match &table.database {
+            Some(database) => {
+                format!("{}.{}.{}", self.quote(database), self.quote(&table.schema), self.quote(&table.name))
+            }
+            None => format!("{}.{}", self.quote(&table.schema), self.quote(&table.name)),
+        }
+    }
+
+    fn stored_schema(&self, schema: &Schema) -> Result<SchemaRef> {
+        let fields = schema.fields().iter().map(|f| self.stored_field(f)).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Schema::new(fields)))
+    }
+}

@@ -1,0 +1,315 @@
+//! The one error type of the workspace: what happened, where, and what the caller should do about it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use datafusion::error::DataFusionError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Retry with back-off: the same call may succeed later.
+    Transient,
+    /// Fix a credential or a grant.
+    Authorization,
+    /// Fix the data, or say in the definition how such values are to be handled.
+    DataQuality,
+    /// Fix the definition or the command line.
+    Configuration,
+    /// Another run holds the lease, or something changed under this run.
+    Conflict,
+    /// The user asked to stop.
+    Interrupted,
+    /// A bug of ours.
+    Internal,
+    /// Not classified.
+    Unknown,
+}
+
+impl ErrorKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Authorization => "authorization",
+            Self::DataQuality => "data_quality",
+            Self::Configuration => "configuration",
+            Self::Conflict => "conflict",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A place in a definition file. Lines and columns count from one.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Location {
+    pub file: PathBuf,
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Location {
+    pub fn new(file: impl AsRef<Path>, line: usize, column: usize) -> Self {
+        Self { file: file.as_ref().to_owned(), line, column }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// An error with its kind, a message without secrets or cell values, an optional hint, and context pairs.
+///
+/// The content is boxed so that `Result` stays small on hot paths.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    location: Option<Location>,
+    context: Vec<(&'static str, String)>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            location: None,
+            context: Vec::new(),
+            source: None,
+        }))
+    }
+
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Transient, message)
+    }
+
+    pub fn authorization(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Authorization, message)
+    }
+
+    pub fn data_quality(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::DataQuality, message)
+    }
+
+    pub fn configuration(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Configuration, message)
+    }
+
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unknown, message)
+    }
+
+    /// What the user can do about it, printed after the message as `hint: …`.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub fn at(mut self, location: Location) -> Self {
+        self.0.location = Some(location);
+        self
+    }
+
+    /// Adds one pair of context, such as `("pipeline", "orders")`. The first value given for a key is kept: it is the
+    /// one closest to the failure.
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        if !self.0.context.iter().any(|(k, _)| *k == key) {
+            self.0.context.push((key, value.into()));
+        }
+        self
+    }
+
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    pub fn location(&self) -> Option<&Location> {
+        self.0.location.as_ref()
+    }
+
+    pub fn context(&self) -> &[(&'static str, String)] {
+        &self.0.context
+    }
+
+    /// Whether the same call may succeed if it is made again.
+    pub fn is_transient(&self) -> bool {
+        self.0.kind == ErrorKind::Transient
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.0.location {
+            write!(f, "{location}: ")?;
+        }
+        f.write_str(&self.0.message)?;
+        for (i, (key, value)) in self.0.context.iter().enumerate() {
+            write!(f, "{}{key}: {value}", if i == 0 { " (" } else { ", " })?;
+        }
+        if !self.0.context.is_empty() {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {self}", self.0.kind.as_str())?;
+        if let Some(hint) = &self.0.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<DataFusionError> for Error {
+    /// Takes our own error back out where one travelled through DataFusion; otherwise maps the class.
+    fn from(error: DataFusionError) -> Self {
+        match error {
+            DataFusionError::External(source) => match source.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => match other.downcast::<DataFusionError>() {
+                    Ok(inner) => Error::from(*inner),
+                    Err(other) => Error::unknown(other.to_string()).with_source(other),
+                },
+            },
+            DataFusionError::Context(_, inner) => Error::from(*inner),
+            DataFusionError::Diagnostic(_, inner) => Error::from(*inner),
+            DataFusionError::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+                Ok(inner) => Error::from(inner),
+                Err(shared) => from_shared(&shared),
+            },
+            DataFusionError::ArrowError(inner, _) => Error::from(*inner),
+            DataFusionError::SQL(_, _) | DataFusionError::Plan(_) | DataFusionError::SchemaError(_, _) => {
+                Error::configuration(error.strip_backtrace())
+            }
+            DataFusionError::NotImplemented(_) => Error::configuration(error.strip_backtrace()),
+            DataFusionError::Internal(_) => Error::internal(error.strip_backtrace()),
+            DataFusionError::ResourcesExhausted(_) => Error::configuration(error.strip_backtrace())
+                .with_hint("raise --memory-limit, or give --temp-dir a place with more room to spill"),
+            other => Error::unknown(other.strip_backtrace()),
+        }
+    }
+}
+
+/// An error that several streams share cannot be moved out: its parts are copied.
+fn from_shared(error: &DataFusionError) -> Error {
+    match error.find_root() {
+        DataFusionError::External(source) => match source.downcast_ref::<Error>() {
+            Some(ours) => {
+                let mut copy = Error::new(ours.kind(), ours.message());
+                copy.0.hint = ours.0.hint.clone();
+                copy.0.location = ours.0.location.clone();
+                copy.0.context = ours.0.context.clone();
+                copy
+            }
+            None => Error::unknown(error.strip_backtrace()),
+        },
+        _ => Error::unknown(error.strip_backtrace()),
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        use arrow::error::ArrowError::*;
+        match error {
+            ExternalError(source) => match source.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => match other.downcast::<DataFusionError>() {
+                    Ok(inner) => Error::from(*inner),
+                    Err(other) => Error::unknown(other.to_string()).with_source(other),
+                },
+            },
+            CastError(_) | ArithmeticOverflow(_) | DivideByZero | ParseError(_) | CsvError(_) | JsonError(_) => {
+                Error::data_quality(error.to_string())
+            }
+            IoError(_, source) => Error::from(source),
+            other => Error::unknown(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind::*;
+        let kind = match error.kind() {
+            PermissionDenied => ErrorKind::Authorization,
+            NotFound | NotADirectory | IsADirectory | InvalidInput => ErrorKind::Configuration,
+            TimedOut | ConnectionReset | ConnectionAborted | ConnectionRefused | BrokenPipe | Interrupted => {
+                ErrorKind::Transient
+            }
+            _ => ErrorKind::Unknown,
+        };
+        Error::new(kind, error.to_string()).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_error_survives_a_trip_through_datafusion_and_arrow() {
+        let ours = Error::data_quality("column holds NaN").with("column", "price").with_hint("declare it text");
+        let through = DataFusionError::ArrowError(
+            Box::new(arrow::error::ArrowError::ExternalError(Box::new(DataFusionError::from(ours)))),
+            None,
+        );
+        let back = Error::from(through.context("scan"));
+        assert_eq!(back.kind(), ErrorKind::DataQuality);
+        assert_eq!(back.to_string(), "column holds NaN (column: price)");
+        assert_eq!(back.hint(), Some("declare it text"));
+    }
+
+    #[test]
+    fn the_innermost_context_is_kept() {
+        let error = Error::unknown("x").with("table", "inner").with("table", "outer");
+        assert_eq!(error.context(), [("table", "inner".to_owned())]);
+    }
+}

@@ -1,0 +1,120 @@
+//! The load plan: everything that a run will do, decided before it does anything.
+
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::definition::OverwriteType;
+use crate::relation::Relation;
+use crate::schema::SchemaChange;
+
+/// What a sink does with the staged rows. Four modes serve every strategy.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "mode", rename_all = "snake_case")]
+pub enum WriteMode {
+    /// The staged rows are added.
+    Append,
+    /// The staged rows become the table's whole content, in one visible step.
+    Overwrite { overwrite: OverwriteType },
+    /// The staged rows replace exactly the rows of the scope.
+    OverwriteScope { scope: ScopeFilter },
+    /// Each staged row carries an operation that is applied by key.
+    Changes { key: Vec<String>, operation: Operation },
+}
+
+impl WriteMode {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Overwrite { overwrite: OverwriteType::Exchange } => "overwrite (exchange)",
+            Self::Overwrite { overwrite: OverwriteType::TruncateInsert } => "overwrite (truncate_insert)",
+            Self::OverwriteScope { scope: ScopeFilter::Predicate { .. } } => "overwrite scope (predicate)",
+            Self::OverwriteScope { scope: ScopeFilter::Partitions { .. } } => "overwrite scope (partitions)",
+            Self::Changes { .. } => "changes",
+        }
+    }
+
+    pub fn key(&self) -> &[String] {
+        match self {
+            Self::Changes { key, .. } => key,
+            _ => &[],
+        }
+    }
+}
+
+/// The rows that `OverwriteScope` owns.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum ScopeFilter {
+    /// A predicate over the target's columns, in DataFusion SQL. A sink renders it in its own SQL through
+    /// [`crate::dialect::Dialect::predicate`], or evaluates it.
+    Predicate { sql: String },
+    /// The rows that share their values of these columns with a staged row (NULL equals NULL).
+    Partitions { columns: Vec<String> },
+}
+
+/// How a staged row says what happens to the row with its key.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Every staged row is inserted, or updates the row with its key.
+    Upsert,
+    /// The staged column [`OPERATION_COLUMN`] (Int8, not stored in the target) says which of [`INSERT_OR_UPDATE`] and
+    /// [`DELETE`].
+    Column,
+}
+
+/// The staged column that carries the operation where not every row is an upsert.
+pub const OPERATION_COLUMN: &str = "__dpone__op";
+pub const INSERT_OR_UPDATE: i8 = 0;
+pub const DELETE: i8 = 1;
+
+/// The prefix of columns and tables that are ours; users' columns may not have it.
+pub const RESERVED_PREFIX: &str = "__dpone__";
+
+/// Everything that a run will do. Made by [`crate::strategy::plan_load`].
+#[derive(Debug, Clone)]
+pub struct LoadPlan {
+    pub pipeline: String,
+    pub strategy: String,
+    pub target: Relation,
+    /// Reads the source and gives exactly the rows to stage, in [`Self::staged_schema`].
+    pub logical: LogicalPlan,
+    /// The stored schema, plus [`OPERATION_COLUMN`] where the write mode needs it.
+    pub staged_schema: SchemaRef,
+    /// The target's schema after the run.
+    pub target_schema: SchemaRef,
+    pub write_mode: WriteMode,
+    /// DDL to apply before staging; creating the target is one of these.
+    pub ddl: Vec<SchemaChange>,
+    /// The cursor to observe while staging: its greatest value becomes the watermark.
+    pub cursor: Option<CursorPlan>,
+    pub checks: Checks,
+    /// Digest that the stored state must carry to be used: see [`crate::state::PipelineState::digest`].
+    pub state_digest: String,
+    /// What a reader of the plan should know: what is assumed, what is not seen (such as deletions), what falls back.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CursorPlan {
+    pub column: String,
+    /// Keep the rows at the new watermark in the state, and drop those of the old one from this read.
+    pub dedup_boundary: bool,
+    /// What the read began from.
+    pub from: Option<crate::state::Watermark>,
+}
+
+/// What is checked on the staged rows before the target is touched.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Checks {
+    /// Columns in which a staged NULL fails the run.
+    pub not_null: Vec<String>,
+    /// Rows with a NULL in one of these are left out and counted.
+    pub quarantine_null: Vec<String>,
+    /// Column sets in which two staged rows may not agree.
+    pub unique: Vec<String>,
+    /// Fail when nothing was staged and the target has rows.
+    pub fail_on_empty: bool,
+    pub max_delete_ratio: Option<f64>,
+    pub max_delete_rows: Option<u64>,
+}
