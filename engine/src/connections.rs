@@ -120,16 +120,17 @@ impl Connections {
             Some(location) => error.at(location.clone()),
             None => error,
         };
-        let connector = self.connectors.iter().find(|c| c.kinds().contains(&connection.kind.as_str())).ok_or_else(|| {
-            let known: Vec<_> = self.connectors.iter().filter_map(|c| c.kinds().first().copied()).collect();
-            located(
-                Error::configuration(format!(
-                    "connection {:?} has the type {:?}, which this version cannot reach",
-                    connection.name, connection.kind
-                ))
-                .with_hint(format!("known types: {}", known.join(", "))),
-            )
-        })?;
+        let connector =
+            self.connectors.iter().find(|c| c.kinds().contains(&connection.kind.as_str())).ok_or_else(|| {
+                let known: Vec<_> = self.connectors.iter().filter_map(|c| c.kinds().first().copied()).collect();
+                located(
+                    Error::configuration(format!(
+                        "connection {:?} has the type {:?}, which this version cannot reach",
+                        connection.name, connection.kind
+                    ))
+                    .with_hint(format!("known types: {}", known.join(", "))),
+                )
+            })?;
         let known = connector.options();
         if let Some(unknown) = connection.options.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(located(

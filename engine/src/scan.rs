@@ -103,11 +103,7 @@ impl ExecutionPlan for ScanExec {
         Ok(self)
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> DataFusionResult<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batches = self.scan.read(partition, context.session_config().batch_size())?;
         let counted = batches.inspect(move |batch| {

@@ -63,11 +63,10 @@ impl Watermark {
             other if other.is_null() => return Err(Error::internal("a watermark cannot be NULL")),
             other if other.data_type().is_integer() => other.to_string(),
             other => {
-                return Err(Error::configuration(format!(
-                    "a cursor of type {} is not supported",
-                    other.data_type()
-                ))
-                .with_hint("use a column of an integer, decimal, float, date, timestamp, time, uuid or text type"));
+                return Err(Error::configuration(format!("a cursor of type {} is not supported", other.data_type()))
+                    .with_hint(
+                        "use a column of an integer, decimal, float, date, timestamp, time, uuid or text type",
+                    ));
             }
         };
         Ok(Self { column: column.into(), data_type: value.data_type(), value: text })
@@ -86,13 +85,9 @@ impl Watermark {
                     Nanosecond => ScalarValue::TimestampNanosecond(Some(ticks()?), tz.clone()),
                 }
             }
-            DataType::Time64(arrow::datatypes::TimeUnit::Microsecond) => {
-                ScalarValue::Time64Microsecond(Some(ticks()?))
-            }
+            DataType::Time64(arrow::datatypes::TimeUnit::Microsecond) => ScalarValue::Time64Microsecond(Some(ticks()?)),
             DataType::Time64(_) => ScalarValue::Time64Nanosecond(Some(ticks()?)),
-            DataType::Date32 => {
-                ScalarValue::Date32(Some(self.value.parse().map_err(|_| self.unreadable())?))
-            }
+            DataType::Date32 => ScalarValue::Date32(Some(self.value.parse().map_err(|_| self.unreadable())?)),
             DataType::Decimal128(p, s) => {
                 ScalarValue::Decimal128(Some(self.value.parse().map_err(|_| self.unreadable())?), *p, *s)
             }
@@ -121,9 +116,11 @@ impl Watermark {
 impl fmt::Display for Watermark {
     /// For people: `updated_at = 2013-01-01T06:00:00`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.scalar().ok().and_then(|s| s.to_array().ok()).and_then(|array| {
-            arrow::util::display::array_value_to_string(&array, 0).ok()
-        });
+        let text = self
+            .scalar()
+            .ok()
+            .and_then(|s| s.to_array().ok())
+            .and_then(|array| arrow::util::display::array_value_to_string(&array, 0).ok());
         write!(f, "{} = {}", self.column, text.as_deref().unwrap_or(&self.value))
     }
 }

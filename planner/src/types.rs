@@ -176,12 +176,10 @@ pub fn widens(from: &DataType, to: &DataType) -> bool {
         (from, Decimal128(p, s) | Decimal256(p, s)) if integer_digits(from).is_some() => {
             integer_digits(from).is_some_and(|digits| digits <= *p as i32 - *s as i32)
         }
-        (from, to) if int_range(from).is_some() && int_range(to).is_some() => {
-            match (int_range(from), int_range(to)) {
-                (Some((a, b)), Some((c, d))) => c <= a && b <= d,
-                _ => false,
-            }
-        }
+        (from, to) if int_range(from).is_some() && int_range(to).is_some() => match (int_range(from), int_range(to)) {
+            (Some((a, b)), Some((c, d))) => c <= a && b <= d,
+            _ => false,
+        },
         (Int8 | Int16 | UInt8 | UInt16, Float32) => true,
         (Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 | Float16 | Float32, Float64) => true,
         (Float16, Float32) => true,
@@ -192,10 +190,9 @@ pub fn widens(from: &DataType, to: &DataType) -> bool {
         (Date32, Date64) => true,
         (Timestamp(a, tz), Timestamp(b, uz)) => tz.is_some() == uz.is_some() && coarser_or_equal(*a, *b),
         (Time32(a) | Time64(a), Time32(b) | Time64(b)) => coarser_or_equal(*a, *b),
-        (
-            List(a) | LargeList(a) | FixedSizeList(a, _) | ListView(a) | LargeListView(a),
-            List(b) | LargeList(b),
-        ) => widens(a.data_type(), b.data_type()),
+        (List(a) | LargeList(a) | FixedSizeList(a, _) | ListView(a) | LargeListView(a), List(b) | LargeList(b)) => {
+            widens(a.data_type(), b.data_type())
+        }
         (Struct(a), Struct(b)) => {
             a.len() == b.len()
                 && a.iter().zip(b).all(|(x, y)| x.name() == y.name() && widens(x.data_type(), y.data_type()))
@@ -267,8 +264,24 @@ mod tests {
     #[test]
     fn names_read_back_as_the_types_they_name() {
         for name in [
-            "boolean", "smallint", "integer", "bigint", "real", "double", "decimal(18,2)", "text", "bytes", "date",
-            "time", "timestamp", "timestamptz", "timestamp(9)", "uuid", "json", "integer[]", "text[][]",
+            "boolean",
+            "smallint",
+            "integer",
+            "bigint",
+            "real",
+            "double",
+            "decimal(18,2)",
+            "text",
+            "bytes",
+            "date",
+            "time",
+            "timestamp",
+            "timestamptz",
+            "timestamp(9)",
+            "uuid",
+            "json",
+            "integer[]",
+            "text[][]",
         ] {
             let field = parse_logical("c", name).unwrap_or_else(|e| unreachable!("{name}: {e}"));
             assert_eq!(logical_name(&field), name);

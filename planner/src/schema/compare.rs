@@ -38,12 +38,7 @@ impl std::fmt::Display for Drift {
 /// Compares what would be stored with what is there. A source that is narrower, or stricter about NULL, is no drift.
 ///
 /// `nullable_ok` names columns whose staged rows are checked for NULL anyway, such as keys.
-pub fn compare(
-    source: &Schema,
-    target: &Schema,
-    nullable_ok: &[String],
-    dialect: &dyn Dialect,
-) -> Result<Vec<Drift>> {
+pub fn compare(source: &Schema, target: &Schema, nullable_ok: &[String], dialect: &dyn Dialect) -> Result<Vec<Drift>> {
     let mut drift = Vec::new();
     for field in source.fields() {
         if field.name().starts_with(RESERVED_PREFIX) {
