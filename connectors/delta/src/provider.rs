@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Result as DataFusionResult, Statistics};
+use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -15,7 +15,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_engine::{Error, Result};
 
@@ -23,7 +23,7 @@ use crate::config::{Place, Warehouse};
 use crate::stats;
 use crate::table::{DataFile, Table};
 
-/// The column that says which file a row comes from: its index in the provider's list.
+/// The column that says which file a row comes from.
 pub(crate) const FILE_COLUMN: &str = "__dpone__file";
 
 /// A fixed list of files as a table.
@@ -36,7 +36,8 @@ pub(crate) struct Files {
     partition_columns: Vec<String>,
     files: Arc<[DataFile]>,
     parallelism: Option<usize>,
-    number_files: bool,
+    /// What [`FILE_COLUMN`] says of each file, where it was asked for.
+    numbers: Vec<usize>,
 }
 
 impl Files {
@@ -54,7 +55,7 @@ impl Files {
             partition_columns: partition_columns.to_vec(),
             files,
             parallelism: None,
-            number_files: false,
+            numbers: Vec::new(),
         }
     }
 
@@ -67,18 +68,18 @@ impl Files {
         self
     }
 
-    /// Adds [`FILE_COLUMN`].
-    pub(crate) fn with_file_numbers(mut self) -> Self {
+    /// Adds [`FILE_COLUMN`] with these values, one a file.
+    pub(crate) fn with_file_numbers(mut self, numbers: &[usize]) -> Self {
         let mut fields = self.schema.fields().to_vec();
         fields.push(Arc::new(Field::new(FILE_COLUMN, DataType::Int64, false)));
         self.schema = Arc::new(Schema::new(fields));
-        self.number_files = true;
+        self.numbers = numbers.to_vec();
         self
     }
 
     /// The columns inside the files, then those that are constant in each file: the order in which a scan sees them.
     fn split_schema(&self) -> (SchemaRef, Vec<Arc<Field>>) {
-        let constant = |f: &Field| self.partition_columns.contains(f.name()) || (self.number_files && f.name() == FILE_COLUMN);
+        let constant = |f: &Field| self.partition_columns.contains(f.name()) || f.name() == FILE_COLUMN;
         let (outside, inside): (Vec<_>, Vec<_>) = self.schema.fields().iter().cloned().partition(|f| constant(f));
         (Arc::new(Schema::new(inside)), outside)
     }
@@ -87,9 +88,9 @@ impl Files {
         let file = &self.files[index];
         let values = outside
             .iter()
-            .map(|field| match self.number_files && field.name() == FILE_COLUMN {
-                true => Ok(datafusion::common::ScalarValue::Int64(Some(index as i64))),
-                false => stats::partition_scalar(file, field),
+            .map(|field| match self.numbers.get(index).filter(|_| field.name() == FILE_COLUMN) {
+                Some(number) => Ok(ScalarValue::Int64(Some(*number as i64))),
+                None => stats::partition_scalar(file, field),
             })
             .collect::<Result<Vec<_>>>()?;
         let statistics = stats::of_file(file, inside, &values);
@@ -115,10 +116,15 @@ impl Files {
         files: Vec<PartitionedFile>,
     ) -> DataFusionResult<Vec<PartitionedFile>> {
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok(files) };
-        let statistics = files.iter().filter_map(|f| f.statistics.clone()).collect::<Vec<_>>();
+        let statistics = files
+            .iter()
+            .zip(self.files.iter())
+            .filter_map(|(scanned, file)| Some(Arc::new(stats::for_skipping(file, full, scanned.statistics.as_deref()?))))
+            .collect::<Vec<_>>();
         let physical = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(full))?)?;
         // A filter that no bound decides prunes nothing; that is no error.
-        let Ok(predicate) = PruningPredicate::try_new(physical, Arc::clone(full)) else { return Ok(files) };
+        let built = PruningPredicateBuilder::new().with_file_schema(Arc::clone(full)).try_build(physical);
+        let Ok(predicate) = built else { return Ok(files) };
         match predicate.prune(&PrunableStatistics::new(statistics, Arc::clone(full))) {
             Ok(keep) => Ok(files.into_iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect()),
             Err(_) => Ok(files),

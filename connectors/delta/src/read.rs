@@ -13,7 +13,7 @@ use object_store::path::Path;
 use crate::config::Warehouse;
 use crate::error;
 use crate::provider::Files;
-use crate::table::{self, Table};
+use crate::table::Table;
 
 #[derive(Debug)]
 pub(crate) struct DeltaSource {
@@ -26,7 +26,7 @@ impl Source for DeltaSource {
         Ok(Arc::new(DeltaSnapshot { warehouse: self.warehouse.clone(), open: tokio::sync::Mutex::default(), names: Mutex::default() }))
     }
 
-    async fn scan(&self, _: &serde_json::Value) -> Result<Arc<dyn Scan>> {
+    fn scan(&self, _: &serde_json::Value) -> Result<Arc<dyn Scan>> {
         Err(Error::internal("a Delta table is scanned by DataFusion's own Parquet node, which needs no other scan"))
     }
 
@@ -160,9 +160,4 @@ impl DeltaSnapshot {
             None => error.with_hint(format!("tables are {}", names[..names.len().min(20)].join(", "))),
         }
     }
-}
-
-/// Whether there is a table, without reading its log.
-pub(crate) async fn exists(warehouse: &Warehouse, relation: &Relation) -> Result<bool> {
-    table::exists(&warehouse.place(relation)?).await
 }

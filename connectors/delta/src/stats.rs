@@ -13,6 +13,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics as ParquetStatistics;
 use serde_json::{Map, Value, json};
 
+use crate::stage::WrittenFile;
 use crate::table::DataFile;
 
 /// The `stats` of an Add action.
@@ -136,12 +137,41 @@ fn column(field: &Field, stats: &Value) -> ColumnStatistics {
     out
 }
 
-/// Bounds that hold for skipping, though they need not be values of the file.
-pub(crate) fn skip_bounds(file: &DataFile, field: &Field) -> Option<(ScalarValue, ScalarValue)> {
-    let stats: Value = serde_json::from_str(file.stats.as_deref()?).ok()?;
-    let low = scalar(field.data_type(), &stats["minValues"][field.name().as_str()])?;
-    let high = scalar(field.data_type(), &stats["maxValues"][field.name().as_str()])?;
-    Some((low, widen(high)))
+/// Statistics for skipping files while planning: `known`, plus bounds that hold though they need not be values of the
+/// file. They answer only "may a row be in here", never "what is the greatest value".
+pub(crate) fn for_skipping(file: &DataFile, schema: &Schema, known: &Statistics) -> Statistics {
+    let mut out = known.clone();
+    let Some(parsed) = file.stats.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return out;
+    };
+    for (field, column) in schema.fields().iter().zip(&mut out.column_statistics) {
+        let bound = |key: &str| scalar(field.data_type(), &parsed[key][field.name().as_str()]);
+        if column.min_value == Precision::Absent
+            && let (Some(low), Some(high)) = (bound("minValues"), bound("maxValues"))
+        {
+            column.min_value = Precision::Exact(low);
+            column.max_value = Precision::Exact(widen(high));
+        }
+    }
+    out
+}
+
+/// A range that holds every value of a column in these files, which we wrote; `None` with NULLs or without bounds.
+pub(crate) fn range(files: &[WrittenFile], field: &Field) -> Option<(ScalarValue, ScalarValue)> {
+    let mut range: Option<(ScalarValue, ScalarValue)> = None;
+    for file in files.iter().filter(|f| f.rows > 0) {
+        let stats: Value = serde_json::from_str(&file.stats).ok()?;
+        if stats["nullCount"][field.name().as_str()].as_u64() != Some(0) {
+            return None;
+        }
+        let low = scalar(field.data_type(), &stats["minValues"][field.name().as_str()])?;
+        let high = widen(scalar(field.data_type(), &stats["maxValues"][field.name().as_str()])?);
+        range = Some(match range {
+            None => (low, high),
+            Some((a, b)) => (if low < a { low } else { a }, if high > b { high } else { b }),
+        });
+    }
+    range
 }
 
 /// Bounds of text and time may have been cut: the upper one is moved up, so that it bounds again.
