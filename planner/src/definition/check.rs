@@ -58,8 +58,15 @@ impl<'a> Checker<'a> {
 
     /// One sentence for each reason why keys have no effect.
     pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings_for(|_| true)
+    }
+
+    /// The same, for some of the keys.
+    pub(super) fn warnings_for(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         self.ignored
             .iter()
+            .map(|(reason, paths)| (reason, paths.iter().filter(|path| wanted(path)).cloned().collect::<Vec<_>>()))
+            .filter(|(_, paths)| !paths.is_empty())
             .map(|(reason, paths)| {
                 let verb = if paths.len() == 1 { "has" } else { "have" };
                 format!("{} {verb} no effect: {reason}", paths.join(", "))
@@ -208,7 +215,7 @@ impl<'a> Checker<'a> {
             self.problems.push(
                 &node.at,
                 format!("{name} is {}; expected small letters, digits and underscores only", quoted(text)),
-                Some(format!("for example {}", super::batch::snake(text))),
+                Some(format!("for example {}", super::naming::snake(text))),
             );
         }
     }

@@ -81,9 +81,12 @@ fn file_options(source: &Source) -> Vec<(String, OptionValue)> {
         ("delimiter", options.delimiter.clone()),
         ("quote", options.quote.clone()),
         ("escape", options.escape.clone()),
-        ("null_values", options.null_values.as_ref().map(|values| values.list().join(","))),
+        ("null_values", options.null_values.as_ref().map(|values| serde_json::Value::from(values.list()).to_string())),
         ("infer_rows", options.infer_rows.map(|value| value.to_string())),
         ("compression", options.compression.clone()),
+        ("comment", options.comment.clone()),
+        ("encoding", options.encoding.clone()),
+        ("on_bad_row", options.on_bad_row.clone()),
     ]
     .into_iter()
     .filter_map(|(key, value)| value.map(|value| (key.to_owned(), plain(value))))

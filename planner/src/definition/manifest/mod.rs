@@ -135,7 +135,7 @@ pub struct Source {
     /// By the file's extension, when left out.
     #[schemars(extend("x-dpone-when" = {"source.type": ["file"]}))]
     pub format: Option<FileFormat>,
-    #[schemars(extend("x-dpone-when" = {"source.type": ["postgres", "mssql", "clickhouse", "bigquery", "mysql", "delta", "parquet", "csv", "memory", "null"]}))]
+    #[schemars(extend("x-dpone-when" = {"source.type": ["postgres", "mssql", "clickhouse", "bigquery", "mysql", "file", "delta", "parquet", "csv", "memory", "null"]}))]
     pub table: Option<Table>,
     #[schemars(extend("x-dpone-when" = {"source.type": ["kafka"]}))]
     pub topic: Option<String>,
