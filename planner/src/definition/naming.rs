@@ -44,8 +44,8 @@ pub(super) fn render(key: &str, template: &Located, scope: &Scope<'_>) -> Result
     let values = context! {
         src_schema => scope.src_schema,
         src_table => scope.src_table,
-        vars => scope.vars,
-        env_code => scope.vars.get("env_code").map(minijinja::Value::from),
+        vars => minijinja::Value::from_pairs(scope.vars.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
+        env_code => scope.vars.get("env_code").map_or(minijinja::Value::UNDEFINED, |code| code.as_str().into()),
         manifest_path => path.display().to_string(),
         manifest_dir => path.parent().map(|folder| folder.display().to_string()),
         manifest_name => part(path.file_name()),
@@ -77,11 +77,11 @@ fn value(node: &Located) -> minijinja::Value {
         Value::Integer(value) => (*value).into(),
         Value::Float(value) => (*value).into(),
         Value::String { text, .. } => text.as_str().into(),
-        Value::List(items) => items.iter().map(value).collect::<Vec<_>>().into(),
+        Value::List(items) => items.iter().map(value).collect(),
         Value::Map(entries) => {
-            let entries: BTreeMap<_, _> =
-                entries.iter().map(|entry| (entry.key.clone(), value(&entry.value))).collect();
-            entries.into()
+            // Parameters of a connection may be secret, and a name is not.
+            let shown = entries.iter().filter(|entry| entry.key != "connection_id");
+            minijinja::Value::from_pairs(shown.map(|entry| (entry.key.as_str(), value(&entry.value))))
         }
     }
 }

@@ -91,17 +91,17 @@ pub struct Manifest {
     pub task_group: Option<String>,
     #[schemars(extend("x-dpone-ignored" = "nothing is written to a technical schema", "x-dpone-accepts" = ["tech"]))]
     pub tech_schema: Option<String>,
-    #[schemars(extend("x-dpone-ignored" = "it configures another runtime"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub runtime: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub gitops: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "logs, progress and the receipt are set on the command line"))]
     pub observability: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "source.options.batch_size and source.options.partitioning set the pace"))]
     pub performance: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub certification: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures another runtime"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub bigquery_proxy: Option<Opaque>,
 }
 

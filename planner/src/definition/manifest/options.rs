@@ -379,9 +379,9 @@ pub struct SinkOptions {
     pub dlq: Option<Opaque>,
     #[schemars(extend("x-dpone-unsupported" = "types of files are inferred by the source: see source.options.infer_rows and source.options.columns", "x-dpone-accepts" = [{"enabled": false}]))]
     pub type_inference: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it tunes another runtime's transfer"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub bulk: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it tunes another runtime's transfer"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub clickhouse_bulk: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "rows are never logged", "x-dpone-accepts" = [0]))]
     pub log_sample_rows: Option<u64>,

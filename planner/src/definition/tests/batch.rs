@@ -30,7 +30,7 @@ fn the_example_of_the_contract_becomes_two_pipelines() {
     assert!(
         matches!(&orders.source.query, SourceQuery::Table { relation, .. } if *relation == Relation::new("public", "orders"))
     );
-    assert_eq!(orders.location.line, 17);
+    assert_eq!(orders.location.line, 18);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn mistakes_keep_their_place_through_the_merge() {
                 "{HEAD}schemas: {{public: {{tables: [{{table: a, overrides: {{sink: {{strategy: {{mod: x}}}}}}}}]}}}}\n"
             )
         ),
-        "b.yml:6:69: schemas.public.tables[0].overrides.sink.strategy.mod is not a known key\nhint: did you mean mode?"
+        "b.yml:6:70: schemas.public.tables[0].overrides.sink.strategy.mod is not a known key\nhint: did you mean mode?"
     );
     assert_eq!(
         error(

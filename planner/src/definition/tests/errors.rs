@@ -258,7 +258,7 @@ fn connections_are_named_in_one_way() {
     let state = "state: {type: postgres, connection_type: env, connection_id: META, atomicity: target_atomic}\n";
     assert_eq!(
         added(state),
-        "m.yml:17:64: state in another system cannot be committed in the target's transaction\nhint: write state: {reuse: \
+        "m.yml:17:68: state in another system cannot be committed in the target's transaction\nhint: write state: {reuse: \
          sink}, or leave state out: it then lies beside the data"
     );
 }

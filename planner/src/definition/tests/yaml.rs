@@ -296,8 +296,8 @@ depends_on: [{path: a.yml}]
     assert_eq!(
         pipeline("m.yml", &text).warnings,
         [
-            "runtime, bigquery_proxy have no effect: it configures another runtime",
-            "gitops has no effect: it configures other tools"
+            "runtime, bigquery_proxy have no effect: meant for another runtime",
+            "gitops has no effect: meant for other tools"
         ]
     );
 }
