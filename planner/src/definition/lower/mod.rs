@@ -16,7 +16,7 @@ use super::located::Located;
 use super::manifest::{self, Manifest, SourceOptions, StrategySpec};
 use super::problems::Problems;
 use super::schema::{SchemaKind, json_schema};
-use super::{Files, Guards, Pipeline, SinkSpec, StateSpec, Strategy, Tuning};
+use super::{Files, Guards, Pipeline, SinkSpec, Strategy, Tuning};
 use crate::error::{Error, Result};
 use crate::relation::Relation;
 use connection::Book;
@@ -207,8 +207,4 @@ pub(super) fn stem(path: &str) -> String {
     let name: String = name.chars().filter(|c| !"*?[]{}".contains(*c)).collect();
     let name = name.trim_matches(['_', '-']);
     if name.is_empty() { "files".to_owned() } else { name.to_owned() }
-}
-
-pub(super) fn state_elsewhere(connection: String, relation: Option<Relation>) -> StateSpec {
-    StateSpec::Elsewhere { connection, relation }
 }

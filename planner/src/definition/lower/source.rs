@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::connection::{Book, Form};
-use super::text::{self, scope_predicate};
+use super::text::scope_predicate;
 use super::{Origin, check_predicate, parse_lag, relation, stem};
 use crate::definition::located::quoted;
 use crate::definition::manifest::{
@@ -174,14 +174,13 @@ pub(super) fn checked(predicate: &str, at: &str, origin: &Origin<'_>) -> Result<
 
 fn declare(types: &mut BTreeMap<String, String>, name: &str, data_type: &str, origin: &Origin<'_>) -> Result<()> {
     let at = "source.options.columns";
-    let field = parse_logical(name, data_type).map_err(|error| {
+    parse_logical(name, data_type).map_err(|error| {
         let located = origin.error(at, error.message());
         match error.hint() {
             Some(hint) => located.with_hint(hint),
             None => located,
         }
     })?;
-    drop(field);
     if types.insert(name.to_owned(), data_type.to_owned()).is_some() {
         return Err(origin.error(at, format!("the column {name:?} is declared twice")));
     }
@@ -234,5 +233,3 @@ pub(super) fn cursor(options: &SourceOptions, origin: &Origin<'_>) -> Result<Opt
         include_nulls: options.null_cursor == Some(NullCursor::Include),
     }))
 }
-
-pub(super) use text::scope_predicate as portable_predicate;
