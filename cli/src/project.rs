@@ -1,0 +1,89 @@
+//! From the files on the command line to pipelines, and to the surroundings that they run in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dpone_engine::run::{RunContext, RunOptions};
+use dpone_engine::{Connections, Connector, Error, Result};
+use dpone_planner::definition::{self, Pipeline, Project};
+
+use crate::args::{DefinitionArgs, DefinitionOptions};
+
+/// What a project is looked for under when no file is named.
+const DEFAULT_FILES: [&str; 3] = ["dpone.sql", "dpone.yml", "dpone.yaml"];
+
+/// Definitions that were read.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) project: Project,
+    pub(crate) connections: Arc<Connections>,
+}
+
+impl DefinitionArgs {
+    pub(crate) fn load(&self) -> Result<Loaded> {
+        load(&self.files, &self.vars.vars)
+    }
+}
+
+impl DefinitionOptions {
+    pub(crate) fn load(&self) -> Result<Loaded> {
+        load(&self.files, &self.vars.vars)
+    }
+}
+
+/// Reads the files, or the project of this folder when none is named.
+pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loaded> {
+    let files = if files.is_empty() { default_files()? } else { files.to_vec() };
+    let project = definition::load(&files, &vars.iter().cloned().collect())?;
+    let base_dir = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")).to_owned();
+    let connections = Arc::new(Connections::new(connectors(), project.connections.clone(), base_dir));
+    Ok(Loaded { project, connections })
+}
+
+fn default_files() -> Result<Vec<PathBuf>> {
+    let found: Vec<PathBuf> = DEFAULT_FILES.iter().map(PathBuf::from).filter(|file| file.is_file()).collect();
+    if found.is_empty() {
+        return Err(Error::configuration("no definition is named, and this folder has no dpone.sql or dpone.yml")
+            .with_hint("name a file, or write a project to start from with `dpone init`"));
+    }
+    Ok(found)
+}
+
+/// Every system that this binary reaches.
+pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
+    Vec::new()
+}
+
+impl Loaded {
+    /// The pipelines to work on: all, or the one that the selector names.
+    pub(crate) fn select(&self, selector: Option<&str>) -> Result<Vec<Pipeline>> {
+        let all = &self.project.pipelines;
+        if all.is_empty() {
+            return Err(Error::configuration("the definition has no pipeline")
+                .with_hint("add a CREATE PIPELINE statement, or a manifest with `source` and `sink`"));
+        }
+        let Some(selector) = selector else { return Ok(all.clone()) };
+        let matched: Vec<&Pipeline> =
+            all.iter().filter(|p| p.name == selector || p.selector.as_deref() == Some(selector)).collect();
+        match matched.as_slice() {
+            [one] => Ok(vec![(*one).clone()]),
+            [] => Err(Error::configuration(format!("no pipeline is selected by {selector:?}"))
+                .with_hint(format!("there are {}", names(all.iter())))),
+            several => Err(Error::configuration(format!("{selector:?} selects {} pipelines", several.len()))
+                .with_hint(format!("use a pipeline's own name: {}", names(several.iter().copied())))),
+        }
+    }
+
+    pub(crate) fn context(&self, options: RunOptions) -> RunContext {
+        RunContext::new(Arc::clone(&self.connections), options)
+    }
+}
+
+/// `orders, customers (also public.customers)`
+fn names<'a>(pipelines: impl Iterator<Item = &'a Pipeline>) -> String {
+    let name = |p: &Pipeline| match &p.selector {
+        Some(selector) if *selector != p.name => format!("{} (also {selector})", p.name),
+        _ => p.name.clone(),
+    };
+    pipelines.map(name).collect::<Vec<_>>().join(", ")
+}
