@@ -120,7 +120,7 @@ pub(crate) struct DefinitionOptions {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct VarArgs {
-    /// A value for `{{ name }}` in definitions; may be repeated. For secrets use env: and file: references
+    /// A value for `${name}` in definitions; may be repeated. For secrets use env: and file: references
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = parse_var)]
     pub(crate) vars: Vec<(String, String)>,
 }

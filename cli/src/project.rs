@@ -34,10 +34,25 @@ impl DefinitionOptions {
 /// Reads the files, or the project of this folder when none is named.
 pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loaded> {
     let files = if files.is_empty() { default_files()? } else { files.to_vec() };
-    let project = definition::load(&files, &vars.iter().cloned().collect())?;
-    let base_dir = files.first().and_then(|file| file.parent()).unwrap_or(Path::new("")).to_owned();
-    let connections = Arc::new(Connections::new(connectors(), project.connections.clone(), base_dir));
+    let inputs = files.into_iter().map(|file| read(&file).map(|text| (file, text))).collect::<Result<Vec<_>>>()?;
+    let vars = vars.iter().cloned().collect();
+    let project = definition::load(&inputs, &vars, &|path: &Path| read(path))?;
+    // Each connection's paths begin at the folder of the file that defines it.
+    let connections = Arc::new(Connections::new(connectors(), project.connections.clone(), ""));
     Ok(Loaded { project, connections })
+}
+
+/// A definition is written by people: what is larger is another file.
+const MAX_DEFINITION_BYTES: u64 = 8 << 20;
+
+fn read(path: &Path) -> Result<String> {
+    let unreadable = |e: &dyn std::fmt::Display| Error::configuration(format!("{}: cannot be read: {e}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+    if size > MAX_DEFINITION_BYTES {
+        return Err(unreadable(&format_args!("a definition has at most {} MiB", MAX_DEFINITION_BYTES >> 20)));
+    }
+    let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+    String::from_utf8(bytes).map_err(|_| unreadable(&"it is not UTF-8"))
 }
 
 fn default_files() -> Result<Vec<PathBuf>> {
@@ -51,7 +66,11 @@ fn default_files() -> Result<Vec<PathBuf>> {
 
 /// Every system that this binary reaches.
 pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
-    Vec::new()
+    vec![
+        Arc::new(dpone_files::FilesConnector),
+        Arc::new(dpone_delta::DeltaConnector),
+        Arc::new(dpone_postgres::PostgresConnector),
+    ]
 }
 
 impl Loaded {

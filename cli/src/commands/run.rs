@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::progress::Watcher;
 use crate::render::receipt::{self, Outcome};
 use crate::style::Style;
-use crate::{interrupt, output, render};
+use crate::{interrupt, output, project, render};
 
 /// Load the tables of one or more definitions.
 ///
@@ -53,6 +53,7 @@ pub(crate) struct RunArgs {
 }
 
 /// Who a scheduler says that it is. Together they make the run id, so that a task that it repeats is loaded once.
+/// Definitions may refer to `${execution_date}`, `${data_interval_start}` and `${data_interval_end}`.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Scheduler")]
 struct SchedulerArgs {
@@ -71,6 +72,18 @@ struct SchedulerArgs {
 }
 
 impl SchedulerArgs {
+    /// What definitions may refer to; --var overrides them.
+    fn vars(&self) -> Vec<(String, String)> {
+        [
+            ("execution_date", &self.execution_date),
+            ("data_interval_start", &self.interval_start),
+            ("data_interval_end", &self.interval_end),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+        .collect()
+    }
+
     /// The same for every attempt of the same task; none without a workflow and a date.
     fn run_id(&self) -> Option<String> {
         let date = self.execution_date.as_ref().or(self.interval_start.as_ref())?;
@@ -83,7 +96,9 @@ impl SchedulerArgs {
 }
 
 pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
-    let loaded = args.definition.load()?;
+    let mut vars = args.scheduler.vars();
+    vars.extend(args.definition.vars.vars.iter().cloned());
+    let loaded = project::load(&args.definition.files, &vars)?;
     let pipelines = loaded.select(args.selector.as_deref())?;
     super::warn_about(&pipelines, Style::for_stderr(color));
 

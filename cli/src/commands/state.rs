@@ -92,14 +92,13 @@ pub(crate) async fn state(args: StateArgs, color: When) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Where a pipeline keeps its state.
+/// Where a pipeline keeps its state: with its data. What a definition wants elsewhere is a copy, which no run reads.
 fn store(connections: &Connections, pipeline: &Pipeline) -> Result<Arc<dyn StateStore>> {
-    let (connection, table) = match &pipeline.state {
-        StateSpec::BesideData => (&pipeline.sink.connection, None),
-        StateSpec::InSink { relation } => (&pipeline.sink.connection, Some(relation.clone())),
-        StateSpec::Elsewhere { connection, relation } => (connection, relation.clone()),
+    let table = match &pipeline.state {
+        StateSpec::InSink { relation } => Some(relation.clone()),
+        StateSpec::BesideData | StateSpec::Elsewhere { .. } => None,
     };
-    connections.sink(connection)?.state(&pipeline.sink.relation, &StateLocation { table })
+    connections.sink(&pipeline.sink.connection)?.state(&pipeline.sink.relation, &StateLocation { table })
 }
 
 async fn read(definition: &DefinitionArgs, selector: Option<&str>) -> Result<Vec<(Pipeline, Option<PipelineState>)>> {

@@ -272,7 +272,7 @@ mod tests {
     fn a_table_streams_with_the_widths_of_its_first_batch() {
         assert_eq!(
             rendered(ResultFormat::Table),
-            "t       n\n----  ----\na,b      1\n       -20\nNULL  NULL\nx\\n\"y\"|  9223372036854775807\n(4 rows)\n"
+            "t        n\n----  ----\na,b      1\n       -20\nNULL  NULL\nx\\n\"y\"|  9223372036854775807\n(4 rows)\n"
         );
         assert!(rendered(ResultFormat::Md).ends_with("| x<br>\"y\"\\| | 9223372036854775807 |\n"));
     }
