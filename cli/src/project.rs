@@ -46,7 +46,8 @@ pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loade
 const MAX_DEFINITION_BYTES: u64 = 8 << 20;
 
 fn read(path: &Path) -> Result<String> {
-    let unreadable = |e: &dyn std::fmt::Display| Error::configuration(format!("{}: cannot be read: {e}", path.display()));
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::configuration(format!("{}: cannot be read: {e}", path.display()));
     let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
     if size > MAX_DEFINITION_BYTES {
         return Err(unreadable(&format_args!("a definition has at most {} MiB", MAX_DEFINITION_BYTES >> 20)));
@@ -67,7 +68,7 @@ fn default_files() -> Result<Vec<PathBuf>> {
 /// Every system that this binary reaches.
 pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
     vec![
-        Arc::new(dpone_files::FilesConnector),
+        Arc::new(dpone_files::FilesConnector::default()),
         Arc::new(dpone_delta::DeltaConnector),
         Arc::new(dpone_postgres::PostgresConnector),
     ]

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::args::{DefinitionArgs, Format, OutputArgs, When};
 use crate::exit::Exit;
-use crate::output;
 use crate::render::table::Table;
 use crate::style::Style;
+use crate::{output, render};
 
 /// Work on definitions without reaching any system.
 #[derive(Debug, Args)]
@@ -53,15 +53,19 @@ impl ManifestArgs {
 pub(crate) fn manifest(args: ManifestArgs, color: When) -> Result<Exit> {
     match args.verb {
         Verb::Schema => output::print_json(&definition::json_schema(definition::SchemaKind::Any))?,
-        Verb::Render { definition, selector, output } => render(&definition, selector.as_deref(), output.format)?,
+        Verb::Render { definition, selector, output } => print(&definition, selector.as_deref(), output.format)?,
         Verb::Validate { definition, output } => validate(&definition, output.format, color)?,
     }
     Ok(Exit::Done)
 }
 
-fn render(definition: &DefinitionArgs, selector: Option<&str>, format: Format) -> Result<()> {
-    let _ = (definition, selector, format);
-    Ok(())
+fn print(definition: &DefinitionArgs, selector: Option<&str>, format: Format) -> Result<()> {
+    let loaded = definition.load()?;
+    let document = render::definition::document(&loaded.project, &loaded.select(selector)?);
+    match format {
+        Format::Json | Format::Text => output::print_json(&document),
+        Format::Md => output::print(&format!("```json\n{document:#}\n```")),
+    }
 }
 
 fn validate(definition: &DefinitionArgs, format: Format, color: When) -> Result<()> {
