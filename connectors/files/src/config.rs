@@ -73,7 +73,9 @@ impl SourceOptions {
             Some("parquet") => Some(Format::Parquet),
             Some(_) => return Err(refuse("format", "csv, ndjson or parquet")),
         };
-        let compression = match connection.get("compression").map(str::trim) {
+        // In a sink's connection this option is about writing.
+        let compression = connection.get("compression").filter(|_| connection.kind == "file");
+        let compression = match compression.map(str::trim) {
             None | Some("auto") => None,
             Some("none") => Some(Compression::None),
             Some("gzip" | "gz") => Some(Compression::Gzip),

@@ -132,12 +132,18 @@ impl Location {
         }
     }
 
-    pub(crate) fn key(&self, file: &PinnedFile) -> Result<Key> {
+    fn key(&self, file: &PinnedFile) -> Result<Key> {
         match self {
             Self::Local(_) => Key::from_absolute_path(&file.path)
                 .map_err(|e| Error::configuration(format!("{}: not a usable path", file.path)).with_source(e)),
             Self::Remote(_) => Ok(Key::from(file.path.as_str())),
         }
+    }
+
+    /// The file as an object of [`Self::store`]. Made from its parts: a key made from text would be escaped twice.
+    pub(crate) fn object(&self, file: &PinnedFile) -> Result<ObjectMeta> {
+        let last_modified = chrono::DateTime::UNIX_EPOCH;
+        Ok(ObjectMeta { location: self.key(file)?, last_modified, size: file.size, e_tag: None, version: None })
     }
 
     /// The files that the path means: itself, those that match its pattern, or those directly in it when it is a
@@ -250,12 +256,8 @@ impl Remote {
         let pattern = glob::Pattern::new(&text).map_err(|e| bad_pattern(&self.shown, &e))?;
         let fixed = text[..wild].rsplit_once('/').map_or("", |(folder, _)| folder);
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        let found: Vec<_> = self
-            .store
-            .list(Some(&Key::from(fixed)))
-            .try_collect()
-            .await
-            .map_err(|e| store_error(&self.shown, e))?;
+        let found: Vec<_> =
+            self.store.list(Some(&Key::from(fixed))).try_collect().await.map_err(|e| store_error(&self.shown, e))?;
         let matching = found.iter().filter(|m| pattern.matches_with(m.location.as_ref(), options)).map(pin_remote);
         let files = sorted(matching.collect());
         Ok((!files.is_empty()).then_some(files))

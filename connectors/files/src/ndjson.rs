@@ -31,16 +31,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(input: Box<dyn Read + Send>, file: impl Into<String>) -> Self {
-        Self {
-            input,
-            file: file.into(),
-            buffer: vec![0; BLOCK],
-            filled: 0,
-            taken: 0,
-            eof: false,
-            line: 1,
-            count: 0,
-        }
+        Self { input, file: file.into(), buffer: vec![0; BLOCK], filled: 0, taken: 0, eof: false, line: 1, count: 0 }
     }
 
     /// The next whole lines, at most `max` of them; empty at the end of the file.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result as DataFusionResult, Statistics, stats::Precision};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -14,9 +15,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use dpone_engine::{Error, ReadRequest, Result, SourceTable};
 use dpone_planner::types::logical_name;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectMeta;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::ParquetObjectReader;
 
 use crate::location::{Location, PinnedFile};
 use crate::source::{FileSource, deal, table};
@@ -48,17 +47,23 @@ pub(crate) async fn open(source: &FileSource, files: Vec<PinnedFile>, request: &
 }
 
 pub(crate) async fn footers(location: &Location, files: Vec<PinnedFile>) -> Result<Vec<ParquetFile>> {
-    futures::stream::iter(files.into_iter().map(|pinned| footer(location, pinned))).buffered(FOOTERS).try_collect().await
+    futures::stream::iter(files.into_iter().map(|pinned| footer(location, pinned)))
+        .buffered(FOOTERS)
+        .try_collect()
+        .await
 }
 
 async fn footer(location: &Location, pinned: PinnedFile) -> Result<ParquetFile> {
     let (store, _) = location.store();
-    let mut reader = ParquetObjectReader::new(store, location.key(&pinned)?).with_file_size(pinned.size);
-    let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await.map_err(|e| {
+    let unreadable = || {
         Error::data_quality(format!("{}: not a whole Parquet file", pinned.path))
             .with_hint("is it still being written, or encrypted?")
-            .with_source(e)
-    })?;
+    };
+    let object = location.object(&pinned)?;
+    let metadata = DFParquetMetadata::new(store.as_ref(), &object).fetch_metadata().await;
+    let metadata = metadata.map_err(|e| unreadable().with_source(e))?;
+    let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new());
+    let metadata = metadata.map_err(|e| unreadable().with_source(e))?;
     let rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
     Ok(ParquetFile { pinned, rows, schema: Arc::clone(metadata.schema()) })
 }
@@ -130,14 +135,7 @@ impl TableProvider for ParquetTable {
         for group in deal(self.files.iter().map(|f| f.pinned.clone()).collect(), self.parallelism) {
             let mut files = Vec::with_capacity(group.len());
             for file in group {
-                // From its parts: a path made from text would be escaped a second time.
-                files.push(PartitionedFile::new_from_meta(ObjectMeta {
-                    location: self.location.key(&file)?,
-                    last_modified: chrono::DateTime::UNIX_EPOCH,
-                    size: file.size,
-                    e_tag: None,
-                    version: None,
-                }));
+                files.push(PartitionedFile::new_from_meta(self.location.object(&file)?));
             }
             groups.push(FileGroup::new(files));
         }

@@ -152,9 +152,12 @@ impl Reader {
                 self.check_header(&records)?;
                 continue;
             }
-            let columns = self.spec.projection.iter().zip(self.schema.fields()).map(|(index, field)| {
-                column(&records, *index, field, &self.spec.options.nulls)
-            });
+            let columns = self
+                .spec
+                .projection
+                .iter()
+                .zip(self.schema.fields())
+                .map(|(index, field)| column(&records, *index, field, &self.spec.options.nulls));
             let columns = columns.collect::<Result<Vec<_>>>()?;
             let options = RecordBatchOptions::new().with_row_count(Some(rows));
             let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;

@@ -229,7 +229,7 @@ impl Source for FileSource {
         Ok(Arc::new(FileSnapshot { source: self.clone(), pinned: Mutex::default() }))
     }
 
-    async fn scan(&self, spec: &serde_json::Value) -> Result<Arc<dyn Scan>> {
+    fn scan(&self, spec: &serde_json::Value) -> Result<Arc<dyn Scan>> {
         let spec: TextScanSpec = serde_json::from_value(spec.clone())
             .map_err(|e| Error::internal("a scan of files cannot be read back").with_source(e))?;
         Ok(Arc::new(TextScan::try_new(self.connection.clone(), self.location.clone(), spec)?))
@@ -292,7 +292,8 @@ impl Snapshot for FileSnapshot {
 
     fn position(&self) -> String {
         let files = self.pinned();
-        let shown: Vec<_> = files.iter().take(20).map(|f| format!("{} ({} bytes, {})", f.path, f.size, f.tag)).collect();
+        let shown: Vec<_> =
+            files.iter().take(20).map(|f| format!("{} ({} bytes, {})", f.path, f.size, f.tag)).collect();
         let more = if files.len() > 20 { format!("; and {} more", files.len() - 20) } else { String::new() };
         format!("{}{more}", shown.join("; "))
     }

@@ -141,10 +141,6 @@ impl Records {
         (&self.buffer[span.start as usize..(span.end & !QUOTED) as usize], span.end & QUOTED != 0)
     }
 
-    pub(crate) fn file(&self) -> &str {
-        &self.file
-    }
-
     pub(crate) fn line(&self, row: usize) -> u64 {
         self.lines.get(row).copied().unwrap_or(self.line)
     }
@@ -394,12 +390,7 @@ mod tests {
         let rows = cut(text, Syntax::default()).unwrap();
         assert_eq!(
             rows,
-            [
-                vec!["a", "b", "c"],
-                vec!["1", "<x, \"y\"\nz>", ""],
-                vec!["", "<>", "3"],
-                vec!["<\">", "b\"c", "<d>"],
-            ]
+            [vec!["a", "b", "c"], vec!["1", "<x, \"y\"\nz>", ""], vec!["", "<>", "3"], vec!["<\">", "b\"c", "<d>"],]
         );
     }
 

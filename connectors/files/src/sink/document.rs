@@ -113,7 +113,9 @@ impl Document {
     }
 
     /// The document, and for an object store the version that a conditional write names.
-    pub(crate) async fn read_versioned(place: &Location) -> Result<Option<(Self, Option<object_store::UpdateVersion>)>> {
+    pub(crate) async fn read_versioned(
+        place: &Location,
+    ) -> Result<Option<(Self, Option<object_store::UpdateVersion>)>> {
         use object_store::ObjectStoreExt;
         match place {
             Location::Local(table) => Ok(Self::read_local(table)?.map(|document| (document, None))),

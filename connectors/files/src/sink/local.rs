@@ -211,5 +211,7 @@ fn small_files(files: &[WrittenFile]) -> Vec<String> {
     if small < 64 {
         return Vec::new();
     }
-    vec![format!("the table has {small} files of less than 16 MiB: a full_refresh, or a rewrite of them, makes reads faster")]
+    vec![format!(
+        "the table has {small} files of less than 16 MiB: a full_refresh, or a rewrite of them, makes reads faster"
+    )]
 }

@@ -49,12 +49,12 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
     let staged = sink.staged(load, commit.staged).await?;
     let overwrite = matches!(load.write_mode, WriteMode::Overwrite { .. });
     let before = current.as_ref().map_or(0, Current::rows);
-    let counts =
-        Counts { inserted: staged.rows(), deleted: if overwrite { before } else { 0 }, ..Counts::default() };
+    let counts = Counts { inserted: staged.rows(), deleted: if overwrite { before } else { 0 }, ..Counts::default() };
     counts.guard(commit, before)?;
 
     for file in &staged.written {
-        let (from, to) = (staging.prefix.clone().join(file.name.as_str()), table.prefix.clone().join(file.name.as_str()));
+        let (from, to) =
+            (staging.prefix.clone().join(file.name.as_str()), table.prefix.clone().join(file.name.as_str()));
         table.store.copy(&from, &to).await.map_err(|e| store_error(&table.shown, e))?;
     }
     let mut files: Vec<WrittenFile> = Vec::new();

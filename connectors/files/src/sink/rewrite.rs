@@ -82,14 +82,19 @@ impl<'a> Rewrite<'a> {
     pub(super) async fn affected(&self) -> Result<Affected> {
         match self.mode {
             WriteMode::OverwriteScope { scope } => self.affected_by_scope(scope).await,
-            WriteMode::Changes { key, operation } => self.affected_by_changes(key, *operation == Operation::Column).await,
+            WriteMode::Changes { key, operation } => {
+                self.affected_by_changes(key, *operation == Operation::Column).await
+            }
             WriteMode::Append | WriteMode::Overwrite { .. } => Ok(Affected::default()),
         }
     }
 
     async fn affected_by_scope(&self, scope: &ScopeFilter) -> Result<Affected> {
         let Some(table) = self.table(None)? else {
-            return Ok(Affected { counts: Counts { inserted: self.staged_rows, ..Counts::default() }, ..Affected::default() });
+            return Ok(Affected {
+                counts: Counts { inserted: self.staged_rows, ..Counts::default() },
+                ..Affected::default()
+            });
         };
         let inside = self.in_scope(table, scope, true)?;
         let counted = inside.aggregate(vec![ident(FILE)], vec![count(lit(1i64)).alias("rows")])?;
@@ -115,9 +120,9 @@ impl<'a> Rewrite<'a> {
                 let staged = self.context.read_table(Arc::clone(&self.staged))?;
                 let named = columns.iter().map(|c| ident(c).alias(format!("{STAGED}{c}"))).collect::<Vec<_>>();
                 let touched = staged.select(named)?.distinct()?;
-                let same = columns.iter().map(|c| {
-                    binary_expr(ident(c), Operator::IsNotDistinctFrom, ident(format!("{STAGED}{c}")))
-                });
+                let same = columns
+                    .iter()
+                    .map(|c| binary_expr(ident(c), Operator::IsNotDistinctFrom, ident(format!("{STAGED}{c}"))));
                 let join = if inside { JoinType::LeftSemi } else { JoinType::LeftAnti };
                 table.join_on(touched, join, same)?
             }

@@ -164,7 +164,7 @@ pub(crate) async fn write_stream(
         drop(batches);
         (outcome, writer)
     });
-    let mut fed = Ok(());
+    let mut fed = Ok(true);
     while let Some(batch) = rows.next().await {
         fed = feed(batch, &schema, &sender, on_batch).await;
         match &fed {
@@ -334,7 +334,5 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties> {
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(folder: &std::path::Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|e| read_error(&folder.display().to_string(), e))
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(|e| read_error(&folder.display().to_string(), e))
 }
