@@ -97,12 +97,18 @@ impl Committer<'_> {
     fn created(&self, table: Option<&Table>) -> Result<Option<Created>> {
         let load = self.commit.load;
         let create = self.commit.ddl.iter().find_map(|change| match change {
-            SchemaChange::CreateTable { schema, primary_key, partition_by } => Some((schema, primary_key, partition_by)),
+            SchemaChange::CreateTable { schema, primary_key, partition_by } => {
+                Some((schema, primary_key, partition_by))
+            }
         });
         match (table, create) {
-            (Some(_), Some(_)) => Err(Error::conflict(format!("table {} was created by somebody else meanwhile", load.target))
-                .with_hint("run again: the load will be planned for the table as it is now")),
-            (None, None) => Err(Error::conflict(format!("table {} was there when the load was planned and is gone", load.target))),
+            (Some(_), Some(_)) => {
+                Err(Error::conflict(format!("table {} was created by somebody else meanwhile", load.target))
+                    .with_hint("run again: the load will be planned for the table as it is now"))
+            }
+            (None, None) => {
+                Err(Error::conflict(format!("table {} was there when the load was planned and is gone", load.target)))
+            }
             (Some(table), None) => self.same_columns(table).map(|()| None),
             (None, Some((schema, primary_key, partition_by))) => {
                 let fields = schema.fields().iter().map(|f| types::stored_field(f)).collect::<Result<Vec<_>>>()?;
@@ -275,7 +281,12 @@ impl Created {
 }
 
 /// The `commitInfo` action.
-pub(crate) fn information(operation: &str, parameters: &Value, read_version: Option<u64>, copy: &Copy) -> Result<Value> {
+pub(crate) fn information(
+    operation: &str,
+    parameters: &Value,
+    read_version: Option<u64>,
+    copy: &Copy,
+) -> Result<Value> {
     let mut info = json!({
         "timestamp": chrono::Utc::now().timestamp_millis(),
         "operation": operation,

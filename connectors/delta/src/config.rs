@@ -155,8 +155,9 @@ impl Place {
 fn check_name(name: &str) -> Result<()> {
     let forbidden = |c: char| c.is_control() || "/\\%#?*:|\"<>~^`[]{}&".contains(c);
     if name.is_empty() || name.starts_with(['_', '.']) || name.contains(forbidden) {
-        return Err(Error::configuration(format!("{name:?} cannot name a Delta table or its schema"))
-            .with_hint("a name becomes a folder: it begins with a letter or digit and holds none of /\\%#?*:|\"<>~^`[]{}&"));
+        return Err(Error::configuration(format!("{name:?} cannot name a Delta table or its schema")).with_hint(
+            "a name becomes a folder: it begins with a letter or digit and holds none of /\\%#?*:|\"<>~^`[]{}&",
+        ));
     }
     Ok(())
 }
@@ -210,8 +211,10 @@ fn remote_store(connection: &ResolvedConnection, url: &Url) -> Result<Arc<dyn Ob
             .with_hint("known are file, s3, gs and az"));
         }
     };
-    if let Some(key) =
-        connection.options.keys().find(|k| !["path", "memory_limit_mb"].contains(&k.as_str()) && !allowed.contains(&k.as_str()))
+    if let Some(key) = connection
+        .options
+        .keys()
+        .find(|k| !["path", "memory_limit_mb"].contains(&k.as_str()) && !allowed.contains(&k.as_str()))
     {
         return Err(Error::configuration(format!(
             "connection {:?}: option {key:?} has no meaning for {}:// URLs",

@@ -42,7 +42,12 @@ type Decide = Box<dyn Fn(Option<Held>) -> Result<Option<Held>> + Send + Sync>;
 
 impl Leases {
     /// The lease, and whether it was taken over from a holder that had not given it back.
-    pub(crate) async fn acquire(&self, table: &Relation, request: &LeaseRequest, committed: u64) -> Result<(Lease, bool)> {
+    pub(crate) async fn acquire(
+        &self,
+        table: &Relation,
+        request: &LeaseRequest,
+        committed: u64,
+    ) -> Result<(Lease, bool)> {
         let (wanted, relation) = (request.clone(), table.clone());
         let decide = move |held: Option<Held>| {
             if let Some(held) = held.as_ref().filter(|h| h.live()) {
@@ -79,7 +84,9 @@ impl Leases {
     pub(crate) async fn renew(&self, table: &Relation, lease: &Lease) -> Result<()> {
         let ours = lease.clone();
         let decide = move |held: Option<Held>| match held {
-            Some(held) if held.token == ours.token && !held.released => Ok(Some(Held { expires: ends(ours.ttl), ..held })),
+            Some(held) if held.token == ours.token && !held.released => {
+                Ok(Some(Held { expires: ends(ours.ttl), ..held }))
+            }
             other => Err(lost(&ours, other)),
         };
         self.swap(table, &lease.pipeline, Box::new(decide)).await.map(|_| ())
@@ -87,7 +94,8 @@ impl Leases {
 
     pub(crate) async fn release(&self, table: &Relation, lease: &Lease) -> Result<()> {
         let token = lease.token;
-        let decide = move |held: Option<Held>| Ok(held.filter(|h| h.token == token).map(|h| Held { released: true, ..h }));
+        let decide =
+            move |held: Option<Held>| Ok(held.filter(|h| h.token == token).map(|h| Held { released: true, ..h }));
         self.swap(table, &lease.pipeline, Box::new(decide)).await.map(|_| ())
     }
 
@@ -123,7 +131,8 @@ impl Leases {
         for _ in 0..20 {
             let (held, mode) = match store.get(path).await {
                 Ok(found) => {
-                    let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                    let version =
+                        UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
                     let bytes = found.bytes().await.map_err(error::store)?;
                     (Some(parse(&bytes)?), PutMode::Update(version))
                 }

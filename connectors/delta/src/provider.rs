@@ -119,7 +119,9 @@ impl Files {
         let statistics = files
             .iter()
             .zip(self.files.iter())
-            .filter_map(|(scanned, file)| Some(Arc::new(stats::for_skipping(file, full, scanned.statistics.as_deref()?))))
+            .filter_map(|(scanned, file)| {
+                Some(Arc::new(stats::for_skipping(file, full, scanned.statistics.as_deref()?)))
+            })
             .collect::<Vec<_>>();
         let physical = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(full))?)?;
         // A filter that no bound decides prunes nothing; that is no error.
@@ -174,7 +176,7 @@ impl TableProvider for Files {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         self.warehouse.register(state.runtime_env())?;
         let (inside, outside) = self.split_schema();
-        let full = TableSchema::new(Arc::clone(&inside), outside.clone());
+        let full = TableSchema::builder(Arc::clone(&inside)).with_table_partition_cols(outside.clone()).build();
         let files = (0..self.files.len())
             .map(|i| self.partitioned_file(i, &inside, &outside))
             .collect::<Result<Vec<_>>>()

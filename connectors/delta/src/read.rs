@@ -23,7 +23,11 @@ pub(crate) struct DeltaSource {
 #[async_trait]
 impl Source for DeltaSource {
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
-        Ok(Arc::new(DeltaSnapshot { warehouse: self.warehouse.clone(), open: tokio::sync::Mutex::default(), names: Mutex::default() }))
+        Ok(Arc::new(DeltaSnapshot {
+            warehouse: self.warehouse.clone(),
+            open: tokio::sync::Mutex::default(),
+            names: Mutex::default(),
+        }))
     }
 
     fn scan(&self, _: &serde_json::Value) -> Result<Arc<dyn Scan>> {
@@ -57,7 +61,11 @@ impl Source for DeltaSource {
             ("path".to_owned(), self.warehouse.url.to_string()),
             ("folders".to_owned(), schemas.to_string()),
         ]);
-        Ok(ServerInfo { system: "delta".to_owned(), version: format!("deltalake {}", deltalake::crate_version()), details })
+        Ok(ServerInfo {
+            system: "delta".to_owned(),
+            version: format!("deltalake {}", deltalake::crate_version()),
+            details,
+        })
     }
 }
 

@@ -320,7 +320,8 @@ impl Work<'_> {
         for batch in batches {
             let column = |i: usize| batch.column(i).as_primitive_opt::<Int64Type>();
             for row in 0..batch.num_rows() {
-                let values: Option<Vec<_>> = (0..=count).map(|i| column(i).map(|c| c.value(row).max(0) as u64)).collect();
+                let values: Option<Vec<_>> =
+                    (0..=count).map(|i| column(i).map(|c| c.value(row).max(0) as u64)).collect();
                 let values = values.ok_or_else(|| Error::internal("a count is not a whole number"))?;
                 out.push((values[0] as usize, values[1..].to_vec()));
             }
@@ -357,12 +358,16 @@ impl Work<'_> {
     /// Refuses to take away more than the definition allows, before anything is written to the log.
     fn guard(&self, goes: u64, rows: u64) -> Result<()> {
         let refuse = |limit: String| {
-            Err(Error::data_quality(format!("the load would take {goes} of the target's {rows} rows away, more than {limit}"))
-                .with_hint("look at the source; if the rows are to go, raise max_delete_rows or max_delete_ratio"))
+            Err(Error::data_quality(format!(
+                "the load would take {goes} of the target's {rows} rows away, more than {limit}"
+            ))
+            .with_hint("look at the source; if the rows are to go, raise max_delete_rows or max_delete_ratio"))
         };
         match (self.commit.max_delete_rows, self.commit.max_delete_ratio) {
             (Some(most), _) if goes > most => refuse(format!("max_delete_rows = {most}")),
-            (_, Some(part)) if rows > 0 && goes as f64 > part * rows as f64 => refuse(format!("max_delete_ratio = {part}")),
+            (_, Some(part)) if rows > 0 && goes as f64 > part * rows as f64 => {
+                refuse(format!("max_delete_ratio = {part}"))
+            }
             _ => Ok(()),
         }
     }

@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use dpone_engine::{Error, Result};
 use object_store::ObjectStoreExt;
+use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
-use parquet::arrow::async_writer::ParquetObjectWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -53,7 +53,7 @@ impl WrittenFile {
 
 struct OpenFile {
     path: String,
-    writer: AsyncArrowWriter<ParquetObjectWriter>,
+    writer: AsyncArrowWriter<BufWriter>,
     partition_values: HashMap<String, Option<String>>,
     /// When it was last written to, in batches.
     used: u64,
@@ -85,13 +85,16 @@ impl TableWriter {
             })?;
             let data_type = schema.field(index).data_type();
             if !stats::partitionable(data_type) {
-                return Err(Error::configuration(format!("column {name:?} of type {data_type} cannot partition a Delta table"))
-                    .with_hint("partition by a column of a whole number, decimal, text, boolean, date or timestamp type"));
+                return Err(Error::configuration(format!(
+                    "column {name:?} of type {data_type} cannot partition a Delta table"
+                ))
+                .with_hint("partition by a column of a whole number, decimal, text, boolean, date or timestamp type"));
             }
             sort.push(SortField::new(data_type.clone()));
             outside.push((name.clone(), index));
         }
-        let inside_columns: Vec<_> = (0..schema.fields().len()).filter(|i| !outside.iter().any(|(_, o)| o == i)).collect();
+        let inside_columns: Vec<_> =
+            (0..schema.fields().len()).filter(|i| !outside.iter().any(|(_, o)| o == i)).collect();
         if inside_columns.is_empty() {
             return Err(Error::configuration("every column of the table is a partition column")
                 .with_hint("leave at least one column out of partition_by"));
@@ -171,7 +174,7 @@ impl TableWriter {
     fn create(&mut self, partition_values: HashMap<String, Option<String>>) -> Result<OpenFile> {
         let path = format!("{}-{:05}.parquet", self.stem, self.files);
         self.files += 1;
-        let target = ParquetObjectWriter::new(Arc::clone(&self.place.store), self.place.path(&path)?);
+        let target = BufWriter::new(Arc::clone(&self.place.store), self.place.path(&path)?);
         let writer = AsyncArrowWriter::try_new(target, Arc::clone(&self.inside), Some(self.properties.clone()))
             .map_err(error::parquet)?;
         Ok(OpenFile { path, writer, partition_values, used: self.batches })
@@ -216,7 +219,7 @@ impl TableWriter {
     /// Gives up: removes what was written. Failures are left to `discard`.
     pub(crate) async fn abort(mut self) {
         for (_, file) in self.open.drain() {
-            let mut upload = file.writer.into_inner().into_inner();
+            let mut upload = file.writer.into_inner();
             let _ = upload.abort().await;
         }
         for file in &self.done {

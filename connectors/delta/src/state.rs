@@ -145,7 +145,8 @@ pub(crate) async fn write(place: &Place, pipeline: &str, mark: u64, remembered: 
 /// Removes state files that no log entry can name any more.
 pub(crate) async fn sweep(place: &Place, pipeline: &str, mark: u64) -> Result<()> {
     let newest = place.path(&file(pipeline, mark))?;
-    let entries: Vec<_> = place.store.list(Some(&place.path(&folder(pipeline))?)).try_collect().await.map_err(error::store)?;
+    let entries: Vec<_> =
+        place.store.list(Some(&place.path(&folder(pipeline))?)).try_collect().await.map_err(error::store)?;
     for entry in entries.into_iter().filter(|e| e.location.as_ref() < newest.as_ref()) {
         place.store.delete(&entry.location).await.map_err(error::store)?;
     }

@@ -222,10 +222,7 @@ pub(crate) fn partitionable(data_type: &DataType) -> bool {
 }
 
 /// A partition value of the log as a scalar. An empty text is NULL in Delta.
-pub(crate) fn partition_scalar(
-    file: &DataFile,
-    field: &Field,
-) -> dpone_engine::Result<ScalarValue> {
+pub(crate) fn partition_scalar(file: &DataFile, field: &Field) -> dpone_engine::Result<ScalarValue> {
     let value = file.partition_values.get(field.name()).cloned().flatten().filter(|v| !v.is_empty());
     Ok(match value {
         None => ScalarValue::try_from(field.data_type())?,

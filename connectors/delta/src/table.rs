@@ -75,7 +75,10 @@ impl Table {
             .map(|file| {
                 let path = file.path().into_owned();
                 if file.deletion_vector_descriptor().is_some() {
-                    return Err(unsupported("deletion vectors", "REORG TABLE … APPLY (PURGE), or an overwrite, removes them"));
+                    return Err(unsupported(
+                        "deletion vectors",
+                        "REORG TABLE … APPLY (PURGE), or an overwrite, removes them",
+                    ));
                 }
                 if path.contains("://") || path.starts_with('/') {
                     return Err(unsupported("data files outside its own folder", "make a deep copy of the table"));
@@ -126,8 +129,11 @@ impl Table {
     /// Refuses tables whose rules a writer must keep and we do not.
     pub(crate) fn check_writable(&self, removes: bool) -> Result<()> {
         let refuse = |what: &str| {
-            Err(Error::configuration(format!("table {} uses {what}, which dpone does not keep when it writes", self.place.table))
-                .with_hint("load into a table of its own, or drop the feature with the system that made the table"))
+            Err(Error::configuration(format!(
+                "table {} uses {what}, which dpone does not keep when it writes",
+                self.place.table
+            ))
+            .with_hint("load into a table of its own, or drop the feature with the system that made the table"))
         };
         let writer = self.protocol["minWriterVersion"].as_i64().unwrap_or(0);
         if writer > 7 {
@@ -223,7 +229,9 @@ fn refuse_unreadable(protocol: &Value, configuration: &HashMap<String, String>) 
     // Deletion vectors may be allowed and not used: each file is asked.
     const KNOWN: &[&str] = &["timestampNtz", "deletionVectors", "columnMapping", "v2Checkpoint", "vacuumProtocolCheck"];
     match features(protocol, "readerFeatures").iter().find(|f| !KNOWN.contains(&f.as_str())) {
-        Some(feature) => Err(unsupported(&format!("the feature {feature}"), "drop the feature, or copy the table without it")),
+        Some(feature) => {
+            Err(unsupported(&format!("the feature {feature}"), "drop the feature, or copy the table without it"))
+        }
         None => Ok(()),
     }
 }

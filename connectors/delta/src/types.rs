@@ -47,7 +47,9 @@ fn stored_type(column: &str, field: &Field) -> Result<DataType> {
             .with_hint(hint))
     };
     Ok(match field.data_type() {
-        Boolean | Int8 | Int16 | Int32 | Int64 | Float32 | Float64 | Utf8 | Binary | Date32 => field.data_type().clone(),
+        Boolean | Int8 | Int16 | Int32 | Int64 | Float32 | Float64 | Utf8 | Binary | Date32 => {
+            field.data_type().clone()
+        }
         UInt8 => Int16,
         UInt16 => Int32,
         UInt32 => Int64,
@@ -62,11 +64,19 @@ fn stored_type(column: &str, field: &Field) -> Result<DataType> {
         Timestamp(_, None) => Timestamp(TimeUnit::Microsecond, None),
         Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s) => match delta_decimal(*p, *s) {
             Some((p, s)) => Decimal128(p, s),
-            None => return refuse("Delta decimals have at most 38 digits: cast the column to text or to a narrower decimal"),
+            None => {
+                return refuse(
+                    "Delta decimals have at most 38 digits: cast the column to text or to a narrower decimal",
+                );
+            }
         },
         Decimal256(p, s) => match delta_decimal(*p, *s) {
             Some((p, s)) => Decimal128(p, s),
-            None => return refuse("Delta decimals have at most 38 digits: cast the column to text or to a narrower decimal"),
+            None => {
+                return refuse(
+                    "Delta decimals have at most 38 digits: cast the column to text or to a narrower decimal",
+                );
+            }
         },
         List(item) | LargeList(item) | ListView(item) | LargeListView(item) | FixedSizeList(item, _) => {
             List(Arc::new(nested(column, item, ELEMENT)?))
@@ -206,7 +216,8 @@ pub(crate) fn arrow_schema(schema_string: &str) -> Result<SchemaRef> {
 }
 
 fn arrow_fields(value: &Value, top: bool) -> Result<Vec<FieldRef>> {
-    let fields = value["fields"].as_array().ok_or_else(|| Error::unknown("the schema in the Delta log has no fields"))?;
+    let fields =
+        value["fields"].as_array().ok_or_else(|| Error::unknown("the schema in the Delta log has no fields"))?;
     fields
         .iter()
         .map(|field| {
@@ -291,7 +302,11 @@ mod tests {
             Field::new("d", DataType::Decimal128(5, 8), true),
             Field::new("n", DataType::Decimal128(5, -3), true),
             Field::new("l", DataType::new_large_list(DataType::UInt16, true), true),
-            Field::new("s", DataType::Struct(vec![Field::new("t", DataType::Time64(TimeUnit::Microsecond), true)].into()), true),
+            Field::new(
+                "s",
+                DataType::Struct(vec![Field::new("t", DataType::Time64(TimeUnit::Microsecond), true)].into()),
+                true,
+            ),
         ];
         let stored: Vec<_> = fields.iter().map(|f| stored_field(f).unwrap()).collect();
         for field in &stored {

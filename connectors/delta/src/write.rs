@@ -107,7 +107,8 @@ impl Sink for DeltaSink {
                 DataFrame::new(session(&self.warehouse, &[])?.state(), plan).count().await? > 0
             }
         };
-        let mut notes = vec![format!("version {}, {} files, {} bytes", table.version, table.files.len(), table.bytes())];
+        let mut notes =
+            vec![format!("version {}, {} files, {} bytes", table.version, table.files.len(), table.bytes())];
         if !table.partition_columns.is_empty() {
             notes.push(format!("partitioned by {}", table.partition_columns.join(", ")));
         }
@@ -160,7 +161,12 @@ impl Sink for DeltaSink {
         Ok(())
     }
 
-    async fn stage(&self, load: &LoadSpec, partition: usize, mut rows: SendableRecordBatchStream) -> Result<StagedPartition> {
+    async fn stage(
+        &self,
+        load: &LoadSpec,
+        partition: usize,
+        mut rows: SendableRecordBatchStream,
+    ) -> Result<StagedPartition> {
         let place = self.warehouse.place(&load.target)?;
         self.clear(&place, load, partition).await?;
         let columns = self.partition_columns(load).await?;
@@ -241,8 +247,10 @@ impl Sink for DeltaSink {
 fn refuse_location(location: &StateLocation) -> Result<()> {
     match &location.table {
         None => Ok(()),
-        Some(table) => Err(Error::configuration(format!("a Delta table keeps its pipelines' state itself, not in {table}"))
-            .with_hint("leave the state table out of the definition")),
+        Some(table) => {
+            Err(Error::configuration(format!("a Delta table keeps its pipelines' state itself, not in {table}"))
+                .with_hint("leave the state table out of the definition"))
+        }
     }
 }
 
