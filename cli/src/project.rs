@@ -68,9 +68,11 @@ fn default_files() -> Result<Vec<PathBuf>> {
 /// Every system that this binary reaches.
 pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
     vec![
-        Arc::new(dpone_files::FilesConnector::default()),
+        Arc::new(dpone_files::FilesConnector),
         Arc::new(dpone_delta::DeltaConnector),
         Arc::new(dpone_postgres::PostgresConnector),
+        Arc::new(dpone_null::NullConnector),
+        Arc::new(dpone_memory::MemoryConnector::new()),
     ]
 }
 

@@ -231,8 +231,7 @@ fn with_numbers() -> Project {
 #[test]
 fn ctrl_c_ends_with_130() {
     let project = with_numbers();
-    let mut child =
-        project.command(&["query", ENDLESS]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = project.command(&["query", ENDLESS]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     assert!(child.try_wait().unwrap().is_none(), "the query ended before it was interrupted");
     let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -247,8 +246,12 @@ fn ctrl_c_ends_with_130() {
 fn a_reader_that_leaves_early_is_no_error() {
     let project = with_numbers();
     let sql = "SELECT a.n, b.n AS m FROM data.files.n a, data.files.n b, data.files.n c";
-    let mut child =
-        project.command(&["query", sql, "--format", "csv"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = project
+        .command(&["query", sql, "--format", "csv"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut some = [0; 64];
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
     let ended = Ended::from(child.wait_with_output().unwrap());

@@ -93,7 +93,7 @@ fn mentioned(pipelines: &[Pipeline], connections: &Connections) -> BTreeSet<Stri
 }
 
 async fn reach(connections: &Connections, name: &str) -> Result<String> {
-    let info = connections.source(name)?.test().await.map_err(|e| e.with("connection", name))?;
+    let info = super::reach(connections, name).await?;
     Ok(format!("{} {}", info.system, info.version).trim_end().to_owned())
 }
 

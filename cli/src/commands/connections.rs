@@ -128,8 +128,7 @@ async fn test(connections: &Connections, names: &[String], format: Format, style
     let cancel = interrupt::token();
     let mut outcomes: Vec<(&str, Result<ServerInfo>)> = Vec::new();
     for name in names {
-        let test = async { connections.source(name)?.test().await.map_err(|e| e.with("connection", name)) };
-        outcomes.push((name, interrupt::abort_on(&cancel, test).await));
+        outcomes.push((name, interrupt::abort_on(&cancel, super::reach(connections, name)).await));
     }
     match format {
         Format::Json => output::print_json(&json!({

@@ -10,7 +10,7 @@ pub(crate) mod query;
 pub(crate) mod run;
 pub(crate) mod state;
 
-use dpone_engine::Result;
+use dpone_engine::{Connections, Result, ServerInfo};
 use dpone_planner::definition::Pipeline;
 
 use crate::args::{Cli, Command};
@@ -40,4 +40,21 @@ fn warn_about(pipelines: &[Pipeline], style: Style) {
             render::error::warn(&format!("{}: {warning}", pipeline.name), style);
         }
     }
+}
+
+/// Connects, and asks who is there. A system that is only written to has nobody to ask: that its options hold is all
+/// that can be known before a run.
+async fn reach(connections: &Connections, name: &str) -> Result<ServerInfo> {
+    let source = match connections.source(name) {
+        Ok(source) => source,
+        Err(error) => {
+            connections.sink(name).map_err(|_| error)?;
+            return Ok(ServerInfo {
+                system: connections.definition(name)?.kind.clone(),
+                version: String::new(),
+                details: [("access".to_owned(), "write only".to_owned())].into(),
+            });
+        }
+    };
+    source.test().await.map_err(|e| e.with("connection", name))
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use dpone_engine::Result;
 use dpone_engine::run::{self, RunContext};
+use dpone_engine::{Error, Result};
 use dpone_planner::definition::Pipeline;
 use serde_json::json;
 
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_seconds};
 use crate::exit::Exit;
 use crate::progress::Watcher;
+use crate::project::Loaded;
 use crate::render::receipt::{self, Outcome};
 use crate::style::Style;
 use crate::{interrupt, output, project, render};
@@ -96,10 +97,11 @@ impl SchedulerArgs {
 }
 
 pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
-    let mut vars = args.scheduler.vars();
-    vars.extend(args.definition.vars.vars.iter().cloned());
-    let loaded = project::load(&args.definition.files, &vars)?;
-    let pipelines = loaded.select(args.selector.as_deref())?;
+    let (loaded, pipelines) = match definitions(&args) {
+        Ok(found) => found,
+        Err(error) if args.output.format == Format::Json => return refused(&args, error, color),
+        Err(error) => return Err(error),
+    };
     super::warn_about(&pipelines, Style::for_stderr(color));
 
     let mut options = args.engine.options();
@@ -126,6 +128,34 @@ pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
     }
     summarise(&outcomes, &not_run, args.output.format, style)?;
     Ok(Exit::of_all(outcomes.iter().filter_map(|o| o.result.as_ref().err())))
+}
+
+fn definitions(args: &RunArgs) -> Result<(Loaded, Vec<Pipeline>)> {
+    let mut vars = args.scheduler.vars();
+    vars.extend(args.definition.vars.vars.iter().cloned());
+    let loaded = project::load(&args.definition.files, &vars)?;
+    let pipelines = loaded.select(args.selector.as_deref())?;
+    Ok((loaded, pipelines))
+}
+
+/// Who reads reports of runs gets one also where no pipeline was found to be run.
+fn refused(args: &RunArgs, error: Error, color: When) -> Result<Exit> {
+    render::error::tell(&error, Style::for_stderr(color));
+    let exit = Exit::of(&error);
+    let files: Vec<_> = args.definition.files.iter().map(|file| file.display().to_string()).collect();
+    let outcome = Outcome {
+        manifest: files.join(", "),
+        process: String::new(),
+        selector: args.selector.clone(),
+        run_id: args.run_id.clone().unwrap_or_default(),
+        result: Err(error),
+        seconds: 0.0,
+        attempts: 0,
+        max_attempts: args.retry_attempts.saturating_add(1),
+        retry_backoff_seconds: args.retry_backoff_seconds.as_secs_f64(),
+    };
+    output::print_json(&outcome.document())?;
+    Ok(exit)
 }
 
 async fn one(context: &RunContext, pipeline: &Pipeline, run_id: &str, args: &RunArgs, watcher: &Watcher) -> Outcome {

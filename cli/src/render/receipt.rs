@@ -22,9 +22,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The document of one run.
+    /// The document of one run. A failure is told in two places: `error`, as by every command, and `result`, where the
+    /// report of a run has it.
     pub(crate) fn document(&self) -> Value {
-        json!({
+        let mut document = json!({
             "manifest": self.manifest,
             "process": self.process,
             "selector": self.selector,
@@ -37,7 +38,11 @@ impl Outcome {
             "attempts": self.attempts,
             "max_attempts": self.max_attempts,
             "retry_backoff_seconds": self.retry_backoff_seconds,
-        })
+        });
+        if let Err(error) = &self.result {
+            document["error"] = super::error::document(error);
+        }
+        document
     }
 }
 

@@ -86,7 +86,8 @@ fn stable(text: &str) -> String {
         for i in 1..words.len() {
             let unit = words[i].trim_end_matches([',', '\n', ')']);
             let timed = ["s", "rows/s", "B", "kB", "MB", "B/s", "kB/s", "MB/s"].contains(&unit);
-            let counts = words[i - 1].trim_start_matches('(').chars().all(|c| c.is_ascii_digit() || c == '.' || c == ',');
+            let counts =
+                words[i - 1].trim_start_matches('(').chars().all(|c| c.is_ascii_digit() || c == '.' || c == ',');
             if timed && counts && !words[i - 1].is_empty() {
                 words[i - 1] = "[n]".to_owned();
             }
@@ -98,7 +99,9 @@ fn stable(text: &str) -> String {
 
 fn word(word: &str) -> String {
     let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    let ulid = core.len() == 26 && core.starts_with("01") && core.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());
+    let ulid = core.len() == 26
+        && core.starts_with("01")
+        && core.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());
     // Only clocks have this many digits; data in these tests is from 2024.
     let now = core.len() > 20 && core.ends_with('Z') && core.contains('T') && !core.starts_with("2024-");
     match (ulid, now) {
