@@ -12,7 +12,7 @@ pub(crate) fn token() -> CancellationToken {
     tokio::spawn(async move {
         wanted().await;
         cancel.cancel();
-        tell("stopping: what is staged is discarded (Ctrl-C again ends at once)\n");
+        tell("stopping (Ctrl-C again ends at once)\n");
         wanted().await;
         std::process::exit(130);
     });

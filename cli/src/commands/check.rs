@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When};
 use crate::exit::Exit;
 use crate::render::table::Table;
+use crate::render::units;
 use crate::style::Style;
 use crate::{interrupt, output, render};
 
@@ -46,7 +47,11 @@ pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
     let mut checks = vec![Check {
         what: "definition",
         name: files(&pipelines),
-        outcome: Ok(format!("{} pipelines, {} connections", pipelines.len(), loaded.project.connections.len())),
+        outcome: Ok(format!(
+            "{}, {}",
+            units::several(pipelines.len() as u64, "pipeline"),
+            units::several(loaded.project.connections.len() as u64, "connection")
+        )),
     }];
     // One selected pipeline is checked with its own connections: others may be out of reach from here.
     let wanted =

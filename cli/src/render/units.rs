@@ -15,7 +15,12 @@ pub(crate) fn count(n: u64) -> String {
 
 /// `1 row`, `2 rows`
 pub(crate) fn rows(n: u64) -> String {
-    format!("{} {}", count(n), if n == 1 { "row" } else { "rows" })
+    several(n, "row")
+}
+
+/// `1 pipeline`, `2 pipelines`
+pub(crate) fn several(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// `8.2 MB`, in powers of ten.

@@ -35,7 +35,9 @@ impl Project {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dpone"));
+        // `scripts/test` names a copy, because another checkout may build over the one of a shared target folder.
+        let built = std::env::var_os("DPONE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dpone").into());
+        let mut command = Command::new(built);
         command.args(args).current_dir(self.path());
         for name in ["DPONE_DAG_ID", "DPONE_LOGICAL_DATE", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"] {
             command.env_remove(name);
