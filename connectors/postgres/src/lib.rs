@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod read;
 mod tls;
 pub mod types;
 
@@ -31,8 +32,7 @@ impl Connector for PostgresConnector {
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {
-        let _ = client::Server::new(config::PostgresConfig::new(connection)?)?;
-        Err(Error::configuration("PostgreSQL cannot be read by this version"))
+        Ok(Arc::new(read::PostgresSource::new(config::PostgresConfig::new(connection)?)?))
     }
 
     fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
