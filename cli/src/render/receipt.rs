@@ -148,8 +148,12 @@ fn lines(receipt: &Receipt) -> Vec<(&'static str, String)> {
         ),
     ));
     if let Some(after) = &receipt.watermark_after {
-        let before = receipt.watermark_before.as_ref().map_or("none".to_owned(), value_of);
-        lines.push(("watermark", format!("{}: {before} -> {}", after.column, value_of(after))));
+        let text = match &receipt.watermark_before {
+            None => format!("{}: none -> {}", after.column, value_of(after)),
+            Some(before) if before == after => format!("{}: {}, as before", after.column, value_of(after)),
+            Some(before) => format!("{}: {} -> {}", after.column, value_of(before), value_of(after)),
+        };
+        lines.push(("watermark", text));
     }
     if let Some(version) = &receipt.target_version {
         lines.push(("version", version.clone()));
