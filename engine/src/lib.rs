@@ -8,6 +8,7 @@ pub mod codec;
 pub mod connections;
 pub mod failpoint;
 pub mod federation;
+pub mod probe;
 pub mod receipt;
 pub mod run;
 pub mod scan;

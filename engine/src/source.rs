@@ -17,9 +17,9 @@ pub trait Source: Debug + Send + Sync {
     /// state of the system, where the system can do that. Where it cannot, [`Snapshot::position`] says so.
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>>;
 
-    /// Rebuilds a scan from [`Scan::spec`], possibly in another process. A snapshot named in the spec must still be
-    /// open.
-    async fn scan(&self, spec: &serde_json::Value) -> Result<Arc<dyn Scan>>;
+    /// Rebuilds a scan from [`Scan::spec`], possibly in another process, without I/O. A snapshot named in the spec must be
+    /// open when the scan is read.
+    fn scan(&self, spec: &serde_json::Value) -> Result<Arc<dyn Scan>>;
 
     /// The tables and views that can be read, for `connections discover`.
     async fn relations(&self) -> Result<Vec<RelationInfo>>;

@@ -9,6 +9,7 @@ use datafusion::logical_expr::Expr;
 use crate::error::Result;
 use crate::relation::Relation;
 use crate::schema::SchemaChange;
+use crate::types::{native_of, widens};
 
 /// One system's spelling. Pure: no connection is needed to render DDL.
 pub trait Dialect: Debug + Send + Sync {
@@ -25,6 +26,18 @@ pub trait Dialect: Debug + Send + Sync {
     /// The Arrow field that the system stores for this one: the nearest that holds every value. Staged batches have
     /// the stored schema; the planner puts exact conversions in front.
     fn stored_field(&self, field: &Field) -> Result<Field>;
+
+    /// The Arrow field in which values of `source` are staged for the existing column `target`, or `None` where the
+    /// column does not hold every value. `target` is a field as the sink describes it.
+    fn staged_field(&self, source: &Field, target: &Field) -> Result<Option<Field>> {
+        let stored = self.stored_field(source)?;
+        let native = native_of(source, self.system());
+        if native.is_some() && native == native_of(target, self.system()) {
+            return Ok(Some(stored));
+        }
+        Ok(widens(stored.data_type(), target.data_type())
+            .then(|| target.clone().with_nullable(source.is_nullable())))
+    }
 
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;

@@ -1,1 +1,236 @@
+//! Expressions that definitions carry as text, and columns that a plan carries without reading.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::prelude::SessionContext;
+
+use crate::error::{Error, Result};
+
+/// Parses a predicate over the columns of `schema`, coerces its types and folds its constants.
+///
+/// `what` names the predicate in errors, such as `replace scope`.
+pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
+    let failed = |error: datafusion::error::DataFusionError| {
+        Error::configuration(format!("{what}: {sql:?} is not a predicate over the table: {}", error.strip_backtrace()))
+            .with_hint("write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'")
+    };
+    let parsed = SessionContext::new().parse_sql_expr(sql, schema).map_err(failed)?;
+    let schema: DFSchemaRef = Arc::new(schema.clone());
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(&schema))
+        .with_query_execution_start_time(Some(chrono_now()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let coerced = simplifier.coerce(parsed, &schema).map_err(failed)?;
+    let simplified = simplifier.simplify(coerced).map_err(failed)?;
+    use datafusion::logical_expr::ExprSchemable;
+    if simplified.get_type(&schema).map_err(failed)? != arrow::datatypes::DataType::Boolean {
+        return Err(Error::configuration(format!("{what}: {sql:?} is not a condition that is true or false")));
+    }
+    Ok(simplified)
+}
+
+/// `now()` in a predicate means the moment at which it is planned.
+fn chrono_now() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}
+
+/// A source column that reaches the plan's output unread.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedThrough {
+    /// The scanned table, as the plan refers to it.
+    pub table: TableReference,
+    pub column: String,
+    /// Its names in the output.
+    pub outputs: Vec<String>,
+}
+
+/// The scanned columns that no expression reads: they appear in the output, if at all, as bare columns.
+///
+/// The answer is conservative: a plan with a node that looks at whole rows (DISTINCT, set operations, windows,
+/// aggregates, subqueries) passes nothing through.
+pub fn passed_through(plan: &LogicalPlan) -> Vec<PassedThrough> {
+    let mut read = BTreeSet::new();
+    if !collect_read(plan, &mut read) {
+        return Vec::new();
+    }
+    let mut outputs: BTreeMap<(TableReference, String), Vec<String>> = BTreeMap::new();
+    for (index, field) in plan.schema().fields().iter().enumerate() {
+        match origin_of_output(plan, index) {
+            Origin::Scan(table, column) => outputs.entry((table, column)).or_default().push(field.name().clone()),
+            Origin::Computed => {}
+            Origin::Unknown => return Vec::new(),
+        }
+    }
+    outputs
+        .into_iter()
+        .filter(|(origin, _)| !read.contains(origin))
+        .map(|((table, column), outputs)| PassedThrough { table, column, outputs })
+        .collect()
+}
+
+#[derive(Debug, PartialEq)]
+enum Origin {
+    Scan(TableReference, String),
+    Computed,
+    Unknown,
+}
+
+/// Where an output column comes from.
+fn origin_of_output(plan: &LogicalPlan, index: usize) -> Origin {
+    match plan {
+        LogicalPlan::TableScan(scan) => match scan.projected_schema.fields().get(index) {
+            Some(field) => Origin::Scan(scan.table_name.clone(), field.name().clone()),
+            None => Origin::Unknown,
+        },
+        LogicalPlan::Projection(projection) => match projection.expr.get(index) {
+            Some(expr) => match bare_column(expr) {
+                Some(column) => origin_of_column(&projection.input, column),
+                None => Origin::Computed,
+            },
+            None => Origin::Unknown,
+        },
+        LogicalPlan::SubqueryAlias(alias) => origin_of_output(&alias.input, index),
+        LogicalPlan::Filter(filter) => origin_of_output(&filter.input, index),
+        LogicalPlan::Limit(limit) => origin_of_output(&limit.input, index),
+        LogicalPlan::Sort(sort) => origin_of_output(&sort.input, index),
+        LogicalPlan::Join(join) => {
+            let (qualifier, field) = join.schema.qualified_field(index);
+            let column = Column::new(qualifier.cloned(), field.name());
+            if join.left.schema().has_column(&column) {
+                origin_of_column(&join.left, &column)
+            } else {
+                origin_of_column(&join.right, &column)
+            }
+        }
+        _ => Origin::Unknown,
+    }
+}
+
+fn origin_of_column(plan: &LogicalPlan, column: &Column) -> Origin {
+    match plan.schema().index_of_column(column) {
+        Ok(index) => origin_of_output(plan, index),
+        Err(_) => Origin::Unknown,
+    }
+}
+
+fn bare_column(expr: &Expr) -> Option<&Column> {
+    match expr {
+        Expr::Column(column) => Some(column),
+        Expr::Alias(alias) => bare_column(&alias.expr),
+        _ => None,
+    }
+}
+
+/// Adds every scanned column that some expression reads. False when the plan has a node that is not understood.
+fn collect_read(plan: &LogicalPlan, read: &mut BTreeSet<(TableReference, String)>) -> bool {
+    let known = matches!(
+        plan,
+        LogicalPlan::TableScan(_)
+            | LogicalPlan::Projection(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Join(_)
+    );
+    if !known {
+        return false;
+    }
+    let inputs = plan.inputs();
+    for expr in plan.expressions() {
+        if matches!(plan, LogicalPlan::Projection(_)) && bare_column(&expr).is_some() {
+            continue;
+        }
+        let mut understood = true;
+        let walked = expr.apply(|node| {
+            match node {
+                Expr::Column(column) => {
+                    // The filters of a scan are over its own columns.
+                    if let LogicalPlan::TableScan(scan) = plan {
+                        read.insert((scan.table_name.clone(), column.name.clone()));
+                        return Ok(TreeNodeRecursion::Continue);
+                    }
+                    let input = inputs.iter().find(|input| input.schema().has_column(column));
+                    match input.map(|input| origin_of_column(input, column)) {
+                        Some(Origin::Scan(table, name)) => {
+                            read.insert((table, name));
+                        }
+                        Some(Origin::Computed) => {}
+                        _ => understood = false,
+                    }
+                }
+                Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::OuterReferenceColumn(_, _) => {
+                    understood = false;
+                }
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        if walked.is_err() || !understood {
+            return false;
+        }
+    }
+    inputs.into_iter().all(|input| collect_read(input, read))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::datasource::empty::EmptyTable;
+
+    async fn names(sql: &str) -> Vec<String> {
+        let context = SessionContext::new();
+        for table in ["o", "c"] {
+            let schema = Schema::new(vec![
+                Field::new("id", DataType::Int64, false),
+                Field::new(format!("{table}_a"), DataType::Utf8, true),
+                Field::new(format!("{table}_b"), DataType::Utf8, true),
+            ]);
+            context.register_table(table, Arc::new(EmptyTable::new(Arc::new(schema)))).unwrap();
+        }
+        let plan = context.state().create_logical_plan(sql).await.unwrap();
+        passed_through(&plan).into_iter().map(|p| format!("{}.{}>{}", p.table, p.column, p.outputs.join("+"))).collect()
+    }
+
+    #[tokio::test]
+    async fn only_unread_columns_pass_through() {
+        assert_eq!(names("select * from o").await, ["o.id>id", "o.o_a>o_a", "o.o_b>o_b"]);
+        assert_eq!(names("select id, o_a as x, upper(o_b) as o_b from o where id > 1").await, ["o.o_a>x"]);
+        assert_eq!(
+            names("select o.*, c.c_a from o join c using (id) where c_b = 'x'").await,
+            ["c.c_a>c_a", "o.o_a>o_a", "o.o_b>o_b"]
+        );
+        assert_eq!(names("select s.o_a from (select * from o where o_b = 'x') s order by s.id").await, ["o.o_a>o_a"]);
+        for whole_rows in [
+            "select distinct * from o",
+            "select id, o_a from o union all select id, c_a from c",
+            "select max(o_a) from o",
+            "select o_a, row_number() over (order by id) from o",
+            "select o_a from o where id in (select id from c)",
+        ] {
+            assert_eq!(names(whole_rows).await, Vec::<String>::new(), "{whole_rows}");
+        }
+    }
+
+    #[test]
+    fn a_predicate_is_typed_and_folded_or_refused_with_its_text() {
+        let schema =
+            DFSchema::try_from(Schema::new(vec![Field::new("day", DataType::Date32, true)])).unwrap();
+        let expr = predicate("scope", "day >= '2026-06-01' and day < '2026-06-08'", &schema).unwrap();
+        assert_eq!(expr.to_string(), "day >= Date32(\"2026-06-01\") AND day < Date32(\"2026-06-08\")");
+        for bad in ["dya = '2026-01-01'", "day", "day >=", "1"] {
+            let error = predicate("scope", bad, &schema).unwrap_err();
+            assert!(error.message().starts_with("scope: "), "{error}");
+            assert_eq!(error.kind(), crate::ErrorKind::Configuration);
+        }
+    }
+}

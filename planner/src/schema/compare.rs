@@ -5,7 +5,7 @@ use arrow::datatypes::Schema;
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::RESERVED_PREFIX;
-use crate::types::{logical_name, native_of, widens};
+use crate::types::{logical_name, native_of};
 
 /// One difference that stops a load until somebody decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,7 @@ pub fn compare(source: &Schema, target: &Schema, nullable_ok: &[String], dialect
             drift.push(Drift::Added { column: field.name().clone(), source: describe(field, dialect) });
             continue;
         };
-        let stored = dialect.stored_field(field)?;
-        let same_native = matches!(
-            (native_of(field, dialect.system()), native_of(there, dialect.system())),
-            (Some(a), Some(b)) if a == b
-        );
-        if !same_native && !widens(stored.data_type(), there.data_type()) {
+        if dialect.staged_field(field, there)?.is_none() {
             drift.push(Drift::Type {
                 column: field.name().clone(),
                 source: describe(field, dialect),

@@ -1,1 +1,219 @@
+//! Load strategies: each builds a DataFusion plan over the source and picks a write mode. None knows a connector.
 
+mod align;
+mod cursor;
+mod full_refresh;
+mod incremental_append;
+mod incremental_merge;
+mod replace;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+
+use crate::definition::{Pipeline, Strategy};
+use crate::dialect::Dialect;
+use crate::error::{Error, Result};
+use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
+use crate::schema::SchemaChange;
+use crate::state::PipelineState;
+
+/// What was observed before planning.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    /// Reads the source as the definition says, before the strategy.
+    pub source: LogicalPlan,
+    /// Names the source in the state digest: connection, table or query; no secrets.
+    pub source_identity: String,
+    pub target: Option<ObservedTarget>,
+    pub state: Option<&'a PipelineState>,
+    pub dialect: &'a dyn Dialect,
+    pub modes: Modes,
+}
+
+#[derive(Debug, Clone)]
+pub struct ObservedTarget {
+    pub schema: SchemaRef,
+    pub primary_key: Vec<String>,
+    pub has_rows: bool,
+    /// Reads the target's committed rows.
+    pub provider: Arc<dyn TableProvider>,
+}
+
+/// The write modes that the sink has.
+#[derive(Debug, Clone, Copy)]
+pub struct Modes {
+    pub append: bool,
+    pub overwrite_scope: bool,
+    pub changes: bool,
+}
+
+/// What a strategy decides; the rest of the load plan follows from it.
+struct Draft {
+    plan: LogicalPlan,
+    write_mode: WriteMode,
+    cursor: Option<CursorPlan>,
+    checks: Checks,
+    /// Key of a target that is created.
+    primary_key: Vec<String>,
+    notes: Vec<String>,
+}
+
+/// Plans one load. Pure: the same input gives the same plan.
+pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+    plan_in_context(pipeline, observed).map_err(|e| e.with("pipeline", &pipeline.name))
+}
+
+fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+    let state_digest = digest(pipeline, &observed.source_identity);
+    check_state(pipeline, &observed, &state_digest)?;
+    let draft = match &pipeline.strategy {
+        Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
+        Strategy::Replace { scope } => replace::draft(&observed, scope)?,
+        Strategy::IncrementalAppend { cursor, only_new_rows, key } => {
+            incremental_append::draft(&observed, cursor, *only_new_rows, key)?
+        }
+        Strategy::IncrementalMerge { key, cursor, duplicates, null_keys, soft_delete } => {
+            incremental_merge::draft(&observed, key, cursor.as_ref(), duplicates, *null_keys, soft_delete.as_ref())?
+        }
+        Strategy::Unsupported(mode) => {
+            return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name)).with_hint(
+                "available are full_refresh, replace, incremental_append and incremental_merge",
+            ));
+        }
+    };
+    let supported = match &draft.write_mode {
+        WriteMode::Append => observed.modes.append,
+        WriteMode::Overwrite { .. } => true,
+        WriteMode::OverwriteScope { .. } => observed.modes.overwrite_scope,
+        WriteMode::Changes { .. } => observed.modes.changes,
+    };
+    if !supported {
+        return Err(Error::configuration(format!(
+            "the strategy {} needs the write mode {:?}, which the sink {} does not have",
+            pipeline.strategy.name(),
+            draft.write_mode.name(),
+            observed.dialect.system()
+        ))
+        .with_hint("use full_refresh, or a sink that has it: delta or postgres"));
+    }
+    let aligned = align::align(&draft, &observed)?;
+    let mut ddl = Vec::new();
+    if observed.target.is_none() {
+        ddl.push(SchemaChange::CreateTable {
+            schema: Arc::clone(&aligned.target_schema),
+            primary_key: draft.primary_key.clone(),
+            partition_by: pipeline.sink.partition_by.clone(),
+        });
+    }
+    Ok(LoadPlan {
+        pipeline: pipeline.name.clone(),
+        strategy: pipeline.strategy.name().to_owned(),
+        target: pipeline.sink.relation.clone(),
+        logical: aligned.plan,
+        staged_schema: aligned.staged_schema,
+        target_schema: aligned.target_schema,
+        write_mode: draft.write_mode,
+        ddl,
+        cursor: draft.cursor,
+        checks: Checks {
+            max_delete_ratio: pipeline.guards.max_delete_ratio,
+            max_delete_rows: pipeline.guards.max_delete_rows,
+            ..draft.checks
+        },
+        state_digest,
+        notes: draft.notes,
+    })
+}
+
+/// What a watermark depends on: another source, query, cursor or strategy must not use it.
+fn digest(pipeline: &Pipeline, source_identity: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    let mut part = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    part("v1");
+    part(source_identity);
+    part(&format!("{:?}", pipeline.source.read.predicate));
+    part(&pipeline.sink.connection);
+    part(&pipeline.sink.relation.to_string());
+    part(pipeline.strategy.name());
+    part(&pipeline.strategy.key().join("\u{1f}"));
+    part(pipeline.strategy.cursor().map_or("", |c| &c.column));
+    crate::state::hex(&hasher.finalize()[..16])
+}
+
+/// A watermark that does not belong to this definition, or to this target, is an error, never ignored: ignoring it
+/// would load everything again, or lose what came between.
+fn check_state(pipeline: &Pipeline, observed: &Observed<'_>, digest: &str) -> Result<()> {
+    let Some(state) = observed.state.filter(|_| pipeline.strategy.cursor().is_some()) else { return Ok(()) };
+    let Some(watermark) = &state.watermark else { return Ok(()) };
+    if state.digest != digest {
+        return Err(Error::conflict(format!(
+            "the stored watermark ({watermark}) was made by another definition of this pipeline: its source, query, \
+             cursor, key, strategy or target changed since"
+        ))
+        .with_hint(
+            "to start over, run `dpone state reset` for this pipeline (look first with `dpone state inspect`); to keep \
+             the watermark, restore the definition; to load something else beside it, give the pipeline another name",
+        ));
+    }
+    let gone = match &observed.target {
+        None => "does not exist",
+        Some(target) if !target.has_rows => "is empty",
+        Some(_) => return Ok(()),
+    };
+    Err(Error::conflict(format!(
+        "the target {} {gone}, but the state says that it was loaded up to {watermark}",
+        pipeline.sink.relation
+    ))
+    .with_hint("restore the table, or run `dpone state reset` for this pipeline to load everything again"))
+}
+
+/// The names of a plan's columns, checked: no two columns may have one name.
+fn output_names(plan: &LogicalPlan) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for field in plan.schema().fields() {
+        if names.contains(field.name()) {
+            return Err(Error::configuration(format!("the query gives two columns with the name {:?}", field.name()))
+                .with_hint("name one of them otherwise: SELECT … AS …"));
+        }
+        names.push(field.name().clone());
+    }
+    Ok(names)
+}
+
+/// Fails when a column that the definition names is not in the plan's output.
+fn require_columns(what: &str, columns: &[String], plan: &LogicalPlan) -> Result<()> {
+    let names = output_names(plan)?;
+    for column in columns {
+        if !names.contains(column) {
+            let error = Error::configuration(format!("{what} {column:?} is not a column of the source"));
+            return Err(match crate::definition::nearest(column, names.iter().map(String::as_str)) {
+                Some(near) => error.with_hint(format!("did you mean {near:?}? Columns: {}", names.join(", "))),
+                None => error.with_hint(format!("columns: {}", names.join(", "))),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn filtered(plan: LogicalPlan, predicate: datafusion::logical_expr::Expr) -> Result<LogicalPlan> {
+    Ok(LogicalPlanBuilder::from(plan).filter(predicate)?.build()?)
+}
+
+/// A column of a plan by its exact name.
+fn column(plan: &LogicalPlan, name: &str) -> Result<datafusion::logical_expr::Expr> {
+    let (qualifier, field) = plan
+        .schema()
+        .iter()
+        .find(|(_, field)| field.name() == name)
+        .ok_or_else(|| Error::internal(format!("column {name:?} is not in the plan")))?;
+    Ok(datafusion::logical_expr::Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name())))
+}

@@ -1,0 +1,291 @@
+//! From the driver's errors to ours: the kind by SQLSTATE, the message without anything that a row held.
+//!
+//! A server's DETAIL and CONTEXT quote rows (`Key (email)=(…) already exists`, `COPY t, line 7, column x: "…"`), so they
+//! are dropped always. Messages of data exceptions quote the value, so they are replaced by what the code means.
+
+use std::error::Error as StdError;
+
+use dpone_planner::{Error, ErrorKind};
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::config::PostgresConfig;
+
+/// An error of a statement.
+pub fn from_driver(error: tokio_postgres::Error) -> Error {
+    if let Some(db) = error.as_db_error() {
+        return from_server(db);
+    }
+    if error.is_closed() {
+        return Error::transient("the server closed the connection").with_hint("the server's log says why");
+    }
+    if let Some(io) = find::<std::io::Error>(&error) {
+        return Error::transient(format!("the connection to the server failed: {}", describe_io(io)));
+    }
+    // Conversions and protocol errors: ours, or a server that speaks another protocol.
+    Error::internal(format!("talking to the server failed: {}", chain(&error)))
+}
+
+/// An error while connecting: names the place, and what to look at.
+pub fn from_connect(error: tokio_postgres::Error, config: &PostgresConfig) -> Error {
+    let address = config.address();
+    let named = |error: Error| error.with("connection", &config.connection);
+    if let Some(db) = error.as_db_error() {
+        return named(from_server(db).with("address", address));
+    }
+    let text = chain(&error);
+    if text.contains("does not support TLS") {
+        return named(
+            Error::configuration(format!(
+                "{address} has no TLS, and the connection asks for sslmode={}",
+                config.ssl_mode.as_str()
+            ))
+            .with_hint("turn TLS on at the server; or, on a network that you trust, set sslmode: disable"),
+        );
+    }
+    if let Some(tls) = find::<rustls::Error>(&error) {
+        return named(from_tls(tls, &address, config));
+    }
+    if text.contains("password missing") || text.contains("authentication error") {
+        return named(
+            Error::authorization(format!("{address} asks user {:?} for a password, and none is given", config.user()))
+                .with_hint("set the option \"password\" to env:NAME or file:PATH, or add a line to ~/.pgpass"),
+        );
+    }
+    if let Some(io) = find::<std::io::Error>(&error) {
+        return named(from_io(io, &address));
+    }
+    if error.is_closed() {
+        return named(Error::transient(format!("{address} closed the connection while it was being opened")));
+    }
+    named(Error::unknown(format!("cannot connect to {address}: {text}")))
+}
+
+fn from_tls(error: &rustls::Error, address: &str, config: &PostgresConfig) -> Error {
+    use rustls::{CertificateError, Error as Tls};
+    let hint = match error {
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "set sslrootcert to the certificate of the authority that signed the server's certificate"
+        }
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "connect by the name in the server's certificate, or set sslmode: verify-ca to check the authority alone",
+        Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "renew the server's certificate"
+        }
+        Tls::AlertReceived(_) => "the server refused: it may ask for a client certificate (sslcert and sslkey)",
+        _ => "check sslmode, sslrootcert, sslcert and sslkey",
+    };
+    Error::configuration(format!("TLS with {address} failed (sslmode={}): {error}", config.ssl_mode.as_str()))
+        .with_hint(hint)
+}
+
+fn from_io(error: &std::io::Error, address: &str) -> Error {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        ConnectionRefused => Error::transient(format!("{address} refused the connection"))
+            .with_hint("is the server running, and does it listen on this address and port?"),
+        NotFound => Error::transient(format!("there is no socket {address}"))
+            .with_hint("is the server running, and is this its unix_socket_directories?"),
+        TimedOut => Error::transient(format!("{address} did not answer in time"))
+            .with_hint("check the address and firewalls; connect_timeout sets how long to wait"),
+        PermissionDenied => Error::authorization(format!("cannot open {address}: permission denied")),
+        _ if error.to_string().contains("lookup address") => {
+            let temporary = error.to_string().contains("Temporary failure");
+            let kind = if temporary { ErrorKind::Transient } else { ErrorKind::Configuration };
+            Error::new(kind, format!("the host name in {address} cannot be resolved"))
+                .with_hint("check the spelling of the host, and the machine's DNS")
+        }
+        _ => Error::transient(format!("cannot connect to {address}: {}", describe_io(error))),
+    }
+}
+
+/// An error that the server reported.
+pub fn from_server(db: &DbError) -> Error {
+    let code = db.code().code();
+    let kind = kind(code);
+    let message = if shows_values(code) {
+        format!("{} (SQLSTATE {code})", meaning(code))
+    } else {
+        format!("{} (SQLSTATE {code})", db.message())
+    };
+    let mut error = Error::new(kind, message);
+    for (key, value) in
+        [("table", db.table()), ("column", db.column()), ("constraint", db.constraint()), ("type", db.datatype())]
+    {
+        if let Some(value) = value {
+            error = error.with(key, value);
+        }
+    }
+    match hint(code).or(if shows_values(code) { None } else { db.hint() }) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Whether the server's message may quote a value. Only classes whose messages are known to speak of names and
+/// settings alone are shown.
+fn shows_values(code: &str) -> bool {
+    let class = code.get(..2).unwrap_or_default();
+    !matches!(
+        class,
+        "08" | "0A"
+            | "23"
+            | "25"
+            | "26"
+            | "28"
+            | "2B"
+            | "34"
+            | "3D"
+            | "3F"
+            | "40"
+            | "42"
+            | "53"
+            | "54"
+            | "55"
+            | "57"
+            | "58"
+            | "72"
+            | "XX"
+    )
+}
+
+fn kind(code: &str) -> ErrorKind {
+    use ErrorKind::*;
+    match code {
+        // Dropped while in use, and a limit that the server's owner set: a retry changes nothing.
+        "57P04" | "53400" => Configuration,
+        "53100" => Unknown,
+        // Read-only transactions, other misuse.
+        "25P03" | "25P02" | "25P04" => Transient,
+        "55000" => Configuration,
+        "42501" => Authorization,
+        _ => match code.get(..2).unwrap_or_default() {
+            "08" | "40" | "53" | "55" | "57" | "72" => Transient,
+            "28" => Authorization,
+            "22" | "23" | "44" | "P0" => DataQuality,
+            "0A" | "25" | "26" | "2B" | "34" | "3D" | "3F" | "42" | "54" => Configuration,
+            _ => Unknown,
+        },
+    }
+}
+
+fn hint(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "53300" => "the server has no free connection: lower the parallelism or max_connections, or raise the server's",
+        "57014" => {
+            "a statement_timeout of the server or the role may be too short: set the connection's statement_timeout (0 for none)"
+        }
+        "28P01" | "28000" => "check user, password and the server's pg_hba.conf",
+        "25006" => "the server is a standby or read-only: connect to the primary to write",
+        "53100" => "the server's disk is full",
+        "42501" => "grant the role what the statement needs",
+        "3D000" => "check the option \"database\"",
+        "40001" | "40P01" => "another transaction was in the way; the same run may succeed later",
+        "55P03" => "another session holds a lock on the table",
+        _ => return None,
+    })
+}
+
+/// What a code means, where the server's own message is not shown.
+fn meaning(code: &str) -> &'static str {
+    match code {
+        "22P02" => "a value has not the form that its type asks for",
+        "22003" => "a number is out of its type's range",
+        "22001" => "a text is longer than its column",
+        "22007" => "a date or time has not the form that its type asks for",
+        "22008" => "a date or time is out of range",
+        "22012" => "division by zero",
+        "22021" => "a text holds bytes that are not valid in the database's encoding",
+        "22P03" => "a value's binary form is not valid for its type",
+        "22P04" => "the copied data has the wrong form",
+        "22P05" => "a text holds a character that the other encoding does not have",
+        "22023" => "a parameter has a value that is not allowed",
+        "2200N" | "2200M" => "a text is not XML",
+        "22030" | "22032" => "a text is not JSON",
+        "22004" | "22002" => "a null is where none is allowed",
+        "P0001" => "a trigger, rule or function of the database raised an exception",
+        _ if code.starts_with("22") => "the server refused a value",
+        _ if code.starts_with("P0") => "a trigger, rule or function of the database failed",
+        _ if code.starts_with("38") || code.starts_with("39") => "a function of the database failed",
+        _ if code.starts_with("HV") => "a foreign server failed",
+        _ => "the server reported an error",
+    }
+}
+
+/// Whether the server cancelled the statement because it was asked to.
+pub fn is_cancelled(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
+fn describe_io(error: &std::io::Error) -> String {
+    error.kind().to_string()
+}
+
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        // An io::Error's source skips the error that it wraps.
+        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && let Some(found) = find::<T>(inner)
+        {
+            return Some(found);
+        }
+        current = error.source();
+    }
+    None
+}
+
+fn chain(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_of_a_code_says_what_to_do() {
+        use ErrorKind::*;
+        for (code, want) in [
+            ("08006", Transient),
+            ("57P01", Transient),
+            ("57P03", Transient),
+            ("57P04", Configuration),
+            ("40001", Transient),
+            ("40P01", Transient),
+            ("53300", Transient),
+            ("55P03", Transient),
+            ("28P01", Authorization),
+            ("42501", Authorization),
+            ("22P02", DataQuality),
+            ("23505", DataQuality),
+            ("42P01", Configuration),
+            ("42703", Configuration),
+            ("3D000", Configuration),
+            ("25006", Configuration),
+            ("XX000", Unknown),
+        ] {
+            assert_eq!(kind(code), want, "{code}");
+        }
+    }
+
+    #[test]
+    fn messages_that_may_quote_values_are_replaced() {
+        for code in ["22P02", "22003", "22007", "22008", "22001", "P0001", "HV000", "44000", "99999"] {
+            assert!(shows_values(code), "{code}");
+        }
+        for code in ["42P01", "23505", "57014", "28P01", "53300"] {
+            assert!(!shows_values(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! What a stream of staged rows shows as it passes: counts, NULLs where none may be, the greatest cursor value and the
+//! rows at it.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
+use arrow::compute::kernels::cmp;
+use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::ScalarValue;
+use dpone_planner::state::{Boundary, Watermark};
+
+use crate::{Error, Result};
+
+/// What to look for.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ProbeSpec {
+    /// A NULL in one of these fails the run.
+    pub not_null: Vec<String>,
+    /// Rows with a NULL in one of these are left out and counted.
+    pub quarantine_null: Vec<String>,
+    /// The cursor column, if there is one.
+    pub cursor: Option<String>,
+    /// The rows to leave out: those that an earlier run loaded with the cursor at this watermark.
+    pub loaded: Option<(Watermark, Boundary)>,
+    /// Keep the hashes of the rows at the new greatest cursor value.
+    pub keep_boundary: bool,
+}
+
+impl ProbeSpec {
+    /// The boundary as a multiset of hashes.
+    pub fn boundary_counts(&self) -> Result<HashMap<u128, u64>> {
+        let Some((_, boundary)) = &self.loaded else { return Ok(HashMap::new()) };
+        boundary
+            .rows
+            .iter()
+            .map(|(hash, count)| {
+                u128::from_str_radix(hash, 16).map(|h| (h, *count)).map_err(|_| {
+                    Error::configuration("the stored boundary rows are unreadable")
+                        .with_hint("look at the state with `dpone state inspect`, and start over with `dpone state reset`")
+                })
+            })
+            .collect()
+    }
+}
+
+/// What one partition showed. Partitions merge by [`PartitionFacts::merge`].
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PartitionFacts {
+    /// Rows that came from the plan.
+    pub extracted: u64,
+    /// Rows that went on to staging.
+    pub passed: u64,
+    pub quarantined: u64,
+    /// Rows at the watermark that an earlier run had loaded.
+    pub skipped: u64,
+    /// NULLs found by column, with the position (in this partition, from one) of the first.
+    pub nulls: Vec<(String, u64, u64)>,
+    pub cursor: Option<Watermark>,
+    /// Hashes of the rows at `cursor`, with counts.
+    pub boundary: Vec<(String, u64)>,
+    pub boundary_overflow: bool,
+}
+
+impl PartitionFacts {
+    /// Adds another partition's facts.
+    pub fn merge(&mut self, other: PartitionFacts) -> Result<()> {
+        self.extracted += other.extracted;
+        self.passed += other.passed;
+        self.quarantined += other.quarantined;
+        self.skipped += other.skipped;
+        for (column, count, first) in other.nulls {
+            match self.nulls.iter_mut().find(|(c, _, _)| *c == column) {
+                Some(mine) => mine.1 += count,
+                None => self.nulls.push((column, count, first)),
+            }
+        }
+        let Some(theirs) = other.cursor else { return Ok(()) };
+        let order = match &self.cursor {
+            None => Ordering::Less,
+            Some(mine) => compare(&mine.scalar()?, &theirs.scalar()?)?,
+        };
+        match order {
+            Ordering::Greater => {}
+            Ordering::Less => {
+                self.cursor = Some(theirs);
+                self.boundary = other.boundary;
+                self.boundary_overflow = other.boundary_overflow;
+            }
+            Ordering::Equal => {
+                self.boundary = add_counts(std::mem::take(&mut self.boundary), other.boundary);
+                self.boundary_overflow |= other.boundary_overflow;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The sum of two multisets, in a stable order.
+pub(crate) fn add_counts(a: Vec<(String, u64)>, b: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    let mut sum: std::collections::BTreeMap<String, u64> = a.into_iter().collect();
+    for (hash, count) in b {
+        *sum.entry(hash).or_default() += count;
+    }
+    sum.into_iter().collect()
+}
+
+pub(crate) fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
+    a.partial_cmp(b).ok_or_else(|| {
+        Error::conflict(format!("cursor values of the types {} and {} cannot be compared", a.data_type(), b.data_type()))
+    })
+}
+
+/// Observes one partition's batches.
+pub(crate) struct Probe {
+    schema: SchemaRef,
+    not_null: Vec<usize>,
+    quarantine: Vec<usize>,
+    cursor: Option<CursorProbe>,
+    loaded: Option<LoadedRows>,
+    hasher: Option<RowConverter>,
+    facts: PartitionFacts,
+}
+
+struct CursorProbe {
+    name: String,
+    index: usize,
+    keep_boundary: bool,
+    greatest: Option<ScalarValue>,
+    at_greatest: HashMap<u128, u64>,
+    overflow: bool,
+}
+
+struct LoadedRows {
+    index: usize,
+    watermark: Scalar<ArrayRef>,
+    remaining: Arc<Mutex<HashMap<u128, u64>>>,
+}
+
+impl Probe {
+    pub(crate) fn new(
+        spec: &ProbeSpec,
+        schema: &SchemaRef,
+        boundary: Arc<Mutex<HashMap<u128, u64>>>,
+    ) -> Result<Self> {
+        let index = |column: &String| {
+            schema
+                .index_of(column)
+                .map_err(|_| Error::internal(format!("the staged rows have no column {column:?}")))
+        };
+        let indexes = |columns: &[String]| columns.iter().map(index).collect::<Result<Vec<_>>>();
+        let cursor = match &spec.cursor {
+            None => None,
+            Some(name) => Some(CursorProbe {
+                name: name.clone(),
+                index: index(name)?,
+                keep_boundary: spec.keep_boundary,
+                greatest: None,
+                at_greatest: HashMap::new(),
+                overflow: false,
+            }),
+        };
+        let loaded = match (&spec.loaded, &cursor) {
+            (Some((watermark, _)), Some(cursor)) => {
+                Some(LoadedRows { index: cursor.index, watermark: watermark.array()?, remaining: boundary })
+            }
+            _ => None,
+        };
+        let needs_hash = loaded.is_some() || spec.keep_boundary;
+        let hasher = needs_hash
+            .then(|| RowConverter::new(schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect()))
+            .transpose()?;
+        Ok(Self {
+            not_null: indexes(&spec.not_null)?,
+            quarantine: indexes(&spec.quarantine_null)?,
+            schema: Arc::clone(schema),
+            cursor,
+            loaded,
+            hasher,
+            facts: PartitionFacts::default(),
+        })
+    }
+
+    /// Checks a batch, leaves out what is to be left out, and gives the rest in the staged schema.
+    pub(crate) fn observe(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let first_row = self.facts.extracted;
+        self.facts.extracted += batch.num_rows() as u64;
+        let batch = self.without_quarantined(batch)?;
+        self.find_nulls(&batch, first_row);
+        if !self.facts.nulls.is_empty() {
+            // The run fails after all partitions have counted; nothing of this batch needs to travel.
+            return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec()).map_err(|e| {
+            Error::internal(format!("the plan's rows do not have the staged schema: {e}"))
+        })?;
+        let batch = self.without_loaded(batch)?;
+        self.follow_cursor(&batch)?;
+        self.facts.passed += batch.num_rows() as u64;
+        Ok(batch)
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<PartitionFacts> {
+        let mut facts = std::mem::take(&mut self.facts);
+        if let Some(cursor) = self.cursor.take() {
+            facts.cursor = cursor.greatest.map(|v| Watermark::new(&cursor.name, &v)).transpose()?;
+            facts.boundary_overflow = cursor.overflow;
+            facts.boundary = cursor.at_greatest.into_iter().map(|(hash, n)| (format!("{hash:032x}"), n)).collect();
+            facts.boundary.sort();
+        }
+        Ok(facts)
+    }
+
+    fn without_quarantined(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let mut keep: Option<BooleanArray> = None;
+        for &index in &self.quarantine {
+            let column = batch.column(index);
+            if column.null_count() > 0 {
+                let valid = is_not_null(column)?;
+                keep = Some(match keep {
+                    None => valid,
+                    Some(so_far) => arrow::compute::and(&so_far, &valid)?,
+                });
+            }
+        }
+        let Some(keep) = keep else { return Ok(batch) };
+        let kept = filter_record_batch(&batch, &keep)?;
+        self.facts.quarantined += (batch.num_rows() - kept.num_rows()) as u64;
+        Ok(kept)
+    }
+
+    fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) {
+        for &index in &self.not_null {
+            let column = batch.column(index);
+            let nulls = column.null_count() as u64;
+            if nulls == 0 {
+                continue;
+            }
+            let name = self.schema.field(index).name();
+            match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
+                Some(found) => found.1 += nulls,
+                None => {
+                    let at = (0..column.len()).find(|i| column.is_null(*i)).unwrap_or_default() as u64;
+                    self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
+                }
+            }
+        }
+    }
+
+    fn without_loaded(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
+        let Some(loaded) = &self.loaded else { return Ok(batch) };
+        let at_watermark = cmp::eq(batch.column(loaded.index), &loaded.watermark)?;
+        if at_watermark.true_count() == 0 {
+            return Ok(batch);
+        }
+        let candidates = filter_record_batch(&batch, &at_watermark)?;
+        let Some(hasher) = &self.hasher else { return Ok(batch) };
+        let hashes = row_hashes(hasher, &candidates)?;
+        let mut remaining = loaded.remaining.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hashes = hashes.into_iter();
+        let mut skipped = 0;
+        let keep: BooleanArray = at_watermark
+            .iter()
+            .map(|at| {
+                let known = at == Some(true)
+                    && hashes.next().and_then(|h| remaining.get_mut(&h)).is_some_and(|count| {
+                        let left = *count > 0;
+                        *count = count.saturating_sub(1);
+                        left
+                    });
+                skipped += u64::from(known);
+                Some(!known)
+            })
+            .collect();
+        drop(remaining);
+        self.facts.skipped += skipped;
+        Ok(filter_record_batch(&batch, &keep)?)
+    }
+
+    fn follow_cursor(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        let column = batch.column(cursor.index);
+        if column.null_count() == column.len() {
+            return Ok(());
+        }
+        let greatest = greatest(column)?;
+        let order = match &cursor.greatest {
+            None => Ordering::Less,
+            Some(so_far) => compare(so_far, &greatest)?,
+        };
+        if order == Ordering::Greater {
+            return Ok(());
+        }
+        if order == Ordering::Less {
+            cursor.at_greatest.clear();
+            cursor.overflow = false;
+            cursor.greatest = Some(greatest.clone());
+        }
+        if !cursor.keep_boundary || cursor.overflow {
+            return Ok(());
+        }
+        let at_greatest = filter_record_batch(batch, &cmp::eq(column, &Scalar::new(greatest.to_array()?))?)?;
+        let Some(hasher) = &self.hasher else { return Ok(()) };
+        if at_greatest.num_rows() > 64 * Boundary::MAX_ROWS {
+            cursor.overflow = true;
+        } else {
+            for hash in row_hashes(hasher, &at_greatest)? {
+                *cursor.at_greatest.entry(hash).or_default() += 1;
+            }
+            cursor.overflow = cursor.at_greatest.len() > Boundary::MAX_ROWS;
+        }
+        if cursor.overflow {
+            cursor.at_greatest.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The greatest non-null value. NaN is greatest of all, as the cursor's order in a sort has it.
+fn greatest(column: &ArrayRef) -> Result<ScalarValue> {
+    use arrow::array::AsArray;
+    use arrow::compute::{max, max_binary, max_fixed_size_binary, max_string, max_string_view};
+    use arrow::datatypes::*;
+    macro_rules! primitive {
+        ($($arrow:pat => $type:ty),* $(,)?) => {
+            match column.data_type() {
+                $($arrow => {
+                    let value = max(column.as_primitive::<$type>());
+                    ScalarValue::new_primitive::<$type>(value, column.data_type())?
+                })*
+                DataType::Utf8 => ScalarValue::Utf8(max_string(column.as_string::<i32>()).map(str::to_owned)),
+                DataType::LargeUtf8 => ScalarValue::LargeUtf8(max_string(column.as_string::<i64>()).map(str::to_owned)),
+                DataType::Utf8View => ScalarValue::Utf8View(max_string_view(column.as_string_view()).map(str::to_owned)),
+                DataType::Binary => ScalarValue::Binary(max_binary(column.as_binary::<i32>()).map(<[u8]>::to_vec)),
+                DataType::FixedSizeBinary(n) => ScalarValue::FixedSizeBinary(
+                    *n,
+                    max_fixed_size_binary(column.as_fixed_size_binary()).map(<[u8]>::to_vec),
+                ),
+                other => return Err(Error::configuration(format!("a cursor of type {other} is not supported"))),
+            }
+        };
+    }
+    Ok(primitive! {
+        DataType::Int8 => Int8Type,
+        DataType::Int16 => Int16Type,
+        DataType::Int32 => Int32Type,
+        DataType::Int64 => Int64Type,
+        DataType::UInt8 => UInt8Type,
+        DataType::UInt16 => UInt16Type,
+        DataType::UInt32 => UInt32Type,
+        DataType::UInt64 => UInt64Type,
+        DataType::Float32 => Float32Type,
+        DataType::Float64 => Float64Type,
+        DataType::Decimal128(_, _) => Decimal128Type,
+        DataType::Decimal256(_, _) => Decimal256Type,
+        DataType::Date32 => Date32Type,
+        DataType::Time64(TimeUnit::Microsecond) => Time64MicrosecondType,
+        DataType::Time64(TimeUnit::Nanosecond) => Time64NanosecondType,
+        DataType::Timestamp(TimeUnit::Second, _) => TimestampSecondType,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => TimestampMillisecondType,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => TimestampMicrosecondType,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => TimestampNanosecondType,
+    })
+}
+
+/// 128-bit hashes of whole rows: XXH3 over arrow's row format, which is unambiguous (lengths and nulls are encoded).
+fn row_hashes(converter: &RowConverter, batch: &RecordBatch) -> Result<Vec<u128>> {
+    let rows = converter.convert_columns(batch.columns())?;
+    Ok(rows.iter().map(|row| xxhash_rust::xxh3::xxh3_128(row.as_ref())).collect())
+}
+
+/// Digest of what the hashes depend on besides the rows: names, types, and the version of the encoding.
+pub(crate) fn boundary_schema(schema: &SchemaRef) -> String {
+    let mut text = String::from("xxh3-128 of arrow rows v1");
+    for field in schema.fields() {
+        text.push_str(&format!("\u{1f}{}\u{1e}{:?}", field.name(), field.data_type()));
+    }
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
+}

@@ -1,0 +1,98 @@
+//! Puts exact conversions between what the source gives and what the sink stores.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+
+use super::{Draft, Observed, column};
+use crate::error::{Error, Result};
+use crate::exact_cast::convert;
+use crate::plan::OPERATION_COLUMN;
+use crate::schema::{Drift, compare};
+
+pub(super) struct Aligned {
+    pub(super) plan: LogicalPlan,
+    pub(super) staged_schema: SchemaRef,
+    pub(super) target_schema: SchemaRef,
+}
+
+pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
+    let checked: Vec<String> = [&draft.checks.not_null[..], &draft.checks.quarantine_null[..]].concat();
+    let source = stored_part(&draft.plan);
+    if let Some(target) = &observed.target {
+        let drift = compare(&source, &target.schema, &checked, observed.dialect)?;
+        if !drift.is_empty() {
+            return Err(drifted(&drift, observed));
+        }
+    }
+    let mut staged = Vec::new();
+    let mut exprs = Vec::new();
+    for field in source.fields() {
+        let mut to = staged_field(field, observed)?;
+        if checked.contains(field.name()) {
+            to = to.with_nullable(false);
+        }
+        exprs.push(convert(column(&draft.plan, field.name())?, field, &to)?.alias(field.name()));
+        staged.push(to);
+    }
+    let target_schema: SchemaRef = match &observed.target {
+        Some(target) => Arc::clone(&target.schema),
+        None => Arc::new(Schema::new(created_fields(&staged, draft))),
+    };
+    if draft.plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN) {
+        exprs.push(column(&draft.plan, OPERATION_COLUMN)?);
+        staged.push(Field::new(OPERATION_COLUMN, DataType::Int8, false));
+    }
+    let plan = LogicalPlanBuilder::from(draft.plan.clone()).project(exprs)?.build()?;
+    Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema })
+}
+
+/// Each source column with its expression in the type in which it would be staged.
+pub(super) fn aligned_exprs(plan: &LogicalPlan, observed: &Observed<'_>) -> Result<Vec<(String, Expr)>> {
+    stored_part(plan)
+        .fields()
+        .iter()
+        .map(|field| {
+            let to = staged_field(field, observed)?;
+            Ok((field.name().clone(), convert(column(plan, field.name())?, field, &to)?))
+        })
+        .collect()
+}
+
+/// The schema of a plan's output without the operation column.
+fn stored_part(plan: &LogicalPlan) -> Schema {
+    let fields = plan.schema().as_arrow().fields();
+    Schema::new(fields.iter().filter(|f| f.name() != OPERATION_COLUMN).cloned().collect::<Vec<_>>())
+}
+
+fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
+    let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(field.name()).ok());
+    match there {
+        // Drift was refused before: a column that is there takes every value.
+        Some(there) => observed.dialect.staged_field(field, there)?.ok_or_else(|| {
+            Error::configuration(format!("column {:?} does not fit the target's column", field.name()))
+        }),
+        None => observed.dialect.stored_field(field),
+    }
+}
+
+/// Only what is checked or declared NOT NULL becomes NOT NULL in a table that we create.
+fn created_fields(staged: &[Field], draft: &Draft) -> Vec<Field> {
+    staged
+        .iter()
+        .map(|field| {
+            let required = draft.checks.not_null.contains(field.name()) || draft.primary_key.contains(field.name());
+            field.clone().with_nullable(field.is_nullable() && !required)
+        })
+        .collect()
+}
+
+fn drifted(drift: &[Drift], observed: &Observed<'_>) -> Error {
+    let list: Vec<_> = drift.iter().map(ToString::to_string).collect();
+    Error::new(
+        crate::ErrorKind::DataQuality,
+        format!("the source no longer fits the target ({}): {}", observed.dialect.system(), list.join("; ")),
+    )
+    .with_hint("change the target, or choose and convert the columns in the definition (columns, or SELECT … AS …)")
+}

@@ -1,0 +1,137 @@
+//! `incremental_append`: rows past the watermark are added.
+//!
+//! The read starts at the watermark, inclusive, because rows with the same cursor value may have been committed after
+//! the last run. What was loaded already is left out: by the hashes of the boundary rows in the state where there is no
+//! lag, and by comparing with the target's own rows where there is one.
+
+use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{
+    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col,
+};
+
+use super::align::aligned_exprs;
+use super::cursor::{at_least, bounded};
+use super::{Draft, Observed, column, require_columns};
+use crate::definition::CursorOptions;
+use crate::error::{Error, Result};
+use crate::plan::{Checks, CursorPlan, WriteMode};
+
+pub(super) fn draft(
+    observed: &Observed<'_>,
+    cursor: &CursorOptions,
+    only_new_rows: bool,
+    key: &[String],
+) -> Result<Draft> {
+    require_columns("the key column", key, &observed.source)?;
+    if cursor.include_nulls && !only_new_rows {
+        return Err(Error::configuration(
+            "null_cursor: include would append the rows without a cursor value again on every run",
+        )
+        .with_hint("add only_new_rows with a unique_key, use incremental_merge, or leave null_cursor: fail"));
+    }
+    let read = bounded(observed, cursor)?;
+    let mut notes = vec!["rows that are updated or deleted in the source are not seen by incremental_append".to_owned()];
+    let mut plan = read.plan;
+    let mut dedup_boundary = !only_new_rows;
+    if let Some(target) = &observed.target {
+        let overflowed = observed.state.and_then(|s| s.boundary.as_ref()).is_some_and(|b| b.overflow);
+        if only_new_rows {
+            plan = without_known_keys(plan, observed, target, key)?;
+            notes.push(format!("rows whose key ({}) is in the target already are left out", key.join(", ")));
+        } else if let Some(lower) = read.lower.as_ref().filter(|_| cursor.lag.is_some() || overflowed) {
+            plan = without_loaded_rows(plan, observed, target, &cursor.column, lower)?;
+            dedup_boundary = false;
+            notes.push("rows that are in the target already, from the lower bound on, are left out".to_owned());
+        }
+    }
+    let not_null = if cursor.include_nulls { key.to_vec() } else { [key, std::slice::from_ref(&cursor.column)].concat() };
+    Ok(Draft {
+        plan,
+        write_mode: WriteMode::Append,
+        cursor: Some(CursorPlan {
+            column: cursor.column.clone(),
+            // With a lag the boundary is compared with the target next time; the hashes would go unused.
+            dedup_boundary: dedup_boundary && cursor.lag.is_none(),
+            from: read.from,
+        }),
+        checks: Checks {
+            not_null,
+            unique: if only_new_rows { key.to_vec() } else { Vec::new() },
+            ..Checks::default()
+        },
+        primary_key: Vec::new(),
+        notes,
+    })
+}
+
+const TARGET: &str = "__dpone__target";
+
+fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
+    Ok(LogicalPlanBuilder::scan(
+        TARGET,
+        datafusion::datasource::provider_as_source(std::sync::Arc::clone(&target.provider)),
+        None,
+    )?)
+}
+
+/// Source rows whose key no row of the target has.
+fn without_known_keys(
+    plan: LogicalPlan,
+    observed: &Observed<'_>,
+    target: &super::ObservedTarget,
+    key: &[String],
+) -> Result<LogicalPlan> {
+    let keys: Vec<Expr> =
+        key.iter().map(|k| Expr::Column(Column::new(Some(TARGET), k)).alias(format!("__dpone__key_{k}"))).collect();
+    let known = target_scan(target)?.project(keys)?.build()?;
+    let converted = aligned_exprs(&plan, observed)?;
+    let mut on = Vec::new();
+    for name in key {
+        let expr = converted.iter().find(|(n, _)| n == name).map(|(_, e)| e.clone());
+        let expr = expr.ok_or_else(|| Error::internal(format!("the key column {name:?} was not aligned")))?;
+        on.push(expr.eq(col(Column::from_name(format!("__dpone__key_{name}")))));
+    }
+    Ok(LogicalPlanBuilder::from(plan).join_on(known, JoinType::LeftAnti, on)?.build()?)
+}
+
+/// Source rows less the target's rows from the lower bound on, as multisets: a row that the source has three times and
+/// the target once is staged twice.
+fn without_loaded_rows(
+    plan: LogicalPlan,
+    observed: &Observed<'_>,
+    target: &super::ObservedTarget,
+    cursor: &str,
+    lower: &datafusion::common::ScalarValue,
+) -> Result<LogicalPlan> {
+    let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let loaded = target_scan(target)?
+        .filter(at_least(Expr::Column(Column::new(Some(TARGET), cursor)), lower))?
+        .project(names.iter().map(|n| Expr::Column(Column::new(Some(TARGET), n))))?
+        .build()?;
+    // Both sides in the target's types, so that equal values are equal.
+    let converted: Vec<Expr> = aligned_exprs(&plan, observed)?.into_iter().map(|(n, e)| e.alias(n)).collect();
+    let source = LogicalPlanBuilder::from(plan).project(converted)?.alias("__dpone__source")?.build()?;
+    let source = numbered(source, &names, "__dpone__nth")?;
+    let loaded = numbered(loaded, &names, "__dpone__loaded_nth")?;
+    let mut left = Vec::new();
+    let mut right = Vec::new();
+    for name in &names {
+        left.push(Column::new(Some("__dpone__source"), name));
+        right.push(Column::new(Some(TARGET), name));
+    }
+    left.push(Column::from_name("__dpone__nth"));
+    right.push(Column::from_name("__dpone__loaded_nth"));
+    let joined = LogicalPlanBuilder::from(source)
+        .join_detailed(loaded, JoinType::LeftAnti, (left, right), None, NullEquality::NullEqualsNull)?
+        .build()?;
+    let columns = names.iter().map(|n| column(&joined, n)).collect::<Result<Vec<_>>>()?;
+    Ok(LogicalPlanBuilder::from(joined).project(columns)?.build()?)
+}
+
+/// Numbers equal rows, so that an anti-join treats them as a multiset.
+fn numbered(plan: LogicalPlan, names: &[String], number: &str) -> Result<LogicalPlan> {
+    let columns = names.iter().map(|n| column(&plan, n)).collect::<Result<Vec<_>>>()?;
+    let number = row_number().partition_by(columns).build()?.alias(number);
+    Ok(LogicalPlanBuilder::from(plan).window([number])?.build()?)
+}

@@ -1,0 +1,76 @@
+//! `replace`: a declared scope of the target becomes exactly the rows of the source in the same scope.
+
+use datafusion::common::DFSchema;
+
+use super::{Draft, Observed, filtered, output_names, require_columns};
+use crate::definition::Scope;
+use crate::error::{Error, Result};
+use crate::expr::predicate;
+use crate::plan::{Checks, ScopeFilter, WriteMode};
+
+pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
+    output_names(&observed.source)?;
+    let sql = match scope {
+        Scope::Predicate(sql) => sql.clone(),
+        Scope::Window { column, from, to } => {
+            require_columns("the window's column", std::slice::from_ref(column), &observed.source)?;
+            let field = observed.source.schema().field_with_unqualified_name(column)?;
+            window_sql(column, sql_type(column, field.data_type())?, from, to)
+        }
+    };
+    // The same filter that the sink applies, over the same columns: nothing outside the scope is ever staged.
+    let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
+    let parsed = predicate("the scope of replace", &sql, &unqualified)?;
+    let qualified = requalify(parsed, &observed.source)?;
+    Ok(Draft {
+        plan: filtered(observed.source.clone(), qualified)?,
+        write_mode: WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } },
+        cursor: None,
+        // An empty scope is emptied: the batch is the slice.
+        checks: Checks::default(),
+        primary_key: Vec::new(),
+        notes: Vec::new(),
+    })
+}
+
+/// Half-open, so that neighbouring windows never share a row.
+fn window_sql(column: &str, sql_type: String, from: &str, to: &str) -> String {
+    let quoted = column.replace('"', "\"\"");
+    let literal = |text: &str| format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"));
+    format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from), literal(to))
+}
+
+fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<String> {
+    use arrow::datatypes::DataType::*;
+    Ok(match data_type {
+        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 => "BIGINT".to_owned(),
+        Decimal128(p, s) => format!("DECIMAL({p},{s})"),
+        Float32 | Float64 => "DOUBLE".to_owned(),
+        Date32 | Date64 => "DATE".to_owned(),
+        Timestamp(_, None) => "TIMESTAMP".to_owned(),
+        Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_owned(),
+        Utf8 | LargeUtf8 | Utf8View => "VARCHAR".to_owned(),
+        other => {
+            return Err(Error::configuration(format!(
+                "a window over column {column:?} of type {} is not possible",
+                crate::types::data_type_name(other)
+            ))
+            .with_hint("use a date, timestamp, number or text column, or a custom_predicate"));
+        }
+    })
+}
+
+/// The predicate was parsed over bare names; the plan's columns have qualifiers.
+fn requalify(
+    expr: datafusion::logical_expr::Expr,
+    plan: &datafusion::logical_expr::LogicalPlan,
+) -> Result<datafusion::logical_expr::Expr> {
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    use datafusion::logical_expr::Expr;
+    Ok(expr
+        .transform(|node| match &node {
+            Expr::Column(c) => Ok(Transformed::yes(super::column(plan, &c.name)?)),
+            _ => Ok(Transformed::no(node)),
+        })?
+        .data)
+}

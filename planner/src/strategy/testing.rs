@@ -1,0 +1,1 @@
+//! Test doubles for strategies: a dialect that stores everything as it is.
