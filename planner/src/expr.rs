@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -34,6 +34,26 @@ pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
         return Err(Error::configuration(format!("{what}: {sql:?} is not a condition that is true or false")));
     }
     Ok(simplified)
+}
+
+/// Gives the bare columns of a parsed predicate the qualifiers that they have in `plan`.
+pub fn qualify(expr: Expr, plan: &LogicalPlan) -> Result<Expr> {
+    let qualified = expr.transform(|node| match &node {
+        Expr::Column(bare) => {
+            let found = plan.schema().iter().find(|(_, field)| field.name() == &bare.name);
+            Ok(match found {
+                Some((qualifier, _)) => Transformed::yes(Expr::Column(Column::new(qualifier.cloned(), &bare.name))),
+                None => Transformed::no(node),
+            })
+        }
+        _ => Ok(Transformed::no(node)),
+    })?;
+    Ok(qualified.data)
+}
+
+/// The names of the columns that an expression reads.
+pub fn columns_of(expr: &Expr) -> BTreeSet<String> {
+    expr.column_refs().into_iter().map(|c| c.name.clone()).collect()
 }
 
 /// `now()` in a predicate means the moment at which it is planned.

@@ -98,8 +98,10 @@ pub struct LoadPlan {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CursorPlan {
     pub column: String,
-    /// Keep the rows at the new watermark in the state, and drop those of the old one from this read.
-    pub dedup_boundary: bool,
+    /// Leave out the rows at the old watermark whose hashes are in the state.
+    pub skip_boundary: bool,
+    /// Keep the hashes of the rows at the new watermark in the state.
+    pub keep_boundary: bool,
     /// What the read began from.
     pub from: Option<crate::state::Watermark>,
 }

@@ -1,1 +1,466 @@
+//! One run, from the lease to the receipt. The order of the steps is the commit protocol of `docs/concepts.md`.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chrono::{SecondsFormat, Utc};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use dpone_planner::definition::Pipeline;
+use dpone_planner::plan::LoadPlan;
+use dpone_planner::state::{Boundary, PipelineState, Watermark};
+use futures::StreamExt;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::context::RunContext;
+use super::observer::{Progress, Stage};
+use super::prepare::{Ends, Prepared, prepare, source_name};
+use crate::failpoint;
+use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
+use crate::receipt::{Receipt, RowCounts, RunStatus};
+use crate::sink::Commit;
+use crate::stage::{PartitionReport, StageExec, StageSpec};
+use crate::{Error, ErrorKind, Lease, LeaseRequest, LoadSpec, Result, StagedPartition};
+
+/// Runs a pipeline once. The same run id twice is a no-op that reports the first receipt.
+///
+/// A transient failure before the commit is tried again from the start, as often as the options say, each time with a
+/// new load id. Whatever happens, nothing of a failed run is visible in the target.
+pub async fn run(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    let mut attempt = 0;
+    loop {
+        let error = match run_once(context, pipeline, run_id).await {
+            Ok(receipt) => return Ok(receipt),
+            Err(error) => error.with("pipeline", &pipeline.name),
+        };
+        if !error.is_transient() || attempt >= context.options.retries {
+            return Err(error);
+        }
+        attempt += 1;
+        let pause = context.options.retry_backoff * 2_u32.saturating_pow(attempt - 1);
+        context.observer.note(&pipeline.name, &format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = context.cancel.cancelled() => return Err(interrupted()),
+        }
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped on request; nothing was committed")
+}
+
+async fn run_once(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    let started = Started { at: now(), clock: Instant::now() };
+    let ends = Ends::open(context, pipeline)?;
+    context.observer.stage(&pipeline.name, Stage::Lease);
+    if let Some(receipt) = ends.store.receipt(&pipeline.name, run_id).await? {
+        return Ok(Receipt { status: RunStatus::AlreadyCommitted, ..receipt });
+    }
+    let request = LeaseRequest {
+        pipeline: pipeline.name.clone(),
+        run_id: run_id.to_owned(),
+        holder: holder(),
+        ttl: context.options.lease_ttl,
+    };
+    let lease = ends.store.acquire(&request).await?;
+    failpoint::reach("lease.acquired").await?;
+    let keeper = LeaseKeeper::start(&ends, &lease, context.cancel.child_token());
+    // A run of the same id may have committed while this one waited for the lease.
+    let result = match ends.store.receipt(&pipeline.name, run_id).await {
+        Ok(Some(receipt)) => Ok(Receipt { status: RunStatus::AlreadyCommitted, ..receipt }),
+        Ok(None) => under_lease(context, pipeline, run_id, &ends, &lease, &keeper.lost, &started).await,
+        Err(error) => Err(error),
+    };
+    let lost = keeper.stop().await;
+    let released = ends.store.release(&lease).await;
+    match (result, lost) {
+        (Ok(receipt), _) => {
+            if let Err(error) = released {
+                context.observer.note(&pipeline.name, &format!("the lease could not be given back: {error}"));
+            }
+            Ok(receipt)
+        }
+        // The lease was lost under the run: that is the cause, whatever failed because of it.
+        (Err(error), Some(lost)) if error.kind() == ErrorKind::Interrupted && !context.cancel.is_cancelled() => Err(lost),
+        (Err(error), _) => Err(error),
+    }
+}
+
+struct Started {
+    at: String,
+    clock: Instant,
+}
+
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Host and process, for the message that a second run gets.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{} (process {})", if host.is_empty() { "unknown host" } else { host }, std::process::id())
+}
+
+/// Renews the lease in the background; cancels `lost` when it was taken over.
+struct LeaseKeeper {
+    lost: CancellationToken,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Option<Error>>,
+}
+
+impl LeaseKeeper {
+    fn start(ends: &Ends, lease: &Lease, lost: CancellationToken) -> Self {
+        let stop = CancellationToken::new();
+        let (store, lease, cancel, stopped) = (Arc::clone(&ends.store), lease.clone(), lost.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => return None,
+                    () = tokio::time::sleep(lease.ttl / 3) => {}
+                }
+                match store.renew(&lease).await {
+                    Ok(()) => {}
+                    // The next renewal may get through; the fencing token protects the commit if none does.
+                    Err(error) if error.is_transient() => tracing::warn!(%error, "the lease could not be renewed"),
+                    Err(error) => {
+                        cancel.cancel();
+                        return Some(error);
+                    }
+                }
+            }
+        });
+        Self { lost, stop, task }
+    }
+
+    async fn stop(self) -> Option<Error> {
+        self.stop.cancel();
+        self.task.await.ok().flatten()
+    }
+}
+
+async fn under_lease(
+    context: &RunContext,
+    pipeline: &Pipeline,
+    run_id: &str,
+    ends: &Ends,
+    lease: &Lease,
+    cancel: &CancellationToken,
+    started: &Started,
+) -> Result<Receipt> {
+    context.observer.stage(&pipeline.name, Stage::Describe);
+    let prepared = or_cancelled(cancel, prepare(context, pipeline, ends)).await?;
+    context.observer.stage(&pipeline.name, Stage::Plan);
+    let load = load_spec(pipeline, &prepared, run_id);
+    tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
+    let result = load_and_commit(context, pipeline, ends, lease, cancel, started, &prepared, &load).await;
+    context.observer.stage(&pipeline.name, Stage::Discard);
+    let discarded = ends.sink.discard(&load).await;
+    if let Err(error) = prepared.snapshots.close().await {
+        tracing::debug!(%error, "the snapshot was not closed in order");
+    }
+    let receipt = result?;
+    if let Err(error) = discarded {
+        context.observer.note(&pipeline.name, &format!("staging could not be removed: {error}"));
+    }
+    if let Some(mirror) = &ends.mirror {
+        if let Some(state) = ends.store.get(&pipeline.name).await? {
+            mirror.mirror(&state, &receipt).await.map_err(|e| {
+                e.with_hint("the load itself is committed with its state; the next run writes this copy again")
+            })?;
+        }
+    }
+    failpoint::reach("discarded").await?;
+    Ok(receipt)
+}
+
+fn load_spec(pipeline: &Pipeline, prepared: &Prepared, run_id: &str) -> LoadSpec {
+    use datafusion::physical_plan::ExecutionPlanProperties;
+    let plan = &prepared.plan;
+    let primary_key = plan.ddl.iter().map(|change| match change {
+        dpone_planner::schema::SchemaChange::CreateTable { primary_key, .. } => primary_key.clone(),
+    });
+    LoadSpec {
+        load_id: ulid::Ulid::generate().to_string(),
+        run_id: run_id.to_owned(),
+        pipeline: pipeline.name.clone(),
+        target: plan.target.clone(),
+        staging_schema: pipeline.sink.staging_schema.clone(),
+        staged_schema: Arc::clone(&plan.staged_schema),
+        write_mode: plan.write_mode.clone(),
+        target_exists: prepared.target.is_some(),
+        partitions: prepared.physical.output_partitioning().partition_count(),
+        primary_key: primary_key.flatten().collect(),
+        partition_by: pipeline.sink.partition_by.clone(),
+        options: pipeline.sink.options.clone(),
+    }
+}
+
+async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        () = cancel.cancelled() => Err(interrupted()),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+async fn load_and_commit(
+    context: &RunContext,
+    pipeline: &Pipeline,
+    ends: &Ends,
+    lease: &Lease,
+    cancel: &CancellationToken,
+    started: &Started,
+    prepared: &Prepared,
+    load: &LoadSpec,
+) -> Result<Receipt> {
+    or_cancelled(cancel, ends.sink.prepare(load)).await?;
+    failpoint::reach("staging.prepared").await?;
+    context.observer.stage(&pipeline.name, Stage::Stage);
+    let (staged, facts) = or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
+    failpoint::reach("staged").await?;
+    context.observer.stage(&pipeline.name, Stage::Verify);
+    or_cancelled(cancel, verify(ends, prepared, load, &staged, &facts)).await?;
+    failpoint::reach("verified").await?;
+    if cancel.is_cancelled() {
+        return Err(interrupted());
+    }
+    context.observer.stage(&pipeline.name, Stage::Commit);
+    let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
+    let receipt = Receipt {
+        pipeline: pipeline.name.clone(),
+        strategy: prepared.plan.strategy.clone(),
+        write_mode: load.write_mode.name().to_owned(),
+        source: source_name(pipeline),
+        target: format!("{}.{}", pipeline.sink.connection, load.target),
+        run_id: load.run_id.clone(),
+        load_id: load.load_id.clone(),
+        status: RunStatus::Committed,
+        rows: RowCounts {
+            extracted: facts.extracted,
+            staged: facts.passed,
+            quarantined: facts.quarantined,
+            skipped: facts.skipped,
+            ..RowCounts::default()
+        },
+        bytes: staged.iter().map(|s| s.bytes).sum(),
+        partitions: staged.len(),
+        seconds: started.clock.elapsed().as_secs_f64(),
+        watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+        watermark_after: state.watermark.clone(),
+        source_position: prepared.snapshots.position(),
+        target_version: None,
+        started_at: started.at.clone(),
+        finished_at: now(),
+        notes: prepared.plan.notes.clone(),
+    };
+    // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
+    let mut receipt = ends
+        .sink
+        .commit(&Commit {
+            load,
+            staged: &staged,
+            state: &state,
+            state_location: &ends.location,
+            lease,
+            ddl: &prepared.plan.ddl,
+            max_delete_rows: prepared.plan.checks.max_delete_rows,
+            max_delete_ratio: prepared.plan.checks.max_delete_ratio,
+            receipt: &receipt,
+        })
+        .await?;
+    failpoint::reach("committed").await?;
+    receipt.seconds = started.clock.elapsed().as_secs_f64();
+    Ok(receipt)
+}
+
+/// Stages every partition, as many at once as the plan has.
+async fn stage(
+    context: &RunContext,
+    pipeline: &Pipeline,
+    ends: &Ends,
+    prepared: &Prepared,
+    load: &LoadSpec,
+) -> Result<(Vec<StagedPartition>, PartitionFacts)> {
+    let spec = StageSpec {
+        connection: pipeline.sink.connection.clone(),
+        load: load.clone(),
+        probe: probe_spec(&prepared.plan, prepared.state.as_ref()),
+    };
+    let node = Arc::new(StageExec::new(Arc::clone(&prepared.physical), Arc::clone(&ends.sink), spec)?);
+    let tasks = prepared.session.task_ctx();
+    // Dropping the set, on a failure or a cancellation, aborts the partitions that still run.
+    let mut running = JoinSet::new();
+    for partition in 0..node.partitions() {
+        running.spawn(stage_one(Arc::clone(&node), Arc::clone(&tasks), partition));
+    }
+    let mut reports = Vec::with_capacity(node.partitions());
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            done = running.join_next() => match done {
+                None => break,
+                Some(Ok(report)) => reports.push(report?),
+                Some(Err(failed)) => return Err(Error::internal(format!("a staging task ended early: {failed}"))),
+            },
+            _ = tick.tick() => {}
+        }
+        report_progress(context, pipeline, prepared, &node);
+    }
+    report_progress(context, pipeline, prepared, &node);
+    reports.sort_by_key(|r| r.staged.partition);
+    let mut facts = PartitionFacts::default();
+    let mut staged = Vec::with_capacity(reports.len());
+    for report in reports {
+        facts.merge(report.facts)?;
+        staged.push(report.staged);
+    }
+    Ok((staged, facts))
+}
+
+async fn stage_one(node: Arc<StageExec>, tasks: Arc<TaskContext>, partition: usize) -> Result<PartitionReport> {
+    let mut stream = node.execute(partition, tasks)?;
+    match stream.next().await {
+        Some(batch) => StageExec::read_report(&batch?),
+        None => Err(Error::internal("a staging partition gave no report")),
+    }
+}
+
+fn report_progress(context: &RunContext, pipeline: &Pipeline, prepared: &Prepared, node: &StageExec) {
+    let counters = node.progress();
+    context.observer.progress(
+        &pipeline.name,
+        Progress {
+            rows: counters.rows.load(Ordering::Relaxed),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            rows_expected: prepared.source.rows,
+            partitions_done: counters.partitions_done.load(Ordering::Relaxed),
+            partitions: node.partitions(),
+        },
+    );
+}
+
+fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
+    let mut spec = ProbeSpec {
+        not_null: plan.checks.not_null.clone(),
+        quarantine_null: plan.checks.quarantine_null.clone(),
+        cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
+        ..ProbeSpec::default()
+    };
+    if let Some(cursor) = &plan.cursor {
+        spec.keep_boundary = cursor.keep_boundary;
+        if cursor.skip_boundary {
+            spec.loaded = cursor.from.clone().zip(state.and_then(|s| s.boundary.clone()));
+        }
+    }
+    spec
+}
+
+/// Checks the staged rows before the target is touched.
+async fn verify(
+    ends: &Ends,
+    prepared: &Prepared,
+    load: &LoadSpec,
+    staged: &[StagedPartition],
+    facts: &PartitionFacts,
+) -> Result<()> {
+    let checks = &prepared.plan.checks;
+    if !facts.nulls.is_empty() {
+        let found: Vec<_> = facts
+            .nulls
+            .iter()
+            .map(|(column, count, first)| format!("{count} in {column:?} (the first in row {first} of its partition)"))
+            .collect();
+        return Err(Error::data_quality(format!("NULL where none may be: {}", found.join(", "))).with_hint(
+            "filter such rows in the definition, or say what to do with them: null_keys: quarantine for keys, \
+             null_cursor: include for cursors",
+        ));
+    }
+    let staged_rows: u64 = staged.iter().map(|s| s.rows).sum();
+    if staged_rows + facts.quarantined + facts.skipped != facts.extracted {
+        return Err(Error::internal(format!(
+            "{} rows were extracted, but {staged_rows} staged, {} quarantined and {} skipped",
+            facts.extracted, facts.quarantined, facts.skipped
+        )));
+    }
+    let has_rows = prepared.target.as_ref().is_some_and(|t| t.has_rows);
+    if checks.fail_on_empty && staged_rows == 0 && has_rows {
+        return Err(Error::data_quality(format!("the source gave no row, and {} has rows", load.target))
+            .with_hint("check the source; to empty the target on purpose, set empty_source: allow"));
+    }
+    if !checks.unique.is_empty() {
+        let duplicates = ends.sink.duplicate_keys(load, staged, &checks.unique).await?;
+        if duplicates > 0 {
+            return Err(Error::data_quality(format!(
+                "{duplicates} key(s) occur more than once in the batch (key: {})",
+                checks.unique.join(", ")
+            ))
+            .with_hint(
+                "make the key unique in the source or the query, or keep the newest row of each key: \
+                 duplicate_policy: latest with order_by",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The state after the load: the watermark only ever moves up.
+fn next_state(
+    plan: &LoadPlan,
+    before: Option<&PipelineState>,
+    load: &LoadSpec,
+    facts: &PartitionFacts,
+) -> Result<PipelineState> {
+    let old = before.and_then(|s| s.watermark.clone()).filter(|_| plan.cursor.is_some());
+    let (watermark, moved) = later(old, facts.cursor.clone())?;
+    let keep = plan.cursor.as_ref().is_some_and(|c| c.keep_boundary);
+    let boundary = match (&watermark, keep) {
+        (Some(_), true) => {
+            let schema = boundary_schema(&plan.staged_schema);
+            let mut rows = if moved != Moved::No { facts.boundary.clone() } else { Vec::new() };
+            let mut overflow = moved != Moved::No && facts.boundary_overflow;
+            // Still at the old watermark: what was loaded then stays loaded.
+            if moved != Moved::Up {
+                let kept = before.and_then(|s| s.boundary.clone()).filter(|b| b.schema == schema);
+                overflow |= kept.as_ref().is_none_or(|b| b.overflow);
+                rows = add_counts(rows, kept.map(|b| b.rows).unwrap_or_default());
+            }
+            overflow |= rows.len() > Boundary::MAX_ROWS;
+            Some(Boundary { schema, rows: if overflow { Vec::new() } else { rows }, overflow })
+        }
+        _ => None,
+    };
+    Ok(PipelineState {
+        version: PipelineState::VERSION,
+        pipeline: plan.pipeline.clone(),
+        digest: plan.state_digest.clone(),
+        watermark,
+        boundary,
+        load_id: load.load_id.clone(),
+        run_id: load.run_id.clone(),
+        committed_at: now(),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moved {
+    No,
+    /// New rows came in at the very value of the old watermark.
+    Along,
+    Up,
+}
+
+fn later(old: Option<Watermark>, new: Option<Watermark>) -> Result<(Option<Watermark>, Moved)> {
+    Ok(match (old, new) {
+        (old, None) => (old, Moved::No),
+        (None, Some(new)) => (Some(new), Moved::Up),
+        (Some(old), Some(new)) => match compare(&old.scalar()?, &new.scalar()?)? {
+            std::cmp::Ordering::Less => (Some(new), Moved::Up),
+            std::cmp::Ordering::Equal => (Some(old), Moved::Along),
+            std::cmp::Ordering::Greater => (Some(old), Moved::No),
+        },
+    })
+}

@@ -1,1 +1,311 @@
+//! From a pipeline to a physical plan: describes both ends, plans, and explains.
 
+use std::sync::Arc;
+
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
+use datafusion::prelude::SessionContext;
+use dpone_planner::dialect::Dialect;
+use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
+use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
+use dpone_planner::state::PipelineState;
+use dpone_planner::strategy::{Modes, Observed, ObservedTarget, plan_load, raw_columns};
+use dpone_planner::types::logical_name;
+
+use super::context::RunContext;
+use super::explain::{Explanation, PlannedColumn, PlannedState};
+use crate::federation::{self, OpenOptions, OpenSource, RawColumns, Snapshots};
+use crate::probe::boundary_schema;
+use crate::scan::ScanExec;
+use crate::{Error, Relation, Result, Sink, StateLocation, StateStore, TargetTable};
+
+/// The two ends of a pipeline, before anything is read.
+pub(super) struct Ends {
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) dialect: Arc<dyn Dialect>,
+    pub(super) store: Arc<dyn StateStore>,
+    pub(super) location: StateLocation,
+    /// The store that state is copied to after the commit, when the definition names another place.
+    pub(super) mirror: Option<Arc<dyn StateStore>>,
+}
+
+impl Ends {
+    pub(super) fn open(context: &RunContext, pipeline: &Pipeline) -> Result<Self> {
+        let sink = context.connections.sink(&pipeline.sink.connection)?;
+        let target = &pipeline.sink.relation;
+        let (location, mirror) = match &pipeline.state {
+            StateSpec::BesideData => (StateLocation::default(), None),
+            StateSpec::InSink { relation } => (StateLocation { table: Some(relation.clone()) }, None),
+            StateSpec::Elsewhere { connection, relation } => {
+                let place = StateLocation { table: relation.clone() };
+                let default = Relation::new("etl_state", "dpone_state");
+                let store = context.connections.sink(connection)?.state(relation.as_ref().unwrap_or(&default), &place)?;
+                (StateLocation::default(), Some(store))
+            }
+        };
+        let store = sink.state(target, &location)?;
+        let dialect = sink.dialect();
+        Ok(Self { sink, dialect, store, location, mirror })
+    }
+}
+
+/// A planned load, ready to be staged.
+pub(super) struct Prepared {
+    pub(super) session: SessionContext,
+    pub(super) snapshots: Snapshots,
+    pub(super) source: OpenSource,
+    pub(super) target: Option<TargetTable>,
+    pub(super) state: Option<PipelineState>,
+    pub(super) plan: LoadPlan,
+    pub(super) physical: Arc<dyn ExecutionPlan>,
+}
+
+pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &Ends) -> Result<Prepared> {
+    if let Strategy::Unsupported(mode) = &pipeline.strategy {
+        return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name))
+            .with_hint("available are full_refresh, replace, incremental_append and incremental_merge")
+            .with("pipeline", &pipeline.name)
+            .at(pipeline.location.clone()));
+    }
+    let parallelism = context.parallelism(pipeline.tuning.parallelism);
+    let batch_rows = pipeline.tuning.batch_rows.unwrap_or(context.options.batch_rows);
+    let options = OpenOptions { parallelism, batch_rows };
+    let target = ends.sink.describe(&pipeline.sink.relation).await.map_err(|e| in_sink(e, pipeline))?;
+    let state = ends.store.get(&pipeline.name).await.map_err(|e| in_sink(e, pipeline))?;
+
+    let mut snapshots = Snapshots::default();
+    let mut session = context.session(parallelism, batch_rows)?;
+    let portable = RawColumns::new();
+    let mut source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &portable).await?;
+    let target_schema = target.as_ref().map(|t| t.schema.as_ref());
+    let raw = raw_columns(pipeline, &source.plan, ends.dialect.system(), target_schema);
+    if !raw.is_empty() {
+        // Planned again with the same snapshots, in a session without the first plan's tables.
+        session = context.session(parallelism, batch_rows)?;
+        source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &raw).await?;
+    }
+
+    let mut state = state;
+    let mut plan = plan_load(pipeline, observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref())?)?;
+    if plan.cursor.as_ref().is_some_and(|c| c.skip_boundary) && forget_foreign_hashes(&mut state, &plan) {
+        plan = plan_load(pipeline, observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref())?)?;
+    }
+    plan.notes.extend(source.notes.iter().cloned());
+    plan.notes.extend(target.iter().flat_map(|t| t.notes.iter().cloned()));
+    let physical = session
+        .state()
+        .create_physical_plan(&plan.logical)
+        .await
+        .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
+    Ok(Prepared { session, snapshots, source, target, state, plan, physical })
+}
+
+fn observed<'a>(
+    context: &RunContext,
+    pipeline: &Pipeline,
+    ends: &'a Ends,
+    source: &OpenSource,
+    target: Option<&TargetTable>,
+    state: Option<&'a PipelineState>,
+) -> Result<Observed<'a>> {
+    let capabilities = ends.sink.capabilities();
+    Ok(Observed {
+        source: source.plan.clone(),
+        source_identity: source_identity(context, pipeline)?,
+        target: target.map(|t| ObservedTarget {
+            schema: Arc::clone(&t.schema),
+            primary_key: t.primary_key.clone(),
+            has_rows: t.has_rows,
+            provider: Arc::clone(&t.provider),
+        }),
+        state,
+        dialect: ends.dialect.as_ref(),
+        modes: Modes {
+            append: capabilities.append,
+            overwrite_scope: capabilities.overwrite_scope,
+            changes: capabilities.changes,
+        },
+    })
+}
+
+/// Hashes that were made over another schema say nothing about these rows: the target's own rows are compared instead.
+fn forget_foreign_hashes(state: &mut Option<PipelineState>, plan: &LoadPlan) -> bool {
+    let boundary = state.as_mut().and_then(|s| s.boundary.as_mut());
+    match boundary.filter(|b| !b.overflow && b.schema != boundary_schema(&plan.staged_schema)) {
+        Some(boundary) => {
+            boundary.overflow = true;
+            true
+        }
+        None => false,
+    }
+}
+
+fn in_sink(error: Error, pipeline: &Pipeline) -> Error {
+    error
+        .with("pipeline", &pipeline.name)
+        .with("table", pipeline.sink.relation.to_string())
+        .with("connection", &pipeline.sink.connection)
+}
+
+/// Names the source for people.
+pub(super) fn source_name(pipeline: &Pipeline) -> String {
+    match &pipeline.source.query {
+        SourceQuery::Table { connection, relation } => format!("{connection}.{relation}"),
+        SourceQuery::Native { connection, .. } => format!("{connection} (native query)"),
+        SourceQuery::Sql { .. } => "query".to_owned(),
+    }
+}
+
+/// Names the source for the state's digest: what is read, and from which place. Secrets stay references.
+fn source_identity(context: &RunContext, pipeline: &Pipeline) -> Result<String> {
+    let place = |connection: &str| -> Result<String> {
+        let definition = context.connections.definition(connection)?;
+        let options: Vec<_> = definition.options.iter().map(|(k, v)| format!("{k}={}", v.display())).collect();
+        Ok(format!("{}({})", definition.kind, options.join(",")))
+    };
+    Ok(match &pipeline.source.query {
+        SourceQuery::Table { connection, relation } => format!("{} {relation}", place(connection)?),
+        SourceQuery::Native { connection, sql } => format!("{} {sql}", place(connection)?),
+        SourceQuery::Sql { sql } => sql.clone(),
+    })
+}
+
+pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
+    let ends = Ends::open(context, pipeline)?;
+    let prepared = prepare(context, pipeline, &ends).await?;
+    let dialect = &ends.dialect;
+    let plan = &prepared.plan;
+    let mut ddl = Vec::new();
+    for change in &plan.ddl {
+        ddl.extend(dialect.render(&plan.target, change)?);
+    }
+    let mut partitions = Vec::new();
+    describe_scans(prepared.physical.as_ref(), &mut partitions);
+    let columns = plan
+        .target_schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let given = prepared.source.plan.schema().field_with_unqualified_name(field.name());
+            Ok(PlannedColumn {
+                name: field.name().clone(),
+                source_type: given.map(|f| described_type(f)).unwrap_or_default(),
+                target_type: dialect.native_type(field)?,
+                nullable: field.is_nullable(),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let optimised = prepared.session.state().optimize(&plan.logical)?;
+    let explanation = Explanation {
+        pipeline: plan.pipeline.clone(),
+        strategy: plan.strategy.clone(),
+        source: source_name(pipeline),
+        target: format!("{}.{}", pipeline.sink.connection, plan.target),
+        target_exists: prepared.target.is_some(),
+        write_mode: plan.write_mode.name().to_owned(),
+        visibility: ends.sink.capabilities().visibility.to_owned(),
+        rows_estimate: prepared.source.rows,
+        logical_plan: optimised.display_indent().to_string(),
+        physical_plan: displayable(prepared.physical.as_ref()).indent(false).to_string(),
+        partitions,
+        columns,
+        ddl,
+        steps: steps(plan, &ends, prepared.physical.output_partitioning().partition_count()),
+        checks: checks(plan),
+        state: PlannedState {
+            location: match (&pipeline.state, &ends.location.table) {
+                (StateSpec::Elsewhere { connection, .. }, _) => format!("beside the data, copied to {connection}"),
+                (_, Some(table)) => table.to_string(),
+                _ => "beside the data".to_owned(),
+            },
+            watermark: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+            ignored: None,
+            last_run_id: prepared.state.as_ref().map(|s| s.run_id.clone()),
+            last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
+        },
+        notes: plan.notes.clone(),
+        warnings: pipeline.warnings.clone(),
+    };
+    prepared.snapshots.close().await?;
+    Ok(explanation)
+}
+
+/// The native type where there is one, else the logical name.
+fn described_type(field: &arrow::datatypes::Field) -> String {
+    field.metadata().get(dpone_planner::types::NATIVE).cloned().unwrap_or_else(|| logical_name(field))
+}
+
+fn describe_scans(plan: &dyn ExecutionPlan, out: &mut Vec<String>) {
+    if let Some(scan) = (plan as &dyn std::any::Any).downcast_ref::<ScanExec>() {
+        for partition in 0..scan.scan().partitions() {
+            out.push(format!("{} [{partition}]: {}", scan.scan().connection(), scan.scan().describe(partition)));
+        }
+    }
+    for child in plan.children() {
+        describe_scans(child.as_ref(), out);
+    }
+}
+
+fn checks(plan: &LoadPlan) -> Vec<String> {
+    let checks = &plan.checks;
+    let mut out = vec!["rows staged = rows extracted, less what is left out and counted".to_owned()];
+    if !checks.not_null.is_empty() {
+        out.push(format!("no NULL in {}", checks.not_null.join(", ")));
+    }
+    if !checks.quarantine_null.is_empty() {
+        out.push(format!("rows with a NULL in {} are left out and counted", checks.quarantine_null.join(", ")));
+    }
+    if !checks.unique.is_empty() {
+        out.push(format!("no two rows with the same {}", checks.unique.join(", ")));
+    }
+    if checks.fail_on_empty {
+        out.push("an empty source does not empty a target that has rows".to_owned());
+    }
+    if let Some(rows) = checks.max_delete_rows {
+        out.push(format!("at most {rows} rows are deleted"));
+    }
+    if let Some(ratio) = checks.max_delete_ratio {
+        out.push(format!("at most {:.1} % of the target's rows are deleted", ratio * 100.0));
+    }
+    out
+}
+
+fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
+    let target = &plan.target;
+    let mut steps = vec![
+        format!("take the lease of {}", plan.pipeline),
+        format!("stage {partitions} partition(s) beside {target}"),
+        "check the staged rows".to_owned(),
+    ];
+    let transaction = if ends.sink.capabilities().transactional { "in one transaction" } else { "in one commit" };
+    if !plan.ddl.is_empty() {
+        steps.push(format!("{transaction}: create {target}"));
+    }
+    steps.push(match &plan.write_mode {
+        WriteMode::Append => format!("{transaction}: add the staged rows to {target}"),
+        WriteMode::Overwrite { .. } => {
+            format!("{transaction}: {}: the staged rows become {target}", plan.write_mode.name())
+        }
+        WriteMode::OverwriteScope { scope } => format!(
+            "{transaction}: delete from {target} where {}, add the staged rows",
+            match scope {
+                dpone_planner::plan::ScopeFilter::Predicate { sql } => sql.clone(),
+                dpone_planner::plan::ScopeFilter::Partitions { columns } =>
+                    format!("({}) occurs in staging", columns.join(", ")),
+            }
+        ),
+        WriteMode::Changes { key, operation } => format!(
+            "{transaction}: by key ({}): update rows that differ, insert new ones{}",
+            key.join(", "),
+            if *operation == Operation::Column { ", delete marked ones" } else { "" }
+        ),
+    });
+    steps.push(match &plan.cursor {
+        Some(cursor) => format!("{transaction}: store the greatest {} as the watermark, and the load's receipt", cursor.column),
+        None => format!("{transaction}: store the load's receipt"),
+    });
+    if ends.mirror.is_some() {
+        steps.push("copy the state to where the definition wants it".to_owned());
+    }
+    steps.push("remove staging, give the lease back".to_owned());
+    steps
+}

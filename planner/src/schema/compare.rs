@@ -5,7 +5,7 @@ use arrow::datatypes::Schema;
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::RESERVED_PREFIX;
-use crate::types::{logical_name, native_of};
+use crate::types::{is_raw, logical_name, native_of};
 
 /// One difference that stops a load until somebody decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn compare(source: &Schema, target: &Schema, nullable_ok: &[String], dialect
             drift.push(Drift::Added { column: field.name().clone(), source: describe(field, dialect) });
             continue;
         };
-        if dialect.staged_field(field, there)?.is_none() {
+        if !is_raw(field) && dialect.staged_field(field, there)?.is_none() {
             drift.push(Drift::Type {
                 column: field.name().clone(),
                 source: describe(field, dialect),

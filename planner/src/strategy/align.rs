@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::OPERATION_COLUMN;
 use crate::schema::{Drift, compare};
+use crate::types::is_raw;
 
 pub(super) struct Aligned {
     pub(super) plan: LogicalPlan,
@@ -67,6 +68,9 @@ fn stored_part(plan: &LogicalPlan) -> Schema {
 }
 
 fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
+    if is_raw(field) {
+        return Ok(field.clone());
+    }
     let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(field.name()).ok());
     match there {
         // Drift was refused before: a column that is there takes every value.

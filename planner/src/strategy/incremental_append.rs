@@ -33,15 +33,15 @@ pub(super) fn draft(
     let read = bounded(observed, cursor)?;
     let mut notes = vec!["rows that are updated or deleted in the source are not seen by incremental_append".to_owned()];
     let mut plan = read.plan;
-    let mut dedup_boundary = !only_new_rows;
+    // A lag reaches below the watermark, and hashes that were not kept say nothing: then the target itself is asked.
+    let hashes_say_it = observed.state.and_then(|s| s.boundary.as_ref()).is_some_and(|b| !b.overflow);
+    let compare_rows = !only_new_rows && read.lower.is_some() && (cursor.lag.is_some() || !hashes_say_it);
     if let Some(target) = &observed.target {
-        let overflowed = observed.state.and_then(|s| s.boundary.as_ref()).is_some_and(|b| b.overflow);
         if only_new_rows {
             plan = without_known_keys(plan, observed, target, key)?;
             notes.push(format!("rows whose key ({}) is in the target already are left out", key.join(", ")));
-        } else if let Some(lower) = read.lower.as_ref().filter(|_| cursor.lag.is_some() || overflowed) {
+        } else if let Some(lower) = read.lower.as_ref().filter(|_| compare_rows) {
             plan = without_loaded_rows(plan, observed, target, &cursor.column, lower)?;
-            dedup_boundary = false;
             notes.push("rows that are in the target already, from the lower bound on, are left out".to_owned());
         }
     }
@@ -51,8 +51,8 @@ pub(super) fn draft(
         write_mode: WriteMode::Append,
         cursor: Some(CursorPlan {
             column: cursor.column.clone(),
-            // With a lag the boundary is compared with the target next time; the hashes would go unused.
-            dedup_boundary: dedup_boundary && cursor.lag.is_none(),
+            skip_boundary: !only_new_rows && !compare_rows,
+            keep_boundary: !only_new_rows && cursor.lag.is_none(),
             from: read.from,
         }),
         checks: Checks {

@@ -5,9 +5,12 @@ mod cursor;
 mod full_refresh;
 mod incremental_append;
 mod incremental_merge;
+mod raw;
 mod replace;
 #[cfg(test)]
 mod testing;
+
+pub use raw::raw_columns;
 
 use std::sync::Arc;
 

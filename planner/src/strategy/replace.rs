@@ -5,7 +5,7 @@ use datafusion::common::DFSchema;
 use super::{Draft, Observed, filtered, output_names, require_columns};
 use crate::definition::Scope;
 use crate::error::{Error, Result};
-use crate::expr::predicate;
+use crate::expr::{predicate, qualify};
 use crate::plan::{Checks, ScopeFilter, WriteMode};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
@@ -21,7 +21,7 @@ pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
     // The same filter that the sink applies, over the same columns: nothing outside the scope is ever staged.
     let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
     let parsed = predicate("the scope of replace", &sql, &unqualified)?;
-    let qualified = requalify(parsed, &observed.source)?;
+    let qualified = qualify(parsed, &observed.source)?;
     Ok(Draft {
         plan: filtered(observed.source.clone(), qualified)?,
         write_mode: WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } },
@@ -58,19 +58,4 @@ fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<Stri
             .with_hint("use a date, timestamp, number or text column, or a custom_predicate"));
         }
     })
-}
-
-/// The predicate was parsed over bare names; the plan's columns have qualifiers.
-fn requalify(
-    expr: datafusion::logical_expr::Expr,
-    plan: &datafusion::logical_expr::LogicalPlan,
-) -> Result<datafusion::logical_expr::Expr> {
-    use datafusion::common::tree_node::{Transformed, TreeNode};
-    use datafusion::logical_expr::Expr;
-    Ok(expr
-        .transform(|node| match &node {
-            Expr::Column(c) => Ok(Transformed::yes(super::column(plan, &c.name)?)),
-            _ => Ok(Transformed::no(node)),
-        })?
-        .data)
 }

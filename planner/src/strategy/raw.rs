@@ -1,0 +1,82 @@
+//! Which columns may travel in the system's own representation.
+//!
+//! Between two systems of one kind, a column that nothing reads on the way needs no Arrow type that understands it: its
+//! bytes go through unchanged, which is exact for every value and costs no conversion.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::{DFSchema, TableReference};
+use datafusion::logical_expr::LogicalPlan;
+
+use crate::definition::{DuplicatePolicy, Pipeline, Scope, Strategy};
+use crate::expr::{columns_of, passed_through, predicate};
+use crate::types::native_of;
+
+/// The columns of each scanned table to carry raw into a sink of `system`.
+///
+/// `plan` is the source as the definition says, all columns portable; `target` the existing target.
+pub fn raw_columns(
+    pipeline: &Pipeline,
+    plan: &LogicalPlan,
+    system: &str,
+    target: Option<&Schema>,
+) -> BTreeMap<TableReference, BTreeSet<String>> {
+    let mut raw: BTreeMap<TableReference, BTreeSet<String>> = BTreeMap::new();
+    let Some(read) = read_by_strategy(&pipeline.strategy, plan) else { return raw };
+    for passed in passed_through(plan) {
+        let carried = passed.outputs.iter().all(|output| {
+            !read.contains(output)
+                && plan
+                    .schema()
+                    .field_with_unqualified_name(output)
+                    .is_ok_and(|field| same_native(field, output, system, target))
+        });
+        // A column that is not in the output is not carried at all.
+        if carried && !passed.outputs.is_empty() {
+            raw.entry(passed.table).or_default().insert(passed.column);
+        }
+    }
+    raw
+}
+
+fn same_native(field: &Field, output: &str, system: &str, target: Option<&Schema>) -> bool {
+    let Some(native) = native_of(field, system) else { return false };
+    match target {
+        None => true,
+        Some(schema) => {
+            schema.field_with_name(output).is_ok_and(|there| native_of(there, system) == Some(native))
+        }
+    }
+}
+
+/// The output columns whose values the strategy looks at; `None` when it compares whole rows.
+fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<String>> {
+    let mut read: BTreeSet<String> = strategy.key().iter().cloned().collect();
+    match strategy {
+        Strategy::FullRefresh { .. } => {}
+        Strategy::Replace { scope: Scope::Window { column, .. } } => {
+            read.insert(column.clone());
+        }
+        Strategy::Replace { scope: Scope::Predicate(sql) } => {
+            let schema = DFSchema::try_from(plan.schema().as_arrow().clone()).ok()?;
+            read.extend(columns_of(&predicate("scope", sql, &schema).ok()?));
+        }
+        Strategy::IncrementalAppend { cursor, only_new_rows, .. } => {
+            // With a lag, or many rows at one cursor value, whole rows are compared with the target's.
+            if !only_new_rows {
+                return None;
+            }
+            read.insert(cursor.column.clone());
+        }
+        Strategy::IncrementalMerge { cursor, duplicates, soft_delete, .. } => {
+            read.extend(cursor.iter().map(|c| c.column.clone()));
+            read.extend(soft_delete.iter().map(|s| s.column.clone()));
+            if let DuplicatePolicy::Latest { order_by } = duplicates {
+                read.extend(order_by.iter().cloned());
+            }
+        }
+        Strategy::Unsupported(_) => return None,
+    }
+    Some(read)
+}
