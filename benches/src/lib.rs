@@ -1,1 +1,1 @@
-//! Route benchmarks against the raw protocol.
+//! Benchmarks. Routes against the raw protocol are in `routes.py`: they time whole processes, dpone and psql alike.

@@ -132,7 +132,10 @@ impl Connections {
                 )
             })?;
         let known = connector.options();
-        if let Some(unknown) = connection.options.keys().find(|key| !known.contains(&key.as_str())) {
+        // Looked-up parts are the contract's list for the system: one that is not set asks for nothing.
+        let unset = |value: &OptionValue| matches!(value, OptionValue::EnvAny(names) if first_set(names).is_none());
+        let asked = connection.options.iter().filter(|(_, value)| !unset(value)).map(|(key, _)| key);
+        if let Some(unknown) = asked.into_iter().find(|key| !known.contains(&key.as_str())) {
             return Err(located(
                 Error::configuration(format!(
                     "connection {:?} ({}) has no option {unknown:?}",
@@ -148,11 +151,18 @@ impl Connections {
     }
 
     fn resolve(&self, connection: &Connection) -> Result<ResolvedConnection> {
-        let options = connection
-            .options
-            .iter()
-            .map(|(key, value)| Ok((key.clone(), self.resolve_value(connection, key, value)?)))
-            .collect::<Result<_>>()?;
+        // A URL in the environment wins over the parts there.
+        let by_url =
+            matches!(connection.options.get("url"), Some(OptionValue::EnvAny(names)) if first_set(names).is_some());
+        let mut options = BTreeMap::new();
+        for (key, value) in &connection.options {
+            if by_url && key != "url" && matches!(value, OptionValue::EnvAny(_)) {
+                continue;
+            }
+            if let Some(value) = self.resolve_value(connection, key, value)? {
+                options.insert(key.clone(), value);
+            }
+        }
         Ok(ResolvedConnection {
             name: connection.name.clone(),
             kind: connection.kind.clone(),
@@ -161,11 +171,12 @@ impl Connections {
         })
     }
 
-    fn resolve_value(&self, connection: &Connection, key: &str, value: &OptionValue) -> Result<Secret> {
+    fn resolve_value(&self, connection: &Connection, key: &str, value: &OptionValue) -> Result<Option<Secret>> {
         match value {
-            OptionValue::Plain(text) => Ok(Secret::new(text)),
-            OptionValue::Secret(secret) => Ok(secret.clone()),
-            OptionValue::Env(name) => std::env::var(name).map(Secret::new).map_err(|_| {
+            OptionValue::Plain(text) => Ok(Some(Secret::new(text))),
+            OptionValue::Secret(secret) => Ok(Some(secret.clone())),
+            OptionValue::EnvAny(names) => Ok(first_set(names).map(Secret::new)),
+            OptionValue::Env(name) => std::env::var(name).map(|value| Some(Secret::new(value))).map_err(|_| {
                 Error::configuration(format!(
                     "connection {:?}: option {key:?} refers to the environment variable {name}, which is not set",
                     connection.name
@@ -180,13 +191,45 @@ impl Connections {
                         path.display()
                     ))
                 })?;
-                Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+                Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']))))
             }
         }
     }
 }
 
+/// The value of the first of these environment variables that is set.
+fn first_set(names: &[String]) -> Option<String> {
+    names.iter().find_map(|name| std::env::var(name).ok())
+}
+
 /// A poisoned lock only says that another thread panicked: the map itself is whole.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn resolve(options: &[(&str, OptionValue)]) -> BTreeMap<String, Secret> {
+        let connection = Connection {
+            name: "src".into(),
+            kind: "postgres".into(),
+            options: options.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            location: None,
+        };
+        Connections::new(Vec::new(), BTreeMap::new(), ".").resolve(&connection).unwrap().options
+    }
+
+    #[test]
+    fn the_first_variable_that_is_set_counts_and_a_url_wins_over_the_parts() {
+        let set = || OptionValue::EnvAny(vec!["DPONE_TEST_NEVER_SET".into(), "PATH".into(), "HOME".into()]);
+        let unset = || OptionValue::EnvAny(vec!["DPONE_TEST_NEVER_SET".into()]);
+        let parts = resolve(&[("url", unset()), ("host", set()), ("port", unset())]);
+        assert_eq!(parts.keys().collect::<Vec<_>>(), ["host"]);
+        assert_eq!(parts["host"].expose(), std::env::var("PATH").unwrap());
+        let url = resolve(&[("url", set()), ("host", set()), ("sslmode", OptionValue::Plain("require".into()))]);
+        assert_eq!(url.keys().collect::<Vec<_>>(), ["sslmode", "url"]);
+    }
 }

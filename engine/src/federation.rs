@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider,
+};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SendableRecordBatchStream;
@@ -31,7 +33,8 @@ impl Snapshots {
         if let Some(snapshot) = self.open.get(connection) {
             return Ok(Arc::clone(snapshot));
         }
-        let snapshot = context.connections.source(connection)?.snapshot().await.map_err(|e| e.with("connection", connection))?;
+        let snapshot =
+            context.connections.source(connection)?.snapshot().await.map_err(|e| e.with("connection", connection))?;
         self.open.insert(connection.to_owned(), Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -74,7 +77,8 @@ pub(crate) async fn open(
     options: OpenOptions,
     raw: &RawColumns,
 ) -> Result<OpenSource> {
-    let mut opener = Opener { context, snapshots, options, types: &source.read.types, raw, rows: None, notes: Vec::new() };
+    let mut opener =
+        Opener { context, snapshots, options, types: &source.read.types, raw, rows: None, notes: Vec::new() };
     let plan = match &source.query {
         SourceQuery::Table { connection, relation } => {
             let table = table_reference(connection, relation);
@@ -112,7 +116,8 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
     let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows };
     let types = BTreeMap::new();
     let raw = RawColumns::new();
-    let mut opener = Opener { context, snapshots: &mut snapshots, options, types: &types, raw: &raw, rows: None, notes: Vec::new() };
+    let mut opener =
+        Opener { context, snapshots: &mut snapshots, options, types: &types, raw: &raw, rows: None, notes: Vec::new() };
     let plan = opener.query(&session, sql).await?;
     let physical = session.state().create_physical_plan(&plan).await?;
     let batches = datafusion::physical_plan::execute_stream(physical, session.task_ctx())?;

@@ -39,8 +39,9 @@ impl ProbeSpec {
             .iter()
             .map(|(hash, count)| {
                 u128::from_str_radix(hash, 16).map(|h| (h, *count)).map_err(|_| {
-                    Error::configuration("the stored boundary rows are unreadable")
-                        .with_hint("look at the state with `dpone state inspect`, and start over with `dpone state reset`")
+                    Error::configuration("the stored boundary rows are unreadable").with_hint(
+                        "look at the state with `dpone state inspect`, and start over with `dpone state reset`",
+                    )
                 })
             })
             .collect()
@@ -110,7 +111,11 @@ pub(crate) fn add_counts(a: Vec<(String, u64)>, b: Vec<(String, u64)>) -> Vec<(S
 
 pub(crate) fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
     a.partial_cmp(b).ok_or_else(|| {
-        Error::conflict(format!("cursor values of the types {} and {} cannot be compared", a.data_type(), b.data_type()))
+        Error::conflict(format!(
+            "cursor values of the types {} and {} cannot be compared",
+            a.data_type(),
+            b.data_type()
+        ))
     })
 }
 
@@ -141,15 +146,9 @@ struct LoadedRows {
 }
 
 impl Probe {
-    pub(crate) fn new(
-        spec: &ProbeSpec,
-        schema: &SchemaRef,
-        boundary: Arc<Mutex<HashMap<u128, u64>>>,
-    ) -> Result<Self> {
+    pub(crate) fn new(spec: &ProbeSpec, schema: &SchemaRef, boundary: Arc<Mutex<HashMap<u128, u64>>>) -> Result<Self> {
         let index = |column: &String| {
-            schema
-                .index_of(column)
-                .map_err(|_| Error::internal(format!("the staged rows have no column {column:?}")))
+            schema.index_of(column).map_err(|_| Error::internal(format!("the staged rows have no column {column:?}")))
         };
         let indexes = |columns: &[String]| columns.iter().map(index).collect::<Result<Vec<_>>>();
         let cursor = match &spec.cursor {
@@ -194,9 +193,8 @@ impl Probe {
             // The run fails after all partitions have counted; nothing of this batch needs to travel.
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
         }
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec()).map_err(|e| {
-            Error::internal(format!("the plan's rows do not have the staged schema: {e}"))
-        })?;
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())
+            .map_err(|e| Error::internal(format!("the plan's rows do not have the staged schema: {e}")))?;
         let batch = self.without_loaded(batch)?;
         self.follow_cursor(&batch)?;
         self.facts.passed += batch.num_rows() as u64;

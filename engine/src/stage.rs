@@ -102,7 +102,6 @@ impl StageExec {
     }
 }
 
-
 fn report_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("report", DataType::Utf8, false)]))
 }
@@ -185,18 +184,12 @@ impl ExecutionPlan for StageExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
-            (Some(input), true) => {
-                Ok(Arc::new(Self::new(input, Arc::clone(&self.sink), self.spec.as_ref().clone())?))
-            }
+            (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.sink), self.spec.as_ref().clone())?)),
             _ => internal_err!("StageExec has one child"),
         }
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> DataFusionResult<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let rows = self.input.execute(partition, context)?;
         let staged = stage_partition(
             rows,

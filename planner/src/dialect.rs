@@ -35,8 +35,7 @@ pub trait Dialect: Debug + Send + Sync {
         if native.is_some() && native == native_of(target, self.system()) {
             return Ok(Some(stored));
         }
-        Ok(widens(stored.data_type(), target.data_type())
-            .then(|| target.clone().with_nullable(source.is_nullable())))
+        Ok(widens(stored.data_type(), target.data_type()).then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.

@@ -179,7 +179,8 @@ mod tests {
 
     fn nanos_to_micros(values: Vec<Option<i64>>) -> Result<ArrayRef> {
         let to = DataType::Timestamp(TimeUnit::Microsecond, None);
-        let cast = ExactCast::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None), Field::new("at", to, true), false);
+        let cast =
+            ExactCast::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None), Field::new("at", to, true), false);
         cast.apply(&(Arc::new(TimestampNanosecondArray::from(values)) as ArrayRef))
     }
 
@@ -197,8 +198,9 @@ mod tests {
         let from = with_extension(Field::new("id", DataType::FixedSizeBinary(16), true), EXTENSION_UUID);
         let cast = ExactCast::new("id", from.data_type().clone(), Field::new("id", DataType::Utf8, true), true);
         let bytes: Vec<u8> = (0..16).map(|i| i * 17).collect();
-        let array: ArrayRef =
-            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some(bytes), None].into_iter(), 16).unwrap());
+        let array: ArrayRef = Arc::new(
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some(bytes), None].into_iter(), 16).unwrap(),
+        );
         let text = cast.apply(&array).unwrap();
         let expected = StringArray::from(vec![Some("00112233-4455-6677-8899-aabbccddeeff"), None]);
         assert_eq!(text.as_ref(), &expected as &dyn Array);

@@ -243,8 +243,7 @@ mod tests {
 
     #[test]
     fn a_predicate_is_typed_and_folded_or_refused_with_its_text() {
-        let schema =
-            DFSchema::try_from(Schema::new(vec![Field::new("day", DataType::Date32, true)])).unwrap();
+        let schema = DFSchema::try_from(Schema::new(vec![Field::new("day", DataType::Date32, true)])).unwrap();
         let expr = predicate("scope", "day >= '2026-06-01' and day < '2026-06-08'", &schema).unwrap();
         assert_eq!(expr.to_string(), "day >= Date32(\"2026-06-01\") AND day < Date32(\"2026-06-08\")");
         for bad in ["dya = '2026-01-01'", "day", "day >=", "1"] {

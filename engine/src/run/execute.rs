@@ -84,7 +84,9 @@ async fn run_once(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Re
             Ok(receipt)
         }
         // The lease was lost under the run: that is the cause, whatever failed because of it.
-        (Err(error), Some(lost)) if error.kind() == ErrorKind::Interrupted && !context.cancel.is_cancelled() => Err(lost),
+        (Err(error), Some(lost)) if error.kind() == ErrorKind::Interrupted && !context.cancel.is_cancelled() => {
+            Err(lost)
+        }
         (Err(error), _) => Err(error),
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion::prelude::SessionContext;
-use dpone_planner::dialect::Dialect;
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
+use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::{Modes, Observed, ObservedTarget, plan_load, raw_columns};
@@ -38,7 +38,8 @@ impl Ends {
             StateSpec::Elsewhere { connection, relation } => {
                 let place = StateLocation { table: relation.clone() };
                 let default = Relation::new("etl_state", "dpone_state");
-                let store = context.connections.sink(connection)?.state(relation.as_ref().unwrap_or(&default), &place)?;
+                let store =
+                    context.connections.sink(connection)?.state(relation.as_ref().unwrap_or(&default), &place)?;
                 (StateLocation::default(), Some(store))
             }
         };
@@ -300,7 +301,9 @@ fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
         ),
     });
     steps.push(match &plan.cursor {
-        Some(cursor) => format!("{transaction}: store the greatest {} as the watermark, and the load's receipt", cursor.column),
+        Some(cursor) => {
+            format!("{transaction}: store the greatest {} as the watermark, and the load's receipt", cursor.column)
+        }
         None => format!("{transaction}: store the load's receipt"),
     });
     if ends.mirror.is_some() {

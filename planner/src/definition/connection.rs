@@ -14,6 +14,8 @@ pub enum OptionValue {
     Secret(Secret),
     /// `env:NAME`
     Env(String),
+    /// The first of these environment variables that is set; without any, the option is absent.
+    EnvAny(Vec<String>),
     /// `file:PATH`; relative to the definition's folder.
     File(String),
 }
@@ -30,7 +32,11 @@ impl OptionValue {
                 return Self::File(path.to_owned());
             }
         }
-        if is_secret_key(key) { Self::Secret(Secret::new(value)) } else { Self::Plain(value.to_owned()) }
+        if is_secret_key(key) || has_password(value) {
+            Self::Secret(Secret::new(value))
+        } else {
+            Self::Plain(value.to_owned())
+        }
     }
 
     /// How the value is shown in plans and evidence.
@@ -39,17 +45,25 @@ impl OptionValue {
             Self::Plain(value) => value.clone(),
             Self::Secret(_) => "***".to_owned(),
             Self::Env(name) => format!("env:{name}"),
+            Self::EnvAny(names) => format!("env:{}", names.join("|")),
             Self::File(path) => format!("file:{path}"),
         }
     }
 }
 
 /// Whether an option with this name holds a secret. A `url` may carry a password, so it counts.
-fn is_secret_key(key: &str) -> bool {
+pub(super) fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     ["password", "secret", "token", "key", "credential", "url", "dsn", "service_account"]
         .iter()
         .any(|part| key.contains(part))
+}
+
+/// Whether a URL carries a password: `scheme://user:password@host`.
+pub(super) fn has_password(value: &str) -> bool {
+    let Some((_, rest)) = value.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
 pub type Options = BTreeMap<String, OptionValue>;
@@ -74,7 +88,10 @@ mod tests {
     fn references_and_secrets_are_told_apart_and_never_printed() {
         assert_eq!(OptionValue::parse("url", "env:SHOP_URL"), OptionValue::Env("SHOP_URL".into()));
         assert_eq!(OptionValue::parse("path", "file:///data"), OptionValue::Plain("file:///data".into()));
-        let secret = OptionValue::parse("password", "hunter2");
-        assert!(!format!("{secret:?} {}", secret.display()).contains("hunter2"));
+        for (key, value) in [("password", "hunter2"), ("path", "s3://user:hunter2@bucket/x")] {
+            let secret = OptionValue::parse(key, value);
+            assert!(!format!("{secret:?} {}", secret.display()).contains("hunter2"));
+        }
+        assert_eq!(OptionValue::parse("path", "s3://bucket/a@b:c"), OptionValue::Plain("s3://bucket/a@b:c".into()));
     }
 }

@@ -1,12 +1,29 @@
 //! What the user wrote: two front doors, YAML manifests and SQL, to one [`Project`] of connections and pipelines.
+//!
+//! [`load`] reads definition files. YAML becomes a located tree, is held against the schema of [`manifest`]'s types, and is
+//! lowered; SQL statements become the same tree, so that both doors know the same options and refuse the same
+//! combinations.
 
+mod batch;
+mod check;
 mod connection;
+mod load;
+mod located;
+mod lower;
+pub mod manifest;
 mod nearest;
 mod pipeline;
+mod problems;
+mod schema;
+mod sql;
+mod vars;
+mod yaml;
 
 pub use connection::{Connection, OptionValue, Options};
+pub use load::{Files, load};
 pub use nearest::nearest;
 pub use pipeline::{
     CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, Lag, NullKeys, OverwriteType, Pipeline, Project,
     ReadOptions, Scope, SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode,
 };
+pub use schema::{SchemaKind, json_schema};

@@ -74,9 +74,10 @@ fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
     let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(field.name()).ok());
     match there {
         // Drift was refused before: a column that is there takes every value.
-        Some(there) => observed.dialect.staged_field(field, there)?.ok_or_else(|| {
-            Error::configuration(format!("column {:?} does not fit the target's column", field.name()))
-        }),
+        Some(there) => observed
+            .dialect
+            .staged_field(field, there)?
+            .ok_or_else(|| Error::configuration(format!("column {:?} does not fit the target's column", field.name()))),
         None => observed.dialect.stored_field(field),
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
     let on_cursor = column(&plan, &cursor.column)?;
     // Rows without a cursor value are read each time: they are loaded or refused by name, never passed over in silence.
     let predicate = on_cursor.clone().gt_eq(lit(lower.clone())).or(on_cursor.is_null());
-    let predicate = if field.is_nullable() { predicate } else { column(&plan, &cursor.column)?.gt_eq(lit(lower.clone())) };
+    let predicate =
+        if field.is_nullable() { predicate } else { column(&plan, &cursor.column)?.gt_eq(lit(lower.clone())) };
     Ok(Bounded { plan: filtered(plan, predicate)?, from: Some(watermark), lower: Some(lower) })
 }
 

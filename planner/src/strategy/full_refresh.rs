@@ -11,10 +11,7 @@ pub(super) fn draft(pipeline: &Pipeline, observed: &Observed<'_>, overwrite: Ove
         plan: observed.source.clone(),
         write_mode: WriteMode::Overwrite { overwrite },
         cursor: None,
-        checks: Checks {
-            fail_on_empty: pipeline.guards.empty_source == EmptySource::Fail,
-            ..Checks::default()
-        },
+        checks: Checks { fail_on_empty: pipeline.guards.empty_source == EmptySource::Fail, ..Checks::default() },
         primary_key: Vec::new(),
         notes: Vec::new(),
     })

@@ -6,9 +6,7 @@
 
 use datafusion::common::{Column, JoinType, NullEquality};
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col,
-};
+use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col};
 
 use super::align::aligned_exprs;
 use super::cursor::{at_least, bounded};
@@ -31,7 +29,8 @@ pub(super) fn draft(
         .with_hint("add only_new_rows with a unique_key, use incremental_merge, or leave null_cursor: fail"));
     }
     let read = bounded(observed, cursor)?;
-    let mut notes = vec!["rows that are updated or deleted in the source are not seen by incremental_append".to_owned()];
+    let mut notes =
+        vec!["rows that are updated or deleted in the source are not seen by incremental_append".to_owned()];
     let mut plan = read.plan;
     // A lag reaches below the watermark, and hashes that were not kept say nothing: then the target itself is asked.
     let hashes_say_it = observed.state.and_then(|s| s.boundary.as_ref()).is_some_and(|b| !b.overflow);
@@ -45,7 +44,8 @@ pub(super) fn draft(
             notes.push("rows that are in the target already, from the lower bound on, are left out".to_owned());
         }
     }
-    let not_null = if cursor.include_nulls { key.to_vec() } else { [key, std::slice::from_ref(&cursor.column)].concat() };
+    let not_null =
+        if cursor.include_nulls { key.to_vec() } else { [key, std::slice::from_ref(&cursor.column)].concat() };
     Ok(Draft {
         plan,
         write_mode: WriteMode::Append,
@@ -55,11 +55,7 @@ pub(super) fn draft(
             keep_boundary: !only_new_rows && cursor.lag.is_none(),
             from: read.from,
         }),
-        checks: Checks {
-            not_null,
-            unique: if only_new_rows { key.to_vec() } else { Vec::new() },
-            ..Checks::default()
-        },
+        checks: Checks { not_null, unique: if only_new_rows { key.to_vec() } else { Vec::new() }, ..Checks::default() },
         primary_key: Vec::new(),
         notes,
     })

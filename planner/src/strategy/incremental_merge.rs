@@ -65,7 +65,12 @@ pub(super) fn draft(
     Ok(Draft {
         plan,
         write_mode: WriteMode::Changes { key: key.to_vec(), operation },
-        cursor: cursor.map(|c| CursorPlan { column: c.column.clone(), skip_boundary: false, keep_boundary: false, from }),
+        cursor: cursor.map(|c| CursorPlan {
+            column: c.column.clone(),
+            skip_boundary: false,
+            keep_boundary: false,
+            from,
+        }),
         checks: Checks { not_null, quarantine_null, unique: key.to_vec(), ..Checks::default() },
         primary_key: key.to_vec(),
         notes,

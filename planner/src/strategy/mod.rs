@@ -84,9 +84,8 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
             incremental_merge::draft(&observed, key, cursor.as_ref(), duplicates, *null_keys, soft_delete.as_ref())?
         }
         Strategy::Unsupported(mode) => {
-            return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name)).with_hint(
-                "available are full_refresh, replace, incremental_append and incremental_merge",
-            ));
+            return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name))
+                .with_hint("available are full_refresh, replace, incremental_append and incremental_merge"));
         }
     };
     let supported = match &draft.write_mode {

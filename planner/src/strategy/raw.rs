@@ -44,9 +44,7 @@ fn same_native(field: &Field, output: &str, system: &str, target: Option<&Schema
     let Some(native) = native_of(field, system) else { return false };
     match target {
         None => true,
-        Some(schema) => {
-            schema.field_with_name(output).is_ok_and(|there| native_of(there, system) == Some(native))
-        }
+        Some(schema) => schema.field_with_name(output).is_ok_and(|there| native_of(there, system) == Some(native)),
     }
 }
 

@@ -1,0 +1,269 @@
+"""Route benchmarks: dpone against the raw protocol, alternated in one run.
+
+Called by scripts/bench-routes, which builds dpone and says where PostgreSQL's programs and psql are. For each route,
+every round runs the limit, dpone, and the limit again: the limit against itself is the control, which shows how much of
+a ratio is noise. Medians are compared; absolute times are this machine's and are reported only.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SETTINGS = """
+listen_addresses = '127.0.0.1'
+shared_buffers = 512MB
+maintenance_work_mem = 256MB
+max_wal_size = 16GB
+checkpoint_timeout = 1h
+log_min_messages = warning
+"""
+# What is not set has its default: fsync, full_page_writes and synchronous_commit are on.
+
+COLUMNS = """
+    l_orderkey bigint NOT NULL, l_partkey integer NOT NULL, l_suppkey integer NOT NULL, l_linenumber integer NOT NULL,
+    l_quantity numeric(15,2) NOT NULL, l_extendedprice numeric(15,2) NOT NULL, l_discount numeric(15,2) NOT NULL,
+    l_tax numeric(15,2) NOT NULL, l_returnflag char(1) NOT NULL, l_linestatus char(1) NOT NULL,
+    l_shipdate date NOT NULL, l_commitdate date NOT NULL, l_receiptdate date NOT NULL, l_shipinstruct char(25) NOT NULL,
+    l_shipmode char(10) NOT NULL, l_comment varchar(44) NOT NULL
+"""
+KEY = "l_orderkey, l_linenumber"
+OUT = "COPY lineitem TO STDOUT (FORMAT binary)"
+
+DEFINITION = """
+CREATE CONNECTION src TYPE postgres OPTIONS ('url' 'env:BENCH_SRC');
+CREATE CONNECTION dst TYPE postgres OPTIONS ('url' 'env:BENCH_DST');
+CREATE CONNECTION files TYPE parquet OPTIONS ('path' 'out', 'compression' 'zstd');
+CREATE PIPELINE to_postgres INTO dst.landing.lineitem STRATEGY full_refresh AS SELECT * FROM src.public.lineitem;
+CREATE PIPELINE to_parquet INTO files.landing.lineitem STRATEGY full_refresh AS SELECT * FROM src.public.lineitem;
+"""
+
+
+class Server:
+    """A PostgreSQL of the benchmark's own, in a temporary directory, as an unprivileged user."""
+
+    def __init__(self, programs, root):
+        self.bin, self.root = pathlib.Path(programs) / "bin", root
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.who = {}
+        if os.getuid() == 0:
+            user = next(u for u in pwd.getpwall() if u.pw_name in ("postgres", "nobody"))
+            self.who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(root, user.pw_uid, user.pw_gid)
+        self.data = root / "data"
+        self.program("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-D", self.data)
+        with open(self.data / "postgresql.conf", "a") as conf:
+            conf.write(f"{SETTINGS}\nport = {self.port}\nunix_socket_directories = '{root}'\n")
+        self.program("pg_ctl", "-D", self.data, "-l", self.data / "server.log", "-w", "start")
+        self.pid = int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def program(self, name, *arguments):
+        command = [str(self.bin / name), *map(str, arguments)]
+        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL, **self.who)
+
+    def stop(self):
+        self.program("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def url(self, database):
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    def sql(self, database, text):
+        return subprocess.run(
+            ["psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", text],
+            check=True, capture_output=True, text=True,
+        ).stdout.strip()
+
+    def cpu(self):
+        """CPU seconds of every server process that has ended, and so of every finished connection."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(server, commands, environment, cwd):
+    """Runs a pipeline of commands. Wall and CPU seconds and peak memory of the clients, CPU seconds of the server."""
+    server.sql("src", "CHECKPOINT")
+    server_before, began = server.cpu(), time.monotonic()
+    processes, upstream = [], subprocess.DEVNULL
+    for i, command in enumerate(commands):
+        last = i == len(commands) - 1
+        out = subprocess.DEVNULL if last else subprocess.PIPE
+        process = subprocess.Popen(command, stdin=upstream, stdout=out, env=environment, cwd=cwd)
+        if upstream != subprocess.DEVNULL:
+            upstream.close()
+        upstream = process.stdout
+        processes.append(process)
+    cpu = memory = 0
+    for process in processes:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            sys.exit(f"bench-routes: {process.args} ended with {process.returncode}")
+        cpu += usage.ru_utime + usage.ru_stime
+        memory += usage.ru_maxrss / 1024
+    wall = time.monotonic() - began
+    # The server's processes end a moment after their clients.
+    time.sleep(0.2)
+    return {"wall": wall, "cpu": cpu, "server_cpu": server.cpu() - server_before, "memory": memory}
+
+
+def add(a, b):
+    return {k: (max if k == "memory" else sum)((a[k], b[k])) for k in a}
+
+
+class Routes:
+    def __init__(self, server, dpone, root):
+        self.server, self.dpone, self.root = server, dpone, root
+        self.environment = os.environ | {"BENCH_SRC": server.url("src"), "BENCH_DST": server.url("dst")}
+        (root / "bench.sql").write_text(DEFINITION)
+
+    def psql(self, database, text):
+        return ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.server.url(database), "-c", text]
+
+    def measure(self, *commands):
+        return measure(self.server, commands, self.environment, self.root)
+
+    def run_dpone(self, pipeline):
+        return self.measure([self.dpone, "run", "bench.sql", "--selector", pipeline])
+
+    def postgres_limit(self):
+        self.server.sql("dst", f"DROP TABLE IF EXISTS raw; CREATE TABLE raw ({COLUMNS})")
+        copied = self.measure(self.psql("src", OUT), self.psql("dst", "COPY raw FROM STDIN (FORMAT binary)"))
+        keyed = self.measure(self.psql("dst", f"ALTER TABLE raw ADD PRIMARY KEY ({KEY})"))
+        return add(copied, keyed)
+
+    def postgres_dpone(self):
+        self.server.sql("dst", "DROP SCHEMA IF EXISTS landing CASCADE; CREATE SCHEMA landing")
+        return self.run_dpone("to_postgres")
+
+    def postgres_check(self):
+        key = self.server.sql("dst", "SELECT count(*) FROM pg_constraint WHERE conrelid = 'landing.lineitem'::regclass AND contype = 'p'")
+        if key != "1":
+            sys.exit("bench-routes: the loaded table has no primary key")
+        digest = "SELECT count(*), sum(('x' || left(md5(t::text), 15))::bit(60)::bigint) FROM {} t"
+        if self.server.sql("src", digest.format("lineitem")) != self.server.sql("dst", digest.format("landing.lineitem")):
+            sys.exit("bench-routes: the loaded table differs from its source")
+
+    def parquet_limit(self):
+        return self.measure(self.psql("src", OUT))
+
+    def parquet_dpone(self):
+        shutil.rmtree(self.root / "out", ignore_errors=True)
+        return self.run_dpone("to_parquet")
+
+    def parquet_check(self):
+        python = os.environ["DPONE_TEST_PYTHON"]
+        script = "import duckdb, sys; print(*duckdb.sql(f\"SELECT count(*), sum(l_extendedprice) FROM '{sys.argv[1]}/**/*.parquet'\").fetchone(), sep='|')"
+        found = subprocess.run([python, "-c", script, self.root / "out/landing/lineitem"], check=True, capture_output=True, text=True)
+        if found.stdout.strip() != self.server.sql("src", "SELECT count(*), sum(l_extendedprice) FROM lineitem"):
+            sys.exit(f"bench-routes: the Parquet files differ from their source: {found.stdout}")
+
+
+ROUTES = [
+    ("PostgreSQL to PostgreSQL, full_refresh with primary key", "COPY binary into COPY binary, then ADD PRIMARY KEY", "postgres", 1.4),
+    ("PostgreSQL to Parquet (zstd)", "COPY binary > /dev/null", "parquet", 1.7),
+]
+MEMORY_BOUND = 400
+
+
+def generate(server, tpchgen, scale):
+    server.sql("postgres", "CREATE DATABASE src")
+    server.sql("postgres", "CREATE DATABASE dst")
+    server.sql("src", f"CREATE TABLE lineitem ({COLUMNS}, PRIMARY KEY ({KEY}))")
+    rows = subprocess.Popen([tpchgen, "csv", "-s", str(scale), "--tables", "lineitem", "--stdout"], stdout=subprocess.PIPE)
+    copy = ["psql", "-X", "-q", "-d", server.url("src"), "-c", "COPY lineitem FROM STDIN (FORMAT csv, HEADER)"]
+    subprocess.run(copy, stdin=rows.stdout, check=True)
+    if rows.wait() != 0:
+        sys.exit("bench-routes: tpchgen-cli failed")
+    server.sql("src", "VACUUM (ANALYZE, FREEZE) lineitem")
+    return int(server.sql("src", "SELECT count(*) FROM lineitem"))
+
+
+def median(measurements, what):
+    return statistics.median(m[what] for m in measurements)
+
+
+def bench(routes, route, limit, name, bound, rounds):
+    run = {"limit": getattr(routes, name + "_limit"), "dpone": getattr(routes, name + "_dpone")}
+    # One of each to warm caches, unmeasured; what dpone loaded is checked.
+    run["limit"]()
+    run["dpone"]()
+    getattr(routes, name + "_check")()
+    taken = {"limit": [], "dpone": [], "control": []}
+    for i in range(rounds):
+        for side in ("limit", "dpone", "control"):
+            taken[side].append(run["limit" if side == "control" else side]())
+        walls = ", ".join(f"{side} {m[-1]['wall']:.2f} s" for side, m in taken.items())
+        print(f"{name}, round {i + 1} of {rounds}: {walls}", file=sys.stderr)
+    medians = {side: {what: median(m, what) for what in m[0]} for side, m in taken.items()}
+    return {
+        "route": route, "limit": limit, "bound": bound, "medians": medians, "rounds": taken,
+        "ratio": medians["dpone"]["wall"] / medians["limit"]["wall"],
+        "control": medians["control"]["wall"] / medians["limit"]["wall"],
+    }
+
+
+def table(results, rows, rounds):
+    out = [
+        f"lineitem, {rows:,} rows; medians of {rounds} rounds, limit and dpone alternated; control: the limit against itself.",
+        "PostgreSQL with fsync on, shared_buffers 512MB, one server for source and target; dpone in its release profile.",
+        "",
+        "| route | limit | limit s | dpone s | ratio | bound | control | client CPU s, limit / dpone | server CPU s, limit / dpone | dpone peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        l, d = r["medians"]["limit"], r["medians"]["dpone"]
+        out.append(
+            f"| {r['route']} | `{r['limit']}` | {l['wall']:.2f} | {d['wall']:.2f} | **{r['ratio']:.2f}** | {r['bound']} | "
+            f"{r['control']:.2f} | {l['cpu']:.2f} / {d['cpu']:.2f} | {l['server_cpu']:.2f} / {d['server_cpu']:.2f} | {d['memory']:.0f} |"
+        )
+    return "\n".join(out)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("dpone", "postgres", "tpchgen", "json"):
+        arguments.add_argument("--" + name, required=True)
+    arguments.add_argument("--scale", type=float, default=1)
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--route", choices=[name for _, _, name, _ in ROUTES])
+    options = arguments.parse_args()
+
+    root = pathlib.Path(tempfile.mkdtemp(prefix="dpone-bench."))
+    root.chmod(0o755)
+    server = None
+    try:
+        programs = root / "postgres"
+        # Reachable for an unprivileged user, unlike root's home.
+        shutil.copytree(options.postgres, programs, symlinks=True)
+        (root / "server").mkdir()
+        (root / "work").mkdir()
+        server = Server(programs, root / "server")
+        rows = generate(server, options.tpchgen, options.scale)
+        print(f"bench-routes: {rows:,} rows of lineitem loaded", file=sys.stderr)
+        routes = Routes(server, options.dpone, root / "work")
+        chosen = [r for r in ROUTES if options.route in (None, r[2])]
+        results = [bench(routes, *route, options.rounds) for route in chosen]
+    finally:
+        if server:
+            server.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+    print(table(results, rows, options.rounds))
+    pathlib.Path(options.json).write_text(json.dumps({"rows": rows, "rounds": options.rounds, "routes": results}, indent=1))
+    missed = [r["route"] for r in results if r["ratio"] > r["bound"] or r["medians"]["dpone"]["memory"] > MEMORY_BOUND]
+    if missed:
+        sys.exit(f"bench-routes: over the bound in time, or over {MEMORY_BOUND} MB: {'; '.join(missed)}")
+
+
+if __name__ == "__main__":
+    main()

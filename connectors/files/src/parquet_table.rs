@@ -1,0 +1,164 @@
+//! Parquet files as a table: DataFusion's own Parquet scan over pinned files, which prunes row groups and serialises.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{Result as DataFusionResult, Statistics, stats::Precision};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use dpone_engine::{Error, ReadRequest, Result, SourceTable};
+use dpone_planner::types::logical_name;
+use futures::{StreamExt, TryStreamExt};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+
+use crate::location::{Location, PinnedFile};
+use crate::source::{FileSource, deal, table};
+
+/// Footers that are read at once.
+const FOOTERS: usize = 8;
+
+/// One Parquet file and what its footer says.
+#[derive(Debug, Clone)]
+pub(crate) struct ParquetFile {
+    pub(crate) pinned: PinnedFile,
+    pub(crate) rows: u64,
+    pub(crate) schema: SchemaRef,
+}
+
+/// Opens Parquet files of one schema.
+pub(crate) async fn open(source: &FileSource, files: Vec<PinnedFile>, request: &ReadRequest) -> Result<SourceTable> {
+    if let Some(column) = request.types.keys().next().or(source.options().columns.first().map(|(name, _)| name)) {
+        return Err(Error::configuration(format!("column {column:?}: a Parquet file has its own types"))
+            .with_hint("convert the column in a query"));
+    }
+    let read = footers(source.location(), files.clone()).await?;
+    let schema = common_schema(&read)?;
+    let rows = read.iter().map(|f| f.rows).sum();
+    let provider = ParquetTable::new(source.location().clone(), read, schema, request.parallelism);
+    let mut table = table(Arc::new(provider), &files, Vec::new());
+    table.rows = Some(rows);
+    Ok(table)
+}
+
+pub(crate) async fn footers(location: &Location, files: Vec<PinnedFile>) -> Result<Vec<ParquetFile>> {
+    futures::stream::iter(files.into_iter().map(|pinned| footer(location, pinned)))
+        .buffered(FOOTERS)
+        .try_collect()
+        .await
+}
+
+async fn footer(location: &Location, pinned: PinnedFile) -> Result<ParquetFile> {
+    let (store, _) = location.store();
+    let unreadable = || {
+        Error::data_quality(format!("{}: not a whole Parquet file", pinned.path))
+            .with_hint("is it still being written, or encrypted?")
+    };
+    let object = location.object(&pinned)?;
+    let metadata = DFParquetMetadata::new(store.as_ref(), &object).fetch_metadata().await;
+    let metadata = metadata.map_err(|e| unreadable().with_source(e))?;
+    let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new());
+    let metadata = metadata.map_err(|e| unreadable().with_source(e))?;
+    let rows = metadata.metadata().file_metadata().num_rows().max(0) as u64;
+    Ok(ParquetFile { pinned, rows, schema: Arc::clone(metadata.schema()) })
+}
+
+/// The schema that all files share. Metadata is the first file's; a column that may be NULL in one may be in all.
+pub(crate) fn common_schema(files: &[ParquetFile]) -> Result<SchemaRef> {
+    let Some(first) = files.first() else { return Ok(Arc::new(Schema::empty())) };
+    let mut fields: Vec<_> = first.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    for file in &files[1..] {
+        let differs = |what: String| {
+            Error::data_quality(format!("{} and {} differ: {what}", first.pinned.path, file.pinned.path))
+                .with_hint("read files of one schema together; a pattern such as 2013-*.parquet keeps others apart")
+        };
+        if file.schema.fields().len() != fields.len() {
+            return Err(differs(format!("{} and {} columns", fields.len(), file.schema.fields().len())));
+        }
+        for field in &mut fields {
+            let other = file.schema.field_with_name(field.name());
+            let other = other.map_err(|_| differs(format!("only one has the column {:?}", field.name())))?;
+            if other.data_type() != field.data_type() {
+                let (a, b) = (logical_name(field), logical_name(other));
+                return Err(differs(format!("column {:?} is {a} and {b}", field.name())));
+            }
+            if other.is_nullable() {
+                field.set_nullable(true);
+            }
+        }
+    }
+    // The footer's key-value pairs are no part of the table.
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+#[derive(Debug)]
+pub(crate) struct ParquetTable {
+    location: Location,
+    files: Vec<ParquetFile>,
+    schema: SchemaRef,
+    parallelism: usize,
+}
+
+impl ParquetTable {
+    pub(crate) fn new(location: Location, files: Vec<ParquetFile>, schema: SchemaRef, parallelism: usize) -> Self {
+        Self { location, files, schema, parallelism }
+    }
+}
+
+#[async_trait]
+impl TableProvider for ParquetTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let (store, url) = self.location.store();
+        if let Location::Remote(_) = self.location {
+            state.runtime_env().register_object_store(url.as_ref(), store);
+        }
+        let mut groups = Vec::new();
+        for group in deal(self.files.iter().map(|f| f.pinned.clone()).collect(), self.parallelism) {
+            let mut files = Vec::with_capacity(group.len());
+            for file in group {
+                files.push(PartitionedFile::new_from_meta(self.location.object(&file)?));
+            }
+            groups.push(FileGroup::new(files));
+        }
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = Precision::Exact(self.files.iter().map(|f| f.rows).sum::<u64>() as usize);
+        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));
+        let config = FileScanConfigBuilder::new(url, source)
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// Row groups are skipped by their statistics; the rows of the others are filtered above the scan.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let mut statistics = Statistics::new_unknown(&self.schema);
+        statistics.num_rows = Precision::Exact(self.files.iter().map(|f| f.rows).sum::<u64>() as usize);
+        Some(statistics)
+    }
+}

@@ -1,0 +1,72 @@
+//! Small tables for the suite: made from tuples, read back as sorted text.
+
+use std::sync::Arc;
+
+use arrow::array::{Int8Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::array_value_to_string;
+use datafusion::prelude::SessionContext;
+use dpone_planner::plan::OPERATION_COLUMN;
+
+use crate::{Relation, Result, Sink};
+
+/// `id bigint not null, name text, amount bigint`
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(fields()))
+}
+
+fn fields() -> Vec<Field> {
+    vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("name", DataType::Utf8, true),
+        Field::new("amount", DataType::Int64, true),
+    ]
+}
+
+pub(crate) fn schema_with_operation() -> SchemaRef {
+    let mut fields = fields();
+    fields.push(Field::new(OPERATION_COLUMN, DataType::Int8, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// One row: id, name, amount.
+pub(crate) type Row = (i64, Option<&'static str>, Option<i64>);
+
+/// A batch of the suite's rows.
+pub fn batch(rows: &[Row]) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(
+        schema(),
+        vec![
+            Arc::new(rows.iter().map(|r| Some(r.0)).collect::<Int64Array>()),
+            Arc::new(rows.iter().map(|r| r.1).collect::<StringArray>()),
+            Arc::new(rows.iter().map(|r| r.2).collect::<Int64Array>()),
+        ],
+    )?)
+}
+
+pub(crate) fn batch_with_operation(rows: &[(Row, i8)]) -> Result<RecordBatch> {
+    let plain: Vec<Row> = rows.iter().map(|(row, _)| *row).collect();
+    let mut columns = batch(&plain)?.columns().to_vec();
+    columns.push(Arc::new(rows.iter().map(|(_, op)| Some(*op)).collect::<Int8Array>()));
+    Ok(RecordBatch::try_new(schema_with_operation(), columns)?)
+}
+
+/// All rows of a table as the sink's own reader gives them: `id|name|amount`, sorted; NULL is `∅`.
+pub async fn read_rows(sink: &dyn Sink, table: &Relation) -> Result<Option<Vec<String>>> {
+    let Some(target) = sink.describe(table).await? else { return Ok(None) };
+    let context = SessionContext::new();
+    let names = ["id", "name", "amount"];
+    let batches = context.read_table(target.provider)?.select_columns(&names)?.collect().await?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            let cells = batch.columns().iter().map(|column| match column.is_null(row) {
+                true => Ok("∅".to_owned()),
+                false => array_value_to_string(column, row),
+            });
+            rows.push(cells.collect::<Result<Vec<_>, _>>()?.join("|"));
+        }
+    }
+    rows.sort();
+    Ok(Some(rows))
+}

@@ -1,0 +1,11 @@
+//! The product as a whole, on real servers: one binary, one module a promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod connecting;
+mod faults;
+mod majors;
+mod matrix;
+mod orders;
+mod problems;
+mod types;
