@@ -21,6 +21,8 @@ pub(crate) struct StateTables {
     pub(crate) state: Relation,
     pub(crate) loads: Relation,
     pub(crate) leases: Relation,
+    /// The table that is loaded: the same run of the same pipeline is loaded into it once.
+    target: String,
 }
 
 impl StateTables {
@@ -31,6 +33,7 @@ impl StateTables {
                 state: Relation::new(&target.schema, "__dpone__state"),
                 loads: Relation::new(&target.schema, "__dpone__loads"),
                 leases: Relation::new(&target.schema, "__dpone__leases"),
+                target: target.to_string(),
             },
             Some(table) => {
                 let schema = if table.schema.is_empty() { &target.schema } else { &table.schema };
@@ -38,6 +41,7 @@ impl StateTables {
                     state: Relation::new(schema, &table.name),
                     loads: Relation::new(schema, format!("{}__loads", table.name)),
                     leases: Relation::new(schema, format!("{}__leases", table.name)),
+                    target: target.to_string(),
                 }
             }
         };
@@ -65,8 +69,9 @@ impl StateTables {
                 &self.loads,
                 create(
                     &self.loads,
-                    "load_id text PRIMARY KEY, pipeline text NOT NULL, run_id text NOT NULL, status text NOT NULL, \
-                     receipt jsonb NOT NULL, committed_at timestamptz NOT NULL, UNIQUE (pipeline, run_id)",
+                    "load_id text PRIMARY KEY, pipeline text NOT NULL, target text NOT NULL, run_id text NOT NULL, \
+                     status text NOT NULL, receipt jsonb NOT NULL, committed_at timestamptz NOT NULL, \
+                     UNIQUE (pipeline, target, run_id)",
                 ),
             ),
             (
@@ -242,10 +247,10 @@ impl StateStore for PostgresState {
     async fn receipt(&self, pipeline: &str, run_id: &str) -> Result<Option<Receipt>> {
         let client = self.server.connect().await?;
         let sql = format!(
-            "SELECT receipt::text FROM {} WHERE pipeline = $1 AND run_id = $2 AND status = 'committed'",
+            "SELECT receipt::text FROM {} WHERE pipeline = $1 AND run_id = $2 AND target = $3 AND status = 'committed'",
             relation(&self.tables.loads)
         );
-        let row = or_nothing(client.query_opt(&sql, &[&pipeline, &run_id])).await?;
+        let row = or_nothing(client.query_opt(&sql, &[&pipeline, &run_id, &self.tables.target])).await?;
         row.map(|row| parse("receipt", row.get(0))).transpose()
     }
 
@@ -294,13 +299,13 @@ pub(crate) async fn fence(client: &Client, tables: &StateTables, lease: &Lease) 
 /// Records the load. `again` keeps an earlier record: a mirror may be written twice, a load is committed once.
 pub(crate) async fn put_load(client: &Client, tables: &StateTables, receipt: &Receipt, again: bool) -> Result<()> {
     let sql = format!(
-        "INSERT INTO {} (load_id, pipeline, run_id, status, receipt, committed_at)
-         VALUES ($1, $2, $3, 'committed', $4::text::jsonb, clock_timestamp()){}",
+        "INSERT INTO {} (load_id, pipeline, target, run_id, status, receipt, committed_at)
+         VALUES ($1, $2, $3, $4, 'committed', $5::text::jsonb, clock_timestamp()){}",
         relation(&tables.loads),
         if again { " ON CONFLICT DO NOTHING" } else { "" }
     );
     let text = json(receipt)?;
-    match (**client).execute(&sql, &[&receipt.load_id, &receipt.pipeline, &receipt.run_id, &text]).await {
+    match (**client).execute(&sql, &[&receipt.load_id, &receipt.pipeline, &tables.target, &receipt.run_id, &text]).await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::conflict(format!(
             "run {} of pipeline {:?} was committed already",

@@ -15,6 +15,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, DurationMicrosecondType, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    UInt32Type,
 };
 use dpone_engine::{Error, Result};
 use dpone_planner::types::{is_raw, logical_name, widens};
@@ -36,10 +37,13 @@ pub(crate) const TRAILER: &[u8] = &(-1i16).to_be_bytes();
 /// The type of a column as the wire knows it: domains are resolved to their base type.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct WireType {
-    /// As `format_type` writes the declared type: what a cast names.
+    /// As `format_type` writes the declared type.
     pub(crate) sql: String,
     /// As `format_type` writes the base type; the same where there is no domain.
     pub(crate) base_sql: String,
+    /// The base type without its modifier: what text is cast to. A cast to a modified type would cut and round in
+    /// silence; the assignment that follows refuses.
+    pub(crate) cast_sql: String,
     /// Name of the base type's receive function: it defines the binary form whatever the type is called.
     pub(crate) receive: String,
     pub(crate) typmod: i32,
@@ -60,6 +64,7 @@ enum Kind {
     Int2,
     Int4,
     Int8,
+    Oid,
     Float4,
     Float8,
     Decimal { scale: u8 },
@@ -179,7 +184,7 @@ fn compile(field: &Field, target: &WireType) -> Result<(DataType, Kind)> {
 /// Raw values are the type's own wire form: only the very same type may receive them.
 fn compile_raw(field: &Field, target: &WireType) -> Option<(DataType, Kind)> {
     let native = field.metadata().get(dpone_planner::types::NATIVE)?;
-    let base = field.metadata().get("dpone:base").unwrap_or(native);
+    let base = field.metadata().get(crate::types::BASE).unwrap_or(native);
     let same = [&target.sql, &target.base_sql].iter().any(|sql| **sql == *native || **sql == *base);
     // An unconstrained column takes the values of any constrained one.
     let unconstrained = target.typmod == -1 && without_typmod(base) == without_typmod(&target.base_sql);
@@ -233,6 +238,7 @@ fn scalar(from: &DataType, receive: &str, typmod: i32) -> Option<(DataType, Kind
         "int2recv" => exact(D::Int16, Kind::Int2),
         "int4recv" => exact(D::Int32, Kind::Int4),
         "int8recv" => exact(D::Int64, Kind::Int8),
+        "oidrecv" => matches!(from, D::Int64 | D::UInt32).then_some((D::UInt32, Kind::Oid)),
         "float4recv" => exact(D::Float32, Kind::Float4),
         "float8recv" => exact(D::Float64, Kind::Float8),
         "numeric_recv" => numeric_kind(from, typmod),
@@ -333,6 +339,7 @@ enum Values<'a> {
     Two(&'a [i16]),
     Four(&'a [i32]),
     Eight(&'a [i64]),
+    Oid(&'a [u32]),
     F4(&'a [f32]),
     F8(&'a [f64]),
     Decimal(&'a Decimal128Array, u8),
@@ -363,6 +370,7 @@ impl<'a> BoundColumn<'a> {
             Kind::Int2 => Values::Two(array.as_primitive::<Int16Type>().values()),
             Kind::Int4 | Kind::Raw4 => Values::Four(array.as_primitive::<Int32Type>().values()),
             Kind::Int8 | Kind::Raw8 => Values::Eight(array.as_primitive::<Int64Type>().values()),
+            Kind::Oid => Values::Oid(array.as_primitive::<UInt32Type>().values()),
             Kind::Float4 => Values::F4(array.as_primitive::<Float32Type>().values()),
             Kind::Float8 => Values::F8(array.as_primitive::<Float64Type>().values()),
             Kind::Decimal { scale } => Values::Decimal(array.as_primitive(), *scale),
@@ -409,6 +417,7 @@ impl<'a> BoundColumn<'a> {
             Values::Two(values) => put_two(out, values[row]),
             Values::Four(values) => put_four(out, values[row].to_be_bytes()),
             Values::Eight(values) => put_eight(out, values[row].to_be_bytes()),
+            Values::Oid(values) => put_four(out, values[row].to_be_bytes()),
             Values::F4(values) => put_four(out, values[row].to_bits().to_be_bytes()),
             Values::F8(values) => put_eight(out, values[row].to_bits().to_be_bytes()),
             Values::Decimal(values, scale) => numeric::put_decimal(out, values.value(row), *scale),

@@ -26,6 +26,7 @@ use super::{PostgresSink, exchange};
 use crate::client::Client;
 use crate::dialect::PostgresDialect;
 use crate::state::{ensure_schema, exists};
+use crate::types::LABELS;
 
 /// What `prepare` decided, kept in the ledger.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -157,7 +158,7 @@ fn cast_of(field: &Field, column: &TargetColumn) -> Result<Option<String>> {
         return Ok(None);
     }
     if *field.data_type() == DataType::Utf8 && !is_raw(field) {
-        return Ok(Some(column.wire.sql.clone()));
+        return Ok(Some(column.wire.cast_sql.clone()));
     }
     // Compiled for its message.
     super::encode::RowEncoder::compile([(0, field, &column.wire)]).map(|_| None)
@@ -224,8 +225,11 @@ async fn known_type(client: &Client, field: &Field, notes: &mut Vec<String>) -> 
     if client.row(sql, &[&wanted]).await?.is_some_and(|row| row.get(0)) {
         return Ok(field.clone());
     }
-    if let Some(labels) = field.metadata().get("dpone:enum").and_then(|l| serde_json::from_str::<Vec<String>>(l).ok()) {
+    if let Some(labels) = field.metadata().get(LABELS).and_then(|l| serde_json::from_str::<Vec<String>>(l).ok()) {
         let labels: Vec<String> = labels.iter().map(|l| literal(l)).collect();
+        if let Some(schema) = schema_of(&wanted) {
+            ensure_schema(client, &schema).await?;
+        }
         client.run(&format!("CREATE TYPE {wanted} AS ENUM ({})", labels.join(", "))).await?;
         notes.push(format!("created the enum type {wanted} for column {:?}", field.name()));
         return Ok(field.clone());
@@ -238,6 +242,14 @@ async fn known_type(client: &Client, field: &Field, notes: &mut Vec<String>) -> 
     metadata.remove(NATIVE);
     metadata.remove(SYSTEM);
     Ok(field.clone().with_metadata(metadata))
+}
+
+/// The schema of a qualified type name, unquoted.
+fn schema_of(type_name: &str) -> Option<String> {
+    match type_name.strip_prefix('"') {
+        None => type_name.split_once('.').map(|(schema, _)| schema.to_owned()),
+        Some(quoted) => quoted.split_once("\".").map(|(schema, _)| schema.replace("\"\"", "\"")),
+    }
 }
 
 async fn create_ledger(

@@ -76,6 +76,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<TargetColumn>> {
              FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd')
          SELECT a.attname::text, a.attnotnull, a.attidentity = 'a', {generated},
                 pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.format_type(b.oid, b.typmod), b.typmod,
+                pg_catalog.format_type(b.oid, -1),
                 COALESCE(r.proname::text, ''), e.oid, er.proname::text
            FROM pg_catalog.pg_attribute a
            JOIN base b ON b.attnum = a.attnum AND b.typtype <> 'd'
@@ -98,8 +99,9 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<TargetColumn>> {
                 sql: row.get(4),
                 base_sql: row.get(5),
                 typmod: row.get(6),
-                receive: row.get(7),
-                element: element(row.get(8), row.get(9)),
+                cast_sql: row.get(7),
+                receive: row.get(8),
+                element: element(row.get(9), row.get(10)),
             },
         })
         .collect())
