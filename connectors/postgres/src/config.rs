@@ -189,7 +189,9 @@ impl PostgresConfig {
             root_certificates,
             client_certificate: settings.client_certificate()?,
             statement_timeout: settings.duration("statement_timeout", Duration::from_millis(1))?,
-            lock_timeout: settings.duration("lock_timeout", Duration::from_millis(1))?.unwrap_or(Duration::from_secs(10)),
+            lock_timeout: settings
+                .duration("lock_timeout", Duration::from_millis(1))?
+                .unwrap_or(Duration::from_secs(10)),
             max_connections: settings.number("max_connections")?.unwrap_or(16).max(2) as usize,
             hosts,
             ports,

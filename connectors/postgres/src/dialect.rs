@@ -361,8 +361,7 @@ mod tests {
             "CREATE TABLE \"s\"\"x\".\"t\" (\n  \"we\"\"ird; drop table\" integer NOT NULL,\n  \"b\" text,\n  \
              PRIMARY KEY (\"we\"\"ird; drop table\")\n)"
         );
-        let partitioned =
-            SchemaChange::CreateTable { schema, primary_key: Vec::new(), partition_by: vec!["b".into()] };
+        let partitioned = SchemaChange::CreateTable { schema, primary_key: Vec::new(), partition_by: vec!["b".into()] };
         assert!(PostgresDialect.render(&Relation::new("s", "t"), &partitioned).is_err());
         assert!(PostgresDialect.render(&Relation::new("s", "t".repeat(64)), &change).is_err());
     }

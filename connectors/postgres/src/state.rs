@@ -53,9 +53,8 @@ impl StateTables {
     }
 
     fn definitions(&self) -> [(&Relation, String); 3] {
-        let create = |table: &Relation, columns: &str| {
-            format!("CREATE TABLE IF NOT EXISTS {} ({columns})", relation(table))
-        };
+        let create =
+            |table: &Relation, columns: &str| format!("CREATE TABLE IF NOT EXISTS {} ({columns})", relation(table));
         [
             (
                 &self.state,
@@ -128,12 +127,8 @@ async fn create_once(client: &Client, sql: &str) -> Result<()> {
 }
 
 fn is_duplicate(error: &tokio_postgres::Error) -> bool {
-    let codes = [
-        SqlState::UNIQUE_VIOLATION,
-        SqlState::DUPLICATE_TABLE,
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::DUPLICATE_SCHEMA,
-    ];
+    let codes =
+        [SqlState::UNIQUE_VIOLATION, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_SCHEMA];
     error.code().is_some_and(|code| codes.contains(code))
 }
 
@@ -153,8 +148,9 @@ async fn or_nothing<T: Default>(
 
 fn parse<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|e| {
-        Error::configuration(format!("the stored {what} cannot be read: {e}"))
-            .with_hint("was it written by a newer version? `dpone state inspect` shows it, `dpone state reset` forgets it")
+        Error::configuration(format!("the stored {what} cannot be read: {e}")).with_hint(
+            "was it written by a newer version? `dpone state inspect` shows it, `dpone state reset` forgets it",
+        )
     })
 }
 
@@ -189,9 +185,7 @@ impl StateStore for PostgresState {
         let ttl = request.ttl.as_micros() as i64;
         // A lease that ends between the two statements leaves nobody to name: ask again.
         for _ in 0..10 {
-            if let Some(row) =
-                client.row(&take, &[&request.pipeline, &request.holder, &request.run_id, &ttl]).await?
-            {
+            if let Some(row) = client.row(&take, &[&request.pipeline, &request.holder, &request.run_id, &ttl]).await? {
                 return Ok(Lease {
                     pipeline: request.pipeline.clone(),
                     run_id: request.run_id.clone(),
@@ -305,7 +299,8 @@ pub(crate) async fn put_load(client: &Client, tables: &StateTables, receipt: &Re
         if again { " ON CONFLICT DO NOTHING" } else { "" }
     );
     let text = json(receipt)?;
-    match (**client).execute(&sql, &[&receipt.load_id, &receipt.pipeline, &tables.target, &receipt.run_id, &text]).await {
+    match (**client).execute(&sql, &[&receipt.load_id, &receipt.pipeline, &tables.target, &receipt.run_id, &text]).await
+    {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => Err(Error::conflict(format!(
             "run {} of pipeline {:?} was committed already",
@@ -334,7 +329,12 @@ pub(crate) async fn put_state(client: &Client, tables: &StateTables, state: &Pip
 
 /// What became of a load whose COMMIT got no answer. Waits for a transaction that may still be in progress: it holds
 /// the lease's row, see [`fence`]. `None`: it was rolled back, for certain.
-pub(crate) async fn outcome(client: &Client, tables: &StateTables, lease: &Lease, load_id: &str) -> Result<Option<Receipt>> {
+pub(crate) async fn outcome(
+    client: &Client,
+    tables: &StateTables,
+    lease: &Lease,
+    load_id: &str,
+) -> Result<Option<Receipt>> {
     client.run("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
     let lock = format!("SELECT token FROM {} WHERE pipeline = $1 FOR UPDATE", relation(&tables.leases));
     or_nothing(client.query_opt(&lock, &[&lease.pipeline])).await?;

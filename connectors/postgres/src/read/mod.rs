@@ -114,6 +114,6 @@ pub(crate) async fn committed(server: &Server, client: &Client, table: &Table) -
     let utf8 = client.scalar("SHOW server_encoding").await?.as_deref() == Some("UTF8");
     let context = table::Context { server, client, held: &held, snapshot: None, utf8 };
     // One partition: without a snapshot, several would each see another moment.
-    let request = ReadRequest { parallelism: 1, ..ReadRequest::default() };
+    let request = ReadRequest { parallelism: 1, batch_rows: 8192, ..ReadRequest::default() };
     Ok(table::open(&context, table.clone(), &request).await?.provider)
 }

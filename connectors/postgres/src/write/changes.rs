@@ -46,15 +46,13 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> 
         }
     }
     if let Some(update) = update(apply, key) {
-        applied.updated = apply.client.execute(&format!("{update} WHERE {matches}{upsert}{}", differs(apply, key)), &[]).await?;
+        applied.updated =
+            apply.client.execute(&format!("{update} WHERE {matches}{upsert}{}", differs(apply, key)), &[]).await?;
     }
     applied.inserted = apply
         .client
         .execute(
-            &format!(
-                "{} WHERE NOT EXISTS (SELECT FROM {target} t WHERE {matches}){upsert}",
-                apply.insert_select()
-            ),
+            &format!("{} WHERE NOT EXISTS (SELECT FROM {target} t WHERE {matches}){upsert}", apply.insert_select()),
             &[],
         )
         .await?;
@@ -88,8 +86,9 @@ fn updatable<'a>(apply: &'a Apply<'_>, key: &'a [String]) -> impl Iterator<Item 
 fn update(apply: &Apply<'_>, key: &[String]) -> Option<String> {
     let sets: Vec<String> =
         updatable(apply, key).map(|c| format!("{} = {}", quote(&c.name), apply.layout.value(&c.name))).collect();
-    (!sets.is_empty())
-        .then(|| format!("UPDATE {} t SET {} FROM {} s", relation(&apply.target), sets.join(", "), relation(&apply.rows)))
+    (!sets.is_empty()).then(|| {
+        format!("UPDATE {} t SET {} FROM {} s", relation(&apply.target), sets.join(", "), relation(&apply.rows))
+    })
 }
 
 /// ` AND (a value differs)`. Types whose equality is identity are compared by it; for the others (1.0 and 1.00, -0 and

@@ -239,8 +239,9 @@ async fn look_up(sink: &PostgresSink, commit: &Commit<'_>, tables: &StateTables)
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(5));
     }
-    let error = Error::unknown("the connection was lost during COMMIT, and the server cannot be asked what became of it")
-        .with_hint("run again with the same run id: it reports the load if it was committed, and loads otherwise");
+    let error =
+        Error::unknown("the connection was lost during COMMIT, and the server cannot be asked what became of it")
+            .with_hint("run again with the same run id: it reports the load if it was committed, and loads otherwise");
     Err(match last {
         Some(source) => error.with_source(source),
         None => error,

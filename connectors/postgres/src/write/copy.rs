@@ -98,9 +98,8 @@ async fn replace_earlier(
     single: bool,
 ) -> Result<()> {
     let ledger = relation(&names.ledger());
-    let earlier = client
-        .row(&format!("DELETE FROM {ledger} WHERE partition = $1 RETURNING xid"), &[&(partition as i32)])
-        .await?;
+    let earlier =
+        client.row(&format!("DELETE FROM {ledger} WHERE partition = $1 RETURNING xid"), &[&(partition as i32)]).await?;
     if single {
         return client.run(&format!("TRUNCATE {}", relation(table))).await;
     }
@@ -123,11 +122,7 @@ async fn record(client: &Client, names: &StagingNames, partition: usize, rows: u
 }
 
 /// Encodes and sends every batch; gives rows and bytes. Dropped half-way, the copy fails and the server rolls back.
-async fn send(
-    rows: SendableRecordBatchStream,
-    encoder: RowEncoder,
-    into: CopyInSink<Bytes>,
-) -> Result<(u64, u64)> {
+async fn send(rows: SendableRecordBatchStream, encoder: RowEncoder, into: CopyInSink<Bytes>) -> Result<(u64, u64)> {
     let (mut batches, mut reader) = read_ahead(rows);
     futures::pin_mut!(into);
     let mut chunk = Chunk::new();

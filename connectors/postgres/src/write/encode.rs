@@ -14,8 +14,7 @@ use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
     DataType, Date32Type, DurationMicrosecondType, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
-    UInt32Type,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt32Type,
 };
 use dpone_engine::{Error, Result};
 use dpone_planner::types::{is_raw, logical_name, widens};
@@ -67,8 +66,12 @@ enum Kind {
     Oid,
     Float4,
     Float8,
-    Decimal { scale: u8 },
-    Decimal256 { scale: u8 },
+    Decimal {
+        scale: u8,
+    },
+    Decimal256 {
+        scale: u8,
+    },
     NumericText,
     Text,
     Jsonb,
@@ -76,13 +79,20 @@ enum Kind {
     FixedBytes,
     Date,
     /// Microseconds; `step` is what a narrower typmod leaves: values between steps would be rounded.
-    Time { step: i64 },
-    Timestamp { step: i64 },
+    Time {
+        step: i64,
+    },
+    Timestamp {
+        step: i64,
+    },
     Interval,
     Duration,
     Raw4,
     Raw8,
-    List { oid: u32, element: Box<Kind> },
+    List {
+        oid: u32,
+        element: Box<Kind>,
+    },
 }
 
 #[derive(Debug)]
@@ -121,7 +131,12 @@ impl RowEncoder {
     }
 
     /// Checks the batch. `first_row` counts the rows of the stream before it, for messages.
-    pub(crate) fn bind<'a>(&self, batch: &'a RecordBatch, first_row: u64, kept: &'a mut Vec<ArrayRef>) -> Result<Bound<'a>> {
+    pub(crate) fn bind<'a>(
+        &self,
+        batch: &'a RecordBatch,
+        first_row: u64,
+        kept: &'a mut Vec<ArrayRef>,
+    ) -> Result<Bound<'a>> {
         let rows = batch.num_rows();
         kept.clear();
         for column in &self.columns {
@@ -353,7 +368,11 @@ enum Values<'a> {
     Timestamp(&'a [i64]),
     Interval(&'a PrimitiveArray<IntervalMonthDayNanoType>),
     Duration(&'a [i64]),
-    List { offsets: &'a OffsetBuffer<i32>, oid: u32, element: Box<BoundColumn<'a>> },
+    List {
+        offsets: &'a OffsetBuffer<i32>,
+        oid: u32,
+        element: Box<BoundColumn<'a>>,
+    },
 }
 
 struct BoundColumn<'a> {

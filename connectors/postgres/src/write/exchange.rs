@@ -118,7 +118,8 @@ pub(super) async fn create_like(client: &Client, oid: u32, target: &Relation, fi
                 (SELECT s.spcname::text FROM pg_catalog.pg_tablespace s WHERE s.oid = c.reltablespace) \
            FROM pg_catalog.pg_class c WHERE c.oid = $1"
     );
-    let row = client.row(&sql, &[&oid]).await?.ok_or_else(|| Error::conflict(format!("the target {target} is gone")))?;
+    let row =
+        client.row(&sql, &[&oid]).await?.ok_or_else(|| Error::conflict(format!("the target {target} is gone")))?;
     let (unlogged, method): (bool, Option<String>) = (row.get(0), row.get(1));
     let (own, toast): (Vec<String>, Vec<String>) = (row.get(2), row.get(3));
     let options: Vec<String> = own
@@ -188,7 +189,8 @@ async fn read_kept(client: &Client, oid: u32) -> Result<Kept> {
 
 async fn fill(client: &Client, load: &LoadSpec, layout: &Layout, names: &StagingNames) -> Result<u64> {
     let finished = relation(&names.finished());
-    let into = target::read(client, &names.finished()).await?.ok_or_else(|| Error::transient("the staging table is gone"))?;
+    let into =
+        target::read(client, &names.finished()).await?.ok_or_else(|| Error::transient("the staging table is gone"))?;
     let columns = layout.names();
     let values: Vec<String> = columns.iter().map(|c| layout.value(c)).collect();
     let only = match has_operation(load) {
@@ -231,8 +233,11 @@ async fn new_key(client: &Client, load: &LoadSpec, names: &StagingNames, target:
 /// rows do not break it.
 async fn build(client: &Client, kept: &Kept, names: &StagingNames, target: &Relation) -> Result<Option<String>> {
     let table = relation(&names.finished());
-    let mut steps: Vec<(String, String)> =
-        kept.columns.iter().map(|part| ("a column's settings".to_owned(), format!("ALTER TABLE {table} {part}"))).collect();
+    let mut steps: Vec<(String, String)> = kept
+        .columns
+        .iter()
+        .map(|part| ("a column's settings".to_owned(), format!("ALTER TABLE {table} {part}")))
+        .collect();
     for (ordinal, index) in kept.indexes.iter().enumerate() {
         let name = names.index(ordinal);
         if exists(client, &Relation::new(&names.schema, &name)).await? {
@@ -286,7 +291,9 @@ fn foreign_key_sql(name: &str, definition: &str, table: &str) -> String {
     if definition.ends_with("NOT VALID") || definition.ends_with("NOT ENFORCED") {
         return format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
     }
-    format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID; ALTER TABLE {table} VALIDATE CONSTRAINT {name}")
+    format!(
+        "ALTER TABLE {table} ADD CONSTRAINT {name} {definition} NOT VALID; ALTER TABLE {table} VALIDATE CONSTRAINT {name}"
+    )
 }
 
 async fn constraint_exists(client: &Client, table: &Relation, name: &str) -> Result<bool> {

@@ -295,7 +295,6 @@ pub(super) async fn triggers_note(client: &Client, oid: u32) -> Result<Option<St
         &[&oid],
     )
     .await?;
-    Ok((!names.is_empty()).then(|| {
-        format!("triggers fire for the rows that are written (an exchange fires none): {}", names.join(", "))
-    }))
+    Ok((!names.is_empty())
+        .then(|| format!("triggers fire for the rows that are written (an exchange fires none): {}", names.join(", "))))
 }

@@ -226,8 +226,7 @@ mod tests {
                 let sign = if value < 0 { "-" } else { "" };
                 let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale as usize + 1);
                 let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
-                let text =
-                    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
+                let text = if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
                 assert_eq!(show(&from_int), text, "{value} scale {scale}");
                 assert!(is_plain_decimal(&text));
                 let mut from_text = Vec::new();

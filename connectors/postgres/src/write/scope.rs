@@ -19,9 +19,8 @@ pub(super) async fn predicate(apply: &Apply<'_>, sql: &str) -> Result<Applied> {
     let condition = render(apply, sql).await?;
     lock(apply).await?;
     let staged = staged_relation(apply);
-    let outside = apply
-        .count(&format!("SELECT count(*) FROM {staged} WHERE NOT ({condition}) OR ({condition}) IS NULL"))
-        .await?;
+    let outside =
+        apply.count(&format!("SELECT count(*) FROM {staged} WHERE NOT ({condition}) OR ({condition}) IS NULL")).await?;
     if outside > 0 {
         return Err(Error::data_quality(format!("{outside} staged rows lie outside the scope {sql}"))
             .with_hint("filter the source by the scope: rows outside it would be loaded again by the next run")
@@ -63,8 +62,7 @@ async fn render(apply: &Apply<'_>, sql: &str) -> Result<String> {
 pub(super) async fn partitions(apply: &Apply<'_>, columns: &[String]) -> Result<Applied> {
     lock(apply).await?;
     let target = relation(&apply.target);
-    let values: Vec<String> =
-        columns.iter().map(|c| format!("{} AS {}", apply.layout.value(c), quote(c))).collect();
+    let values: Vec<String> = columns.iter().map(|c| format!("{} AS {}", apply.layout.value(c), quote(c))).collect();
     let touched = format!("(SELECT DISTINCT {} FROM {} s)", values.join(", "), relation(&apply.rows));
     let mut same = Vec::new();
     for column in columns {

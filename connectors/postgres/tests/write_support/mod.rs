@@ -39,7 +39,11 @@ pub fn sink_at(url: &str) -> Arc<dyn Sink> {
 }
 
 pub async fn connect() -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(&url(), tokio_postgres::NoTls).await.unwrap();
+    connect_to(&url()).await
+}
+
+pub async fn connect_to(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }
@@ -53,13 +57,17 @@ pub struct Place {
 
 impl Place {
     pub async fn new(schema: &str) -> Self {
-        let client = connect().await;
+        Self::at(&url(), schema).await
+    }
+
+    pub async fn at(url: &str, schema: &str) -> Self {
+        let client = connect_to(url).await;
         let quoted = schema.replace('"', "\"\"");
         client
             .batch_execute(&format!("DROP SCHEMA IF EXISTS \"{quoted}\" CASCADE; CREATE SCHEMA \"{quoted}\""))
             .await
             .unwrap();
-        Self { schema: schema.to_owned(), client, sink: sink_at(&url()) }
+        Self { schema: schema.to_owned(), client, sink: sink_at(url) }
     }
 
     pub async fn run(&self, sql: &str) {
