@@ -407,7 +407,7 @@ const FILTERS: &[(&str, bool)] = &[
     ("t IS NULL OR t = ''", true),
     ("v = 'x'", true),
     ("v = 'x '", true),
-    ("c = 'ab'", false),
+    ("c <> 'ab'", false),
     ("c = 'ab  '", false),
     ("d > date '2000-01-01'", true),
     ("d IN (date '1999-12-31', date '2000-01-02')", true),
