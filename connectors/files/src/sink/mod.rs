@@ -210,7 +210,7 @@ impl FileSink {
     }
 
     /// The table's schema after the load: what is staged without the operation, in the order that the table has.
-    fn next_schema(&self, load: &LoadSpec, current: Option<&Current>) -> Result<SchemaRef> {
+    fn next_schema(&self, load: &LoadSpec, current: Option<&SchemaRef>) -> Result<SchemaRef> {
         let staged = without_operation(&load.staged_schema);
         let Some(current) = current.filter(|_| !matches!(load.write_mode, WriteMode::Overwrite { .. })) else {
             return Ok(Arc::new(staged));
@@ -219,12 +219,12 @@ impl FileSink {
             Error::conflict(format!("{} is not as it was when the load was planned: {what}", load.target))
                 .with_hint("run again")
         };
-        if staged.fields().len() != current.schema.fields().len() {
-            let (staged, there) = (staged.fields().len(), current.schema.fields().len());
+        if staged.fields().len() != current.fields().len() {
+            let (staged, there) = (staged.fields().len(), current.fields().len());
             return Err(differs(format!("{staged} columns were planned, it has {there}")));
         }
         let mut fields = Vec::with_capacity(staged.fields().len());
-        for there in current.schema.fields() {
+        for there in current.fields() {
             let field = staged
                 .field_with_name(there.name())
                 .map_err(|_| differs(format!("it has a column {:?} that was not planned", there.name())))?;
@@ -337,7 +337,10 @@ impl Sink for FileSink {
         rows: SendableRecordBatchStream,
     ) -> Result<StagedPartition> {
         failpoint::reach("stage.partition.started").await?;
-        let current = if load.target_exists { self.current(&load.target).await? } else { None };
+        let current = match stored_schema(&self.place(&load.target)).await? {
+            None if load.target_exists => self.current(&load.target).await?.map(|c| c.schema),
+            stored => stored,
+        };
         let mut fields = self.next_schema(load, current.as_ref())?.fields().to_vec();
         if let Ok(operation) = load.staged_schema.field_with_name(OPERATION_COLUMN) {
             fields.push(Arc::new(operation.clone()));
@@ -433,5 +436,42 @@ impl Counts {
             Some(ratio) => refuse(format!("max_delete_ratio is {ratio}")),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::location::Remote;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_object_store_keeps_the_promises_of_append_and_overwrite() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let prefix = object_store::path::Path::from("lake");
+        let remote = Remote::new(store, "lake", prefix, "s3://bucket/lake".to_owned()).unwrap();
+        for (format, schema) in [(Format::Parquet, "parquet"), (Format::Csv, "csv")] {
+            let connection = ResolvedConnection {
+                name: "lake".to_owned(),
+                kind: schema.to_owned(),
+                options: Default::default(),
+                base_dir: Default::default(),
+            };
+            let sink = FileSink {
+                connection: "lake".to_owned(),
+                location: Location::Remote(remote.clone()),
+                options: WriteOptions::of(&connection, format).unwrap(),
+            };
+            assert!(!sink.capabilities().changes && !sink.capabilities().transactional);
+            dpone_engine::testing::sink_conformance(Arc::new(sink), schema).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn names_stay_below_the_root() {
+        for (schema, name) in [("..", "t"), ("s", "../t"), ("s", "a/b"), ("s", ""), ("_dpone", "t"), ("s", ".x")] {
+            assert!(check_name(&Relation::new(schema, name)).is_err(), "{schema}.{name}");
+        }
+        assert!(check_name(&Relation::new("landing", "we\"ird; name")).is_ok());
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
         }));
     }
     files.extend(staged.written.iter().cloned());
-    document.schema = sink.next_schema(load, current.as_ref())?.as_ref().clone();
+    document.schema = sink.next_schema(load, current.as_ref().map(|c| &c.schema))?.as_ref().clone();
     document.version += 1;
     if !load.primary_key.is_empty() {
         document.primary_key = load.primary_key.clone();
