@@ -77,12 +77,7 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
         // A folder that only keeps state, or none.
         Document::read_local(&table).ok().flatten().unwrap_or_default()
     });
-    document.version += 1;
-    document.schema = schema.as_ref().clone();
-    if !load.primary_key.is_empty() {
-        document.primary_key = load.primary_key.clone();
-    }
-    document.files = files;
+    document.advance(load, &schema, &sink.options.clone().with(&load.options)?, files)?;
     let receipt = complete(commit, counts, document.version, small_files(&document.files));
     document.record(commit.state, &receipt);
     document.write_local(&next)?;

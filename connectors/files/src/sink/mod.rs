@@ -34,7 +34,7 @@ use crate::text_table::TextTable;
 use dialect::FileDialect;
 use document::Document;
 pub(crate) use options::SINK_OPTIONS;
-use options::WriteOptions;
+use options::{CsvLayout, WriteOptions};
 use state::FileState;
 use writer::{Folder, WrittenFile, write_stream};
 
@@ -48,10 +48,21 @@ pub(crate) struct FileSink {
     options: WriteOptions,
 }
 
-/// The schema of a table that this sink wrote.
-pub(crate) async fn stored_schema(place: &Location) -> Result<Option<SchemaRef>> {
-    let document = Document::read(place).await?;
-    Ok(document.filter(|d| !d.schema.fields().is_empty()).map(|d| Arc::new(d.schema)))
+/// The schema of a table that this sink wrote, and how its files are read if they are CSV.
+pub(crate) async fn stored_table(place: &Location) -> Result<Option<(SchemaRef, Option<TextOptions>)>> {
+    let document = Document::read(place).await?.filter(|d| !d.schema.fields().is_empty());
+    Ok(document.map(|d| (Arc::new(d.schema), d.csv.as_ref().map(text_options))))
+}
+
+fn text_options(layout: &CsvLayout) -> TextOptions {
+    TextOptions {
+        format: Format::Csv,
+        compression: None::<Compression>,
+        header: layout.header,
+        syntax: Syntax { delimiter: layout.delimiter, ..Syntax::default() },
+        nulls: Nulls { markers: Some(layout.null_marker.clone()).filter(|m| !m.is_empty()).into_iter().collect() },
+        infer_rows: None,
+    }
 }
 
 /// A target table as it is.
@@ -163,7 +174,7 @@ impl FileSink {
         place: &Location,
         files: &[CurrentFile],
         schema: &SchemaRef,
-        options: &WriteOptions,
+        layout: &CsvLayout,
     ) -> Arc<dyn TableProvider> {
         if self.format() == Format::Parquet {
             let files = files.iter().map(|f| crate::parquet_table::ParquetFile {
@@ -173,17 +184,8 @@ impl FileSink {
             });
             return Arc::new(ParquetTable::new(place.clone(), files.collect(), Arc::clone(schema), 1));
         }
-        let markers = Some(options.null_marker.clone()).filter(|m| !m.is_empty()).into_iter().collect();
-        let text = TextOptions {
-            format: Format::Csv,
-            compression: None::<Compression>,
-            header: options.header,
-            syntax: Syntax { delimiter: options.delimiter, ..Syntax::default() },
-            nulls: Nulls { markers },
-            infer_rows: None,
-        };
         let files = files.iter().map(|f| f.pinned.clone()).collect();
-        Arc::new(TextTable::new(&self.connection, place.clone(), files, text, Arc::clone(schema)))
+        Arc::new(TextTable::new(&self.connection, place.clone(), files, text_options(layout), Arc::clone(schema)))
     }
 
     /// What staging wrote, as a table with the staged schema.
@@ -205,7 +207,7 @@ impl FileSink {
             files.push(CurrentFile { pinned: found.clone(), rows: file.rows });
         }
         let options = self.options.clone().with(&load.options)?;
-        let provider = self.provider(&place, &files, &load.staged_schema, &options);
+        let provider = self.provider(&place, &files, &load.staged_schema, &options.csv);
         Ok(Staged { written, provider })
     }
 
@@ -292,8 +294,9 @@ impl Sink for FileSink {
 
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>> {
         let Some(current) = self.current(table).await? else { return Ok(None) };
+        let layout = current.document.csv.as_ref().unwrap_or(&self.options.csv);
         Ok(Some(TargetTable {
-            provider: self.provider(&self.place(table), &current.files, &current.schema, &self.options),
+            provider: self.provider(&self.place(table), &current.files, &current.schema, layout),
             schema: Arc::clone(&current.schema),
             primary_key: current.document.primary_key.clone(),
             has_rows: current.rows() > 0,
@@ -337,7 +340,7 @@ impl Sink for FileSink {
         rows: SendableRecordBatchStream,
     ) -> Result<StagedPartition> {
         failpoint::reach("stage.partition.started").await?;
-        let current = match stored_schema(&self.place(&load.target)).await? {
+        let current = match stored_table(&self.place(&load.target)).await?.map(|(schema, _)| schema) {
             None if load.target_exists => self.current(&load.target).await?.map(|c| c.schema),
             stored => stored,
         };

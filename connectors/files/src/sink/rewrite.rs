@@ -253,7 +253,7 @@ impl<'a> Rewrite<'a> {
             if only.is_some_and(|only| !only.contains(&number)) {
                 continue;
             }
-            let provider = self.sink.provider(&self.place, std::slice::from_ref(file), &self.schema, &self.options);
+            let provider = self.sink.provider(&self.place, std::slice::from_ref(file), &self.schema, &self.options.csv);
             let frame = self.context.read_table(provider)?.with_column(FILE, lit(number as i64))?;
             table = Some(match table {
                 Some(table) => table.union(frame)?,
