@@ -37,6 +37,6 @@ elif kind == "parquet":
     rows = evaluate(f"read_parquet({files})") if files else []
 else:
     files = [f for f in glob.glob(path + "/**/*.csv*", recursive=True) if not os.path.basename(f).startswith(("_", "."))]
-    rows = evaluate(f"read_csv({files}, all_varchar = true, header = true)") if files else []
+    rows = evaluate(f"read_csv({files}, all_varchar = true, header = true, allow_quoted_nulls = false)") if files else []
 
 json.dump(rows, sys.stdout, ensure_ascii=False)

@@ -127,12 +127,10 @@ fn incremental_merge_survives_kill_at_every_step() {
     killed_at_every_step("incremental_merge");
 }
 
-#[test]
-fn a_delta_load_survives_kill_at_every_step() {
-    for strategy in ["full_refresh (exchange)", "incremental_append", "incremental_merge"] {
-        let strategy = STRATEGIES.iter().find(|s| s.name == strategy).unwrap();
+fn a_lake_survives_kill_at_every_step(lake: Lake) {
+    for strategy in STRATEGIES {
         every_case(STEPS, |step| {
-            let loaded = Loaded::new(Into::Lake(Lake::Delta), strategy);
+            let loaded = Loaded::new(Into::Lake(lake), strategy);
             loaded.project.run_with_failpoint(FILE, "second", &format!("{step}=kill")).killed();
             let rows = loaded.rows();
             assert!(rows == loaded.before || rows == loaded.after, "killed at {step}: part of a load is visible");
@@ -143,19 +141,36 @@ fn a_delta_load_survives_kill_at_every_step() {
 }
 
 #[test]
+fn delta_survives_kill_at_every_step() {
+    a_lake_survives_kill_at_every_step(Lake::Delta);
+}
+
+#[test]
+fn parquet_survives_kill_at_every_step() {
+    a_lake_survives_kill_at_every_step(Lake::Parquet);
+}
+
+#[test]
 fn a_lost_acknowledgement_is_looked_up_and_the_load_is_not_repeated() {
-    every_case(STRATEGIES, |strategy| {
-        let loaded = Loaded::new(Into::Postgres, strategy);
-        let outcome = loaded.project.run_with_failpoint(FILE, "second", "commit.acknowledged=lost_ack").ok();
-        assert_eq!(outcome.status(), "committed", "{}", outcome.text());
-        assert_same_rows("after a lost acknowledgement", loaded.after.clone(), loaded.rows());
-        assert_eq!(loaded.pg.leftovers(), Vec::<String>::new());
+    let sinks = [
+        (Into::Postgres, "commit.acknowledged"),
+        (Into::Lake(Lake::Delta), "commit.applied"),
+        (Into::Lake(Lake::Parquet), "commit.applied"),
+    ];
+    every_case(sinks, |(into, step)| {
+        every_case(STRATEGIES, |strategy| {
+            let loaded = Loaded::new(*into, strategy);
+            let outcome = loaded.project.run_with_failpoint(FILE, "second", &format!("{step}=lost_ack")).ok();
+            assert_eq!(outcome.status(), "committed", "{}", outcome.text());
+            assert_same_rows("after a lost acknowledgement", loaded.after.clone(), loaded.rows());
+            assert_eq!(loaded.pg.leftovers(), Vec::<String>::new());
+        });
     });
 }
 
 #[test]
 fn the_same_run_id_twice_is_loaded_once() {
-    every_case([Into::Postgres, Into::Lake(Lake::Delta)], |into| {
+    every_case([Into::Postgres, Into::Lake(Lake::Delta), Into::Lake(Lake::Parquet)], |into| {
         every_case(STRATEGIES, |strategy| {
             let loaded = Loaded::new(*into, strategy);
             let outcome = loaded.project.run(FILE, "first").ok();
@@ -168,7 +183,7 @@ fn the_same_run_id_twice_is_loaded_once() {
 
 #[test]
 fn of_two_runs_at_once_one_wins_and_the_other_says_who_holds_the_lease() {
-    every_case([Into::Postgres, Into::Lake(Lake::Delta)], |into| {
+    every_case([Into::Postgres, Into::Lake(Lake::Delta), Into::Lake(Lake::Parquet)], |into| {
         let strategy = &STRATEGIES[4];
         let loaded = Loaded::new(*into, strategy);
         let winner = loaded.project.spawn(FILE, "winner", "staged=sleep:4000");

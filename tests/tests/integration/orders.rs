@@ -19,7 +19,7 @@ pub(crate) const COLUMNS: &[Column] = &[
         "timestamptz",
         "TIMESTAMPTZ",
         "(extract(epoch from {}) * 1000000)::bigint::text",
-        "epoch_us({})::varchar",
+        "epoch_us({}::timestamptz)::varchar",
     ),
 ];
 
