@@ -13,15 +13,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dpone_engine::{RelationInfo, Scan, ServerInfo, Snapshot, Source};
+use datafusion::catalog::TableProvider;
+use dpone_engine::{ReadRequest, RelationInfo, Scan, ServerInfo, Snapshot, Source};
 use dpone_planner::{Error, Relation, Result};
+use tokio::sync::Mutex;
 
 use crate::SYSTEM;
+use crate::catalog::Table;
 use crate::client::{Client, Server, version_name};
 use crate::config::PostgresConfig;
 
 use scan::{PostgresScan, ScanSpec};
-use snapshot::PostgresSnapshot;
+use snapshot::{Held, PostgresSnapshot};
 
 /// A database that tables are read from.
 #[derive(Debug)]
@@ -103,4 +106,14 @@ async fn details(client: &Client, config: &PostgresConfig) -> Result<BTreeMap<St
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect())
+}
+
+/// The committed rows of a table, as each scan finds them: for what a sink compares with. Holds no snapshot open.
+pub(crate) async fn committed(server: &Server, client: &Client, table: &Table) -> Result<Arc<dyn TableProvider>> {
+    let held = Arc::new(Held { client: Mutex::new(None) });
+    let utf8 = client.scalar("SHOW server_encoding").await?.as_deref() == Some("UTF8");
+    let context = table::Context { server, client, held: &held, snapshot: None, utf8 };
+    // One partition: without a snapshot, several would each see another moment.
+    let request = ReadRequest { parallelism: 1, batch_rows: 8192, ..ReadRequest::default() };
+    Ok(table::open(&context, table.clone(), &request).await?.provider)
 }
