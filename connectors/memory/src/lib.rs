@@ -359,6 +359,11 @@ async fn apply(load: &LoadSpec, before: Option<&RecordBatch>, staged: &RecordBat
             without_partitions(before, staged, columns)?
         }
         WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } => {
+            let staged = SessionContext::new().read_table(provider(staged, 1)?)?;
+            let predicate = SessionContext::new().parse_sql_expr(sql, staged.schema())?;
+            if staged.filter(predicate.is_not_true())?.count().await? > 0 {
+                return Err(Error::data_quality("staged rows are outside the scope that the load replaces"));
+            }
             let table = SessionContext::new().read_table(provider(before, 1)?)?;
             let predicate = SessionContext::new().parse_sql_expr(sql, table.schema())?;
             concat_batches(&schema, &table.filter(predicate.is_not_true())?.collect().await?)?

@@ -72,17 +72,12 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
     let before = current.as_ref().map_or(0, Current::rows);
     counts.guard(commit, before)?;
 
-    let schema = sink.next_schema(load, current.as_ref())?;
+    let schema = sink.next_schema(load, current.as_ref().map(|c| &c.schema))?;
     let mut document = current.map(|c| c.document).unwrap_or_else(|| {
         // A folder that only keeps state, or none.
         Document::read_local(&table).ok().flatten().unwrap_or_default()
     });
-    document.version += 1;
-    document.schema = schema.as_ref().clone();
-    if !load.primary_key.is_empty() {
-        document.primary_key = load.primary_key.clone();
-    }
-    document.files = files;
+    document.advance(load, &schema, &sink.options.clone().with(&load.options)?, files)?;
     let receipt = complete(commit, counts, document.version, small_files(&document.files));
     document.record(commit.state, &receipt);
     document.write_local(&next)?;
@@ -136,7 +131,8 @@ async fn build(
         // Staged files of these hold the operation, and deletions.
         WriteMode::Changes { operation: Operation::Column, .. } => false,
         // There is nothing to compare with.
-        WriteMode::OverwriteScope { .. } | WriteMode::Changes { .. } => there == 0,
+        WriteMode::OverwriteScope { .. } => false,
+        WriteMode::Changes { .. } => there == 0,
     };
     if as_staged {
         if let Some(current) = current {
@@ -146,6 +142,7 @@ async fn build(
         return Ok((files, counts));
     }
     let rewrite = Rewrite::new(sink, commit, current, staged, next)?;
+    rewrite.check_scope().await?;
     let affected = rewrite.affected().await?;
     if let WriteMode::OverwriteScope { .. } = load.write_mode {
         link_all(staging, &staged.written, next, &mut files)?;
