@@ -289,10 +289,8 @@ impl Writer {
         let bytes = match open.encoder {
             Encoder::Parquet(mut writer) => {
                 writer.finish().map_err(|e| self.parquet_error(e))?;
-                let bytes = writer.bytes_written();
-                let mut output = writer.into_inner().map_err(|e| self.parquet_error(e))?;
-                output.finish().map_err(|e| self.folder.error(e))?;
-                bytes as u64
+                writer.inner_mut().finish().map_err(|e| self.folder.error(e))?;
+                writer.bytes_written() as u64
             }
             Encoder::Csv(writer) => writer.finish().map_err(|e| self.folder.error(e))?,
         };
