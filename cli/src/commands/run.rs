@@ -45,6 +45,9 @@ pub(crate) struct RunArgs {
     /// The wait before the first retry; it doubles with each
     #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds)]
     retry_backoff_seconds: Duration,
+    /// How long a run that no longer answers keeps others of its pipeline out
+    #[arg(long, value_name = "S", default_value = "60", value_parser = parse_lease)]
+    lease_seconds: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
@@ -96,6 +99,11 @@ impl SchedulerArgs {
     }
 }
 
+/// A lease that ends before it can be renewed protects nothing.
+fn parse_lease(text: &str) -> Result<Duration, String> {
+    parse_seconds(text).ok().filter(|ttl| ttl.as_secs() >= 1).ok_or_else(|| "expected 1 second or more".to_owned())
+}
+
 pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
     let (loaded, pipelines) = match definitions(&args) {
         Ok(found) => found,
@@ -107,6 +115,7 @@ pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
     let mut options = args.engine.options();
     options.retries = args.retry_attempts;
     options.retry_backoff = args.retry_backoff_seconds;
+    options.lease_ttl = args.lease_seconds;
     let watcher = Arc::new(Watcher::new());
     let mut context = loaded.context(options);
     context.observer = watcher.clone();

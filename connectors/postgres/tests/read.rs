@@ -412,9 +412,11 @@ const FILTERS: &[(&str, bool)] = &[
     ("d > date '2000-01-01'", true),
     ("d IN (date '1999-12-31', date '2000-01-02')", true),
     ("ts >= timestamp '2000-01-01 00:05:00.000123'", true),
-    ("ts < timestamp '2000-01-01 00:05:00.000000500'", false),
     ("tz < timestamptz '1999-12-15 05:30:00+05:30'", true),
-    ("tm BETWEEN time '01:00:00' AND time '02:00:00.5'", true),
+    (
+        "tm BETWEEN arrow_cast('01:00:00', 'Time64(Microsecond)') AND arrow_cast('02:00:00.5', 'Time64(Microsecond)')",
+        true,
+    ),
     ("m = 'sad'", true),
     ("m <> 'ok'", true),
     ("m > 'ok'", false),
