@@ -431,7 +431,10 @@ const FILTERS: &[(&str, bool)] = &[
 async fn a_pushed_down_filter_gives_the_rows_that_datafusion_gives() {
     let client = client().await;
     schema(&client, "filters").await;
-    client.run(&format!("CREATE TYPE filters.mood AS ENUM ('sad', 'ok'); {FILTERED}")).await.unwrap();
+    // A collation that orders otherwise than the bytes do, where the server has one.
+    let icu = client.row("SELECT FROM pg_collation WHERE collname = 'en-x-icu'", &[]).await.unwrap().is_some();
+    let collated = FILTERED.replace("t text", if icu { "t text COLLATE \"en-x-icu\"" } else { "t text" });
+    client.run(&format!("CREATE TYPE filters.mood AS ENUM ('sad', 'ok'); {collated}")).await.unwrap();
     let opened = open(&request("filters", "t")).await;
     assert_eq!(opened.key, ["id"]);
     let everything = read(&request("filters", "t")).await.unwrap();
