@@ -167,8 +167,16 @@ impl Connections {
             name: connection.name.clone(),
             kind: connection.kind.clone(),
             options,
-            base_dir: self.base_dir.clone(),
+            base_dir: self.base_dir_of(connection),
         })
+    }
+
+    /// Relative paths begin at the folder of the file that defines the connection.
+    fn base_dir_of(&self, connection: &Connection) -> PathBuf {
+        match connection.location.as_ref().and_then(|location| location.file.parent()) {
+            Some(folder) => self.base_dir.join(folder),
+            None => self.base_dir.clone(),
+        }
     }
 
     fn resolve_value(&self, connection: &Connection, key: &str, value: &OptionValue) -> Result<Option<Secret>> {
@@ -183,7 +191,7 @@ impl Connections {
                 ))
             }),
             OptionValue::File(path) => {
-                let path = self.base_dir.join(path);
+                let path = self.base_dir_of(connection).join(path);
                 let text = std::fs::read_to_string(&path).map_err(|e| {
                     Error::configuration(format!(
                         "connection {:?}: option {key:?} refers to the file {}, which cannot be read: {e}",

@@ -45,6 +45,14 @@ impl Snapshots {
         parts.join("; ")
     }
 
+    /// Fails when a source changed under the read, see [`Snapshot::verify`].
+    pub(crate) async fn verify(&self) -> Result<()> {
+        for (name, snapshot) in &self.open {
+            snapshot.verify().await.map_err(|e| e.with("connection", name))?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn close(&self) -> Result<()> {
         for snapshot in self.open.values() {
             snapshot.close().await?;

@@ -38,6 +38,12 @@ pub trait Snapshot: Debug + Send + Sync {
     fn position(&self) -> String;
 
     async fn close(&self) -> Result<()>;
+
+    /// Fails with `conflict` when what was read is no longer what the snapshot began with. Asked once everything is
+    /// staged, before the commit, for systems whose snapshot does not keep others from writing, such as files.
+    async fn verify(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What to open.

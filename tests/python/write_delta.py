@@ -12,6 +12,6 @@ table, csv, types = sys.argv[1:]
 connection = duckdb.connect()
 connection.execute("SET TimeZone = 'UTC'")
 rows = connection.execute(
-    f"SELECT * FROM read_csv('{csv}', columns = {types}, header = true, nullstr = '\\N', allow_quoted_nulls = false)"
+    f"SELECT * FROM read_csv('{csv}', columns = {types}, header = true, allow_quoted_nulls = false)"
 ).to_arrow_table()
 write_deltalake(table, rows, mode="overwrite")

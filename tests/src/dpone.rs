@@ -127,14 +127,20 @@ impl Outcome {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 
-    /// Both streams, for a failed assertion.
+    /// What it printed, all of it.
     pub fn text(&self) -> String {
         format!("{} ended with {}\n{}{}", self.what, self.output.status, self.stdout(), self.stderr())
     }
 
+    /// What it printed, for a failed assertion: a document tells nothing about a failure that stderr does not.
+    fn brief(&self) -> String {
+        let stdout = if self.stdout().starts_with('{') { String::new() } else { self.stdout() };
+        format!("{} ended with {}\n{stdout}{}", self.what, self.output.status, self.stderr())
+    }
+
     #[track_caller]
     pub fn ok(self) -> Self {
-        assert_eq!(self.code(), Some(0), "{}", self.text());
+        assert!(self.code() == Some(0), "{}", self.brief());
         self
     }
 
@@ -142,7 +148,7 @@ impl Outcome {
     #[track_caller]
     pub fn failed(self, kind: &str) -> Self {
         let code = if kind == "configuration" { 2 } else { 1 };
-        assert_eq!(self.code(), Some(code), "{}", self.text());
+        assert!(self.code() == Some(code), "expected {kind}: {}", self.brief());
         assert_eq!(self.json()["result"]["error_class"], kind, "{}", self.text());
         self
     }
@@ -157,7 +163,7 @@ impl Outcome {
     /// What the user is told contains this.
     #[track_caller]
     pub fn says(self, what: &str) -> Self {
-        assert!(self.stderr().contains(what) || self.stdout().contains(what), "{what:?} is not in: {}", self.text());
+        assert!(self.stderr().contains(what) || self.stdout().contains(what), "{what:?} is not in: {}", self.brief());
         self
     }
 

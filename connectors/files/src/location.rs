@@ -35,6 +35,9 @@ pub(crate) const STORE_OPTIONS: &[&str] = &[
     "azure_storage_use_emulator",
 ];
 
+/// Characters that make a path a pattern.
+const WILD: [char; 3] = ['*', '?', '['];
+
 /// A root that paths are relative to.
 #[derive(Debug, Clone)]
 pub(crate) enum Location {
@@ -50,6 +53,8 @@ pub(crate) struct Remote {
     /// bucket with different credentials.
     pub(crate) url: ObjectStoreUrl,
     pub(crate) prefix: Key,
+    /// Set when the path has wildcards: the whole of it. The prefix is then the folder above the first of them.
+    pattern: Option<String>,
     /// The URL as it was given, for messages.
     pub(crate) shown: String,
 }
@@ -100,7 +105,12 @@ impl Location {
         let url = url::Url::parse(&format!("{scheme}://{bucket}")).map_err(|e| invalid(&e))?;
         let options = STORE_OPTIONS.iter().filter_map(|key| connection.get(key).map(|value| (*key, value)));
         let (store, _) = object_store::parse_url_opts(&url, options).map_err(|e| invalid(&e))?;
-        Ok(Self::Remote(Remote::new(Arc::from(store), &connection.name, Key::from(key), path.to_owned())?))
+        let wild = key.find(WILD);
+        let fixed = wild.map_or(key, |at| key[..at].rsplit_once('/').map_or("", |(folder, _)| folder));
+        let prefix = Key::parse(fixed).map_err(|e| invalid(&e))?;
+        let mut remote = Remote::new(Arc::from(store), &connection.name, prefix, path.to_owned())?;
+        remote.pattern = wild.map(|_| key.trim_start_matches('/').to_owned());
+        Ok(Self::Remote(remote))
     }
 
     pub(crate) fn shown(&self) -> String {
@@ -136,7 +146,7 @@ impl Location {
         match self {
             Self::Local(_) => Key::from_absolute_path(&file.path)
                 .map_err(|e| Error::configuration(format!("{}: not a usable path", file.path)).with_source(e)),
-            Self::Remote(_) => Ok(Key::from(file.path.as_str())),
+            Self::Remote(_) => remote_key(file),
         }
     }
 
@@ -156,11 +166,11 @@ impl Location {
     }
 
     pub(crate) fn has_pattern(&self) -> bool {
-        let text = match self {
-            Self::Local(path) => path.to_string_lossy().into_owned(),
-            Self::Remote(remote) => remote.prefix.to_string(),
-        };
-        text.contains(['*', '?', '['])
+        match self {
+            // A file that is really called so is that file.
+            Self::Local(path) => path.to_string_lossy().contains(WILD) && !path.exists(),
+            Self::Remote(remote) => remote.pattern.is_some(),
+        }
     }
 
     /// Whether the path is one file, not a folder.
@@ -205,7 +215,7 @@ impl Location {
                 Ok(Box::new(opened))
             }
             Self::Remote(remote) => {
-                let key = Key::from(file.path.as_str());
+                let key = remote_key(file)?;
                 let got = runtime.block_on(remote.store.get(&key)).map_err(|e| store_error(&file.path, e))?;
                 if pin_remote(&got.meta) != *file {
                     return Err(changed(file));
@@ -221,7 +231,7 @@ impl Location {
         let found = match self {
             Self::Local(_) => std::fs::metadata(&file.path).ok().map(|m| pin(&file.path, &m)),
             Self::Remote(remote) => {
-                let key = Key::from(file.path.as_str());
+                let key = remote_key(file)?;
                 match remote.store.head(&key).await {
                     Ok(meta) => Some(pin_remote(&meta)),
                     Err(object_store::Error::NotFound { .. }) => None,
@@ -237,37 +247,38 @@ impl Remote {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, connection: &str, prefix: Key, shown: String) -> Result<Self> {
         let host = dpone_planner::state::hex(connection.as_bytes());
         let url = ObjectStoreUrl::parse(format!("dpone-files://c{host}"))?;
-        Ok(Self { store, url, prefix, shown })
+        Ok(Self { store, url, prefix, pattern: None, shown })
     }
 
     async fn files(&self) -> Result<Option<Vec<PinnedFile>>> {
-        let text = self.prefix.to_string();
-        let Some(wild) = text.find(['*', '?', '[']) else {
+        let error = |e| store_error(&self.shown, e);
+        let Some(pattern) = &self.pattern else {
             if let Ok(meta) = self.store.head(&self.prefix).await {
                 return Ok(Some(vec![pin_remote(&meta)]));
             }
-            let listed = self.store.list_with_delimiter(Some(&self.prefix)).await;
-            let listed = listed.map_err(|e| store_error(&self.shown, e))?;
+            let listed = self.store.list_with_delimiter(Some(&self.prefix)).await.map_err(error)?;
             if listed.objects.is_empty() && listed.common_prefixes.is_empty() {
                 return Ok(None);
             }
             return Ok(Some(sorted(listed.objects.iter().map(pin_remote).collect())));
         };
-        let pattern = glob::Pattern::new(&text).map_err(|e| bad_pattern(&self.shown, &e))?;
-        let fixed = text[..wild].rsplit_once('/').map_or("", |(folder, _)| folder);
+        let pattern = glob::Pattern::new(pattern).map_err(|e| bad_pattern(&self.shown, &e))?;
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        let found: Vec<_> =
-            self.store.list(Some(&Key::from(fixed))).try_collect().await.map_err(|e| store_error(&self.shown, e))?;
+        let found: Vec<_> = self.store.list(Some(&self.prefix)).try_collect().await.map_err(error)?;
         let matching = found.iter().filter(|m| pattern.matches_with(m.location.as_ref(), options)).map(pin_remote);
         let files = sorted(matching.collect());
         Ok((!files.is_empty()).then_some(files))
     }
 }
 
+fn remote_key(file: &PinnedFile) -> Result<Key> {
+    Key::parse(&file.path).map_err(|e| Error::configuration(format!("{}: not a usable key", file.path)).with_source(e))
+}
+
 fn local_files(path: &Path) -> Result<Option<Vec<PinnedFile>>> {
     let shown = path.display().to_string();
     let mut paths = Vec::new();
-    if shown.contains(['*', '?', '[']) && !path.exists() {
+    if shown.contains(WILD) && !path.exists() {
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
         for found in glob::glob_with(&shown, options).map_err(|e| bad_pattern(&shown, &e))? {
             let found = found.map_err(|e| read_error(&e.path().display().to_string(), e.into()))?;
@@ -384,5 +395,32 @@ impl Read for Download {
         let n = out.len().min(self.rest.len());
         out[..n].copy_from_slice(&self.rest.split_to(n));
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_with_unusual_characters_and_patterns_in_a_store() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        for key in ["in/a b%~.csv", "in/x-1.csv", "in/x-2.csv", "in/deep/x-3.csv", "in/_hidden.csv"] {
+            store.put(&Key::parse(key).unwrap(), "a\n1\n".into()).await.unwrap();
+        }
+        let prefix = Key::parse("in").unwrap();
+        let mut remote = Remote::new(store, "c", prefix, "s3://b/in".to_owned()).unwrap();
+        let names = |files: Option<Vec<PinnedFile>>| {
+            files.unwrap_or_default().iter().map(|f| f.name().to_owned()).collect::<Vec<_>>()
+        };
+        let all = Location::Remote(remote.clone());
+        assert_eq!(names(all.files().await.unwrap()), ["a b%~.csv", "x-1.csv", "x-2.csv"]);
+        assert_eq!(all.folders().await.unwrap(), ["deep"]);
+        for file in all.files().await.unwrap().unwrap() {
+            all.check_unchanged(&file).await.unwrap();
+        }
+        remote.pattern = Some("in/x-*.csv".to_owned());
+        assert_eq!(names(Location::Remote(remote).files().await.unwrap()), ["x-1.csv", "x-2.csv"]);
     }
 }

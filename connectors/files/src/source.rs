@@ -41,8 +41,6 @@ impl FileSource {
         if let Layout::Tables(format) = layout {
             options.format = Some(format);
             options.text.format = format;
-            // The sink's option of this name is about writing.
-            options.text.compression = None;
             if let Some(marker) = connection.get("null_marker").filter(|m| !m.is_empty()) {
                 options.text.nulls.markers.push(marker.to_owned());
             }
@@ -180,12 +178,12 @@ impl FileSource {
         if let Layout::Tables(format) = self.layout {
             files.retain(|f| by_extension(f.name()).0 == Some(format));
             let stored = match &found.table {
-                Some(place) => crate::sink::stored_schema(place).await?,
+                Some(place) => crate::sink::stored_table(place).await?,
                 None => None,
             };
-            if let Some(schema) = stored {
-                if format == Format::Csv {
-                    let table = text_table::stored(self, files.clone(), schema, request)?;
+            if let Some((schema, layout)) = stored {
+                if let Some(layout) = layout.filter(|_| format == Format::Csv) {
+                    let table = text_table::stored(self, files.clone(), schema, layout, request)?;
                     return Ok((table, files));
                 }
                 if files.is_empty() {
@@ -298,8 +296,11 @@ impl Snapshot for FileSnapshot {
         format!("{}{more}", shown.join("; "))
     }
 
-    /// Fails when a file is no longer the one that was read.
     async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn verify(&self) -> Result<()> {
         for file in self.pinned() {
             self.source.location.check_unchanged(&file).await?;
         }

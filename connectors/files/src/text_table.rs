@@ -51,14 +51,13 @@ pub(crate) fn stored(
     source: &FileSource,
     files: Vec<PinnedFile>,
     schema: SchemaRef,
+    options: TextOptions,
     request: &ReadRequest,
 ) -> Result<SourceTable> {
     if let Some(column) = request.types.keys().next() {
         return Err(Error::configuration(format!("column {column:?}: the types of this table are stored with it"))
             .with_hint("convert the column in a query"));
     }
-    let mut options = source.options().text.clone();
-    options.format = Format::Csv;
     Ok(provide(source, files, options, schema.as_ref().clone(), Vec::new(), request))
 }
 

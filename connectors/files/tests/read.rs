@@ -266,11 +266,11 @@ async fn a_file_that_changes_under_the_read_fails_it() {
     let source = connect(dir.path(), &[("path", "t.csv")]).unwrap();
     let snapshot = source.snapshot().await.unwrap();
     let table = snapshot.table(&request("t")).await.unwrap();
-    snapshot.close().await.unwrap();
+    snapshot.verify().await.unwrap();
     std::fs::write(&path, "a\n1\n2\n").unwrap();
     let error = Error::from(SessionContext::new().read_table(table.provider).unwrap().collect().await.unwrap_err());
     assert!(error.to_string().contains("changed while it was read"), "{error}");
-    assert_eq!(snapshot.close().await.unwrap_err().kind().as_str(), "conflict");
+    assert_eq!(snapshot.verify().await.unwrap_err().kind().as_str(), "conflict");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,23 +206,26 @@ impl Cancel {
 
 /// Cancels what a connection runs when it is dropped before [`CancelOnDrop::disarm`].
 #[derive(Debug)]
-pub struct CancelOnDrop(Option<Cancel>);
+pub struct CancelOnDrop {
+    cancel: Option<Cancel>,
+    /// The runtime of the connection: a drop may happen outside of it.
+    runtime: Option<tokio::runtime::Handle>,
+}
 
 impl CancelOnDrop {
     pub fn new(client: &Client) -> Self {
-        Self(Some(client.cancel()))
+        Self { cancel: Some(client.cancel()), runtime: tokio::runtime::Handle::try_current().ok() }
     }
 
     /// The statement is over.
     pub fn disarm(mut self) {
-        self.0 = None;
+        self.cancel = None;
     }
 }
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        // Outside a runtime the process is ending, and closed sockets end the statements.
-        if let (Some(cancel), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some(cancel), Some(runtime)) = (self.cancel.take(), self.runtime.take()) {
             runtime.spawn(async move {
                 if let Err(error) = cancel.send().await {
                     tracing::debug!("a statement could not be cancelled: {error}");

@@ -15,7 +15,7 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode as Negoti
 
 use dsn::Keywords;
 
-/// The option names of a connection. All but `url`, `schema`, `statement_timeout` and `max_connections` are libpq's.
+/// The option names of a connection. All but `url`, `schema`, the two timeouts and `max_connections` are libpq's.
 pub const OPTIONS: &[&str] = &[
     "url",
     "host",
@@ -46,6 +46,7 @@ pub const OPTIONS: &[&str] = &[
     "channel_binding",
     "options",
     "statement_timeout",
+    "lock_timeout",
     "max_connections",
 ];
 
@@ -112,6 +113,8 @@ pub struct PostgresConfig {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// `None` keeps what the server or the role says.
     pub statement_timeout: Option<Duration>,
+    /// How long a write waits for a lock before it gives up and lets others go on; zero waits for ever.
+    pub lock_timeout: Duration,
     /// Connections that are open at the same time, for reading and writing together.
     pub max_connections: usize,
     hosts: Vec<String>,
@@ -186,6 +189,9 @@ impl PostgresConfig {
             root_certificates,
             client_certificate: settings.client_certificate()?,
             statement_timeout: settings.duration("statement_timeout", Duration::from_millis(1))?,
+            lock_timeout: settings
+                .duration("lock_timeout", Duration::from_millis(1))?
+                .unwrap_or(Duration::from_secs(10)),
             max_connections: settings.number("max_connections")?.unwrap_or(16).max(2) as usize,
             hosts,
             ports,

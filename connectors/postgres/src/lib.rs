@@ -6,13 +6,17 @@
 pub mod catalog;
 pub mod client;
 pub mod config;
+pub mod dialect;
 pub mod error;
+pub mod read;
+mod state;
 mod tls;
 pub mod types;
+pub mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::{Connector, Error, ResolvedConnection, Result, Sink, Source};
+use dpone_engine::{Connector, ResolvedConnection, Result, Sink, Source};
 
 /// The name of the system in field metadata and manifests.
 pub const SYSTEM: &str = "postgres";
@@ -31,12 +35,11 @@ impl Connector for PostgresConnector {
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {
-        let _ = client::Server::new(config::PostgresConfig::new(connection)?)?;
-        Err(Error::configuration("PostgreSQL cannot be read by this version"))
+        Ok(Arc::new(read::PostgresSource::new(config::PostgresConfig::new(connection)?)?))
     }
 
     fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
-        let _ = client::Server::new(config::PostgresConfig::new(connection)?)?;
-        Err(Error::configuration("PostgreSQL cannot be written to by this version"))
+        let server = client::Server::new(config::PostgresConfig::new(connection)?)?;
+        Ok(Arc::new(write::PostgresSink::new(server)))
     }
 }

@@ -225,6 +225,7 @@ async fn load_and_commit(
     let (staged, facts) = or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
     failpoint::reach("staged").await?;
     context.observer.stage(&pipeline.name, Stage::Verify);
+    or_cancelled(cancel, prepared.snapshots.verify()).await?;
     or_cancelled(cancel, verify(ends, prepared, load, &staged, &facts)).await?;
     failpoint::reach("verified").await?;
     if cancel.is_cancelled() {

@@ -58,8 +58,15 @@ impl<'a> Checker<'a> {
 
     /// One sentence for each reason why keys have no effect.
     pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings_for(|_| true)
+    }
+
+    /// The same, for some of the keys.
+    pub(super) fn warnings_for(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         self.ignored
             .iter()
+            .map(|(reason, paths)| (reason, paths.iter().filter(|path| wanted(path)).cloned().collect::<Vec<_>>()))
+            .filter(|(_, paths)| !paths.is_empty())
             .map(|(reason, paths)| {
                 let verb = if paths.len() == 1 { "has" } else { "have" };
                 format!("{} {verb} no effect: {reason}", paths.join(", "))
@@ -143,8 +150,12 @@ impl<'a> Checker<'a> {
         let name = (self.terms)(path);
         for (discriminator, allowed) in property.get("x-dpone-when").and_then(Json::as_object).into_iter().flatten() {
             let Some(actual) = self.document.path(discriminator).and_then(Located::as_str) else { continue };
+            // A value that does not exist is a mistake of its own.
+            if !self.exists(discriminator, actual) {
+                continue;
+            }
             let allowed: Vec<_> = allowed.as_array().into_iter().flatten().filter_map(Json::as_str).collect();
-            if !allowed.contains(&actual) && !is_template(actual) {
+            if !allowed.contains(&actual) {
                 let discriminator = (self.terms)(discriminator);
                 self.problems.push(
                     &entry.key_at,
@@ -173,6 +184,14 @@ impl<'a> Checker<'a> {
             }
         }
         true
+    }
+
+    /// Whether the closed list at a dotted path has this value.
+    fn exists(&self, path: &str, value: &str) -> bool {
+        let at = path.split('.').try_fold(self.resolve(self.schema), |schema, key| {
+            schema.get("properties").and_then(|known| known.get(key)).map(|property| self.resolve(property))
+        });
+        at.and_then(enumeration).is_some_and(|names| names.contains(&value))
     }
 
     fn enumeration(&mut self, names: &[&'a str], node: &Located, path: &str) {
@@ -208,7 +227,7 @@ impl<'a> Checker<'a> {
             self.problems.push(
                 &node.at,
                 format!("{name} is {}; expected small letters, digits and underscores only", quoted(text)),
-                Some(format!("for example {}", super::batch::snake(text))),
+                Some(format!("for example {}", super::naming::snake(text))),
             );
         }
     }

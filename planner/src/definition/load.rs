@@ -1,13 +1,13 @@
 //! Definition files to a project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::located::Located;
 use super::lower::connection::Book;
 use super::problems::Problems;
 use super::vars::{self, Vars};
-use super::{Pipeline, Project, lower, sql, yaml};
+use super::{Pipeline, Project, batch, lower, sql, yaml};
 use crate::error::{Error, Result};
 
 /// Reads files that definitions name: queries and conventions. The planner opens nothing itself.
@@ -22,7 +22,7 @@ impl<F: Fn(&Path) -> Result<String>> Files for F {
 }
 
 /// A parsed file.
-enum Definition {
+pub(super) enum Definition {
     Manifest(Located),
     Sql(sql::Script),
 }
@@ -58,7 +58,7 @@ pub fn load(inputs: &[(PathBuf, String)], vars: &BTreeMap<String, String>, files
     Ok(Project { connections: book.into_connections(), pipelines })
 }
 
-fn parse(path: &Path, text: &str, vars: &Vars) -> Result<Definition> {
+pub(super) fn parse(path: &Path, text: &str, vars: &Vars) -> Result<Definition> {
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("yml" | "yaml") => yaml::parse(path, text).map(Definition::Manifest),
         Some("sql") => sql::parse(path, text, vars).map(Definition::Sql),
@@ -68,11 +68,37 @@ fn parse(path: &Path, text: &str, vars: &Vars) -> Result<Definition> {
 }
 
 fn manifests(tree: &Located, vars: &Vars, files: &dyn Files, book: &mut Book) -> Result<Vec<Pipeline>> {
+    let (processes, mut warnings) = processes(tree, vars, files)?;
+    let mut problems = Problems::default();
+    let mut seen = BTreeSet::new();
+    let mut pipelines = Vec::new();
+    for (tree, selector) in &processes {
+        let lowered = lower::manifest(tree, selector.clone(), files, book);
+        let Some(mut pipeline) = problems.keep(lowered) else { continue };
+        // What a whole file goes without is said once.
+        warnings.append(&mut pipeline.warnings);
+        pipeline.warnings = warnings.drain(..).filter(|warning| seen.insert(warning.clone())).collect();
+        pipelines.push(pipeline);
+    }
+    problems.into_result()?;
+    Ok(pipelines)
+}
+
+/// A process with its templates filled in, and its selector.
+type Process = (Located, Option<String>);
+
+/// The processes of one file, and the warnings of the file itself.
+pub(super) fn processes(tree: &Located, vars: &Vars, files: &dyn Files) -> Result<(Vec<Process>, Vec<String>)> {
+    if batch::is_batch(tree) {
+        let expanded = batch::expand(tree, vars, files)?;
+        let processes = expanded.processes.into_iter().map(|process| (process.tree, Some(process.selector))).collect();
+        return Ok((processes, expanded.warnings));
+    }
     let mut tree = tree.clone();
     let mut problems = Problems::default();
     vars::fill(&mut tree, vars, &mut problems);
     problems.into_result()?;
-    Ok(vec![lower::manifest(&tree, None, files, book)?])
+    Ok((vec![(tree, None)], Vec::new()))
 }
 
 fn check_names(pipelines: &[Pipeline]) -> Result<()> {

@@ -11,9 +11,11 @@ mod load;
 mod located;
 mod lower;
 pub mod manifest;
+mod naming;
 mod nearest;
 mod pipeline;
 mod problems;
+mod render;
 mod schema;
 mod sql;
 mod vars;
@@ -26,4 +28,8 @@ pub use pipeline::{
     CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, Lag, NullKeys, OverwriteType, Pipeline, Project,
     ReadOptions, Scope, SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode,
 };
+pub use render::{render, to_yaml};
 pub use schema::{SchemaKind, json_schema};
+
+#[cfg(test)]
+mod tests;

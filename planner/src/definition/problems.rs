@@ -33,13 +33,11 @@ impl Problems {
             .ok()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// One error for all: the first in full, the others as lines below it, in the order of the file.
     pub(super) fn into_result(mut self) -> Result<()> {
         self.0.sort_by_key(|problem| problem.location.as_ref().map(|at| (at.file.clone(), at.line, at.column)));
+        // A mistake in the defaults of a batch is one mistake, however many tables it hits.
+        self.0.dedup_by(|a, b| a.location == b.location && a.message == b.message);
         let total = self.0.len();
         let mut problems = self.0.into_iter();
         let Some(first) = problems.next() else { return Ok(()) };

@@ -97,8 +97,10 @@ impl Builder {
                         Error::configuration("this alias names an anchor that is not complete yet").at(at.location())
                     );
                 };
-                let (mut node, size) = (node.clone(), *size);
-                self.count(size, &at)?;
+                let size = *size;
+                self.values += size;
+                check_count(self.values, &at)?;
+                let mut node = node.clone();
                 node.at = at;
                 self.close(node, 0)
             }
@@ -120,12 +122,7 @@ impl Builder {
 
     fn count(&mut self, values: usize, at: &Place) -> Result<()> {
         self.values += values;
-        if self.values > MAX_VALUES {
-            return Err(Error::configuration(format!("the definition holds more than {MAX_VALUES} values"))
-                .at(at.location())
-                .with_hint("aliases count as often as they are used"));
-        }
-        Ok(())
+        check_count(self.values, at)
     }
 
     /// Puts a finished value where it belongs.
@@ -169,6 +166,15 @@ impl Builder {
         }
         Ok(())
     }
+}
+
+fn check_count(values: usize, at: &Place) -> Result<()> {
+    if values <= MAX_VALUES {
+        return Ok(());
+    }
+    Err(Error::configuration(format!("the definition holds more than {MAX_VALUES} values"))
+        .at(at.location())
+        .with_hint("aliases count as often as they are used"))
 }
 
 /// Keys of a mapping win over those merged into it, and earlier merges over later ones.

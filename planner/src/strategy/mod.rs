@@ -7,8 +7,6 @@ mod incremental_append;
 mod incremental_merge;
 mod raw;
 mod replace;
-#[cfg(test)]
-mod testing;
 
 pub use raw::raw_columns;
 

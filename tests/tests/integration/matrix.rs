@@ -109,7 +109,8 @@ pub(crate) fn manifest(from: From, into: Into, strategy: &Strategy) -> String {
              options: {{{options}}}}}"
         ),
         From::Csv => {
-            let file_options = format!("null_values: ['\\N'], columns: [{}]", columns.join(", "));
+            // As PostgreSQL writes it: NULL is an empty field, the empty text is quoted.
+            let file_options = format!("columns: [{}]", columns.join(", "));
             let separator = if options.is_empty() { "" } else { ", " };
             format!("{{type: file, path: orders.csv, options: {{{file_options}{separator}{options}}}}}")
         }
@@ -134,7 +135,7 @@ pub(crate) fn export(pg: &Pg, project: &Project, from: From) {
     if from == From::Postgres {
         return;
     }
-    let csv = pg.copy_out("SELECT * FROM shop.orders ORDER BY order_id", "FORMAT csv, HEADER, NULL '\\N'");
+    let csv = pg.copy_out("SELECT * FROM shop.orders ORDER BY order_id", "FORMAT csv, HEADER");
     project.write("orders.csv", csv);
     if from == From::Delta {
         let types: Vec<_> = COLUMNS.iter().map(|c| format!("'{}': '{}'", c.name, c.duckdb)).collect();

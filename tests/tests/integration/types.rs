@@ -109,9 +109,18 @@ const EXTREMES: &[Type] = &[
     ty("integer[]", &["{}", "{1,NULL,-2147483648}", "{{1,2},{3,NULL}}", "[5:6]={1,2}"]),
     ty("text[]", &["{}", "{NULL,\"NULL\",\"\",\"a,b\",\"q\\\"\"}", "{{a,b},{c,d}}"]),
     ty("numeric[]", &["{1.10,NaN}"]),
-    ty("uuid[]", &["{00000000-0000-0000-0000-000000000000}"]),
+    // Sixteen bytes each: no reader knows a logical type inside a list.
+    with(
+        "uuid[]",
+        r"'{' || array_to_string([regexp_replace(lower(hex(x)), '(.{8})(.{4})(.{4})(.{4})', '\1-\2-\3-\4-') for x in v], ',') || '}'",
+        &["{00000000-0000-0000-0000-000000000000,12345678-9abc-def0-1234-56789abcdef0}"],
+    ),
     ty("timestamptz[]", &["{infinity,\"2024-01-01 00:00:00+00\"}"]),
-    ty("jsonb[]", &["{\"{\\\"a\\\": 1}\",NULL}"]),
+    with(
+        "jsonb[]",
+        r#"'{' || array_to_string([coalesce('"' || replace(x, '"', '\"') || '"', 'NULL') for x in v], ',') || '}'"#,
+        &["{\"{\\\"a\\\": 1}\",NULL}"],
+    ),
     ty("zoo.mood[]", &["{sad,NULL}"]),
     ty("zoo.pair[]", &["{\"(1,x)\"}"]),
 ];
@@ -183,7 +192,10 @@ fn postgres_to_another_postgres_is_byte_identical() {
                      WHERE attrelid = 'zoo.{table}'::regclass AND attnum > 0 ORDER BY attnum"
                 ))
             };
-            assert_eq!(types_of(&source, "animals"), types_of(&target, "animals_copy"), "the created table's types");
+            for (from, to) in types_of(&source, "animals").iter().zip(types_of(&target, "animals_copy")) {
+                // A domain travels as the type that it is based on: its constraints belong to the source.
+                assert_eq!(from.replace("zoo.positive", "integer"), to, "the created table's types");
+            }
         },
     );
 }
@@ -227,14 +239,17 @@ fn exact_or_refused(lake: Lake, types: &[Type], may_refuse: bool) {
         project.write("load.yaml", manifest(sink, "one", "mode: full_refresh"));
         let outcome = project.run("load.yaml", "one");
         if outcome.code() == Some(0) {
-            let expected = pg.column("SELECT id || ' ' || coalesce(v::text, '∅') FROM zoo.one");
+            // A cast to text would cut the padding of char(n); the output of the type does not.
+            let text =
+                if t.name.starts_with("char(") { "CASE WHEN v IS NOT NULL THEN concat(v) END" } else { "v::text" };
+            let expected = pg.column(&format!("SELECT id || ' ' || coalesce({text}, '∅') FROM zoo.one"));
             let duckdb = format!("id || ' ' || coalesce({}, '∅')", t.duckdb.unwrap_or("v::varchar"));
             assert_same_rows(t.name, expected, lake.rows(&project.path("lake/zoo/one_copy"), &duckdb));
         } else {
-            assert!(may_refuse, "{} has a place in the lake: {}", t.name, outcome.text());
+            let outcome = if may_refuse { outcome } else { outcome.ok() };
             // Refused: the column's name and what to do, and not the value.
             let outcome = outcome.says("\"v\"").says("hint");
-            assert!(matches!(outcome.code(), Some(1 | 2)), "{}", outcome.text());
+            assert!(matches!(outcome.code(), Some(1 | 2)), "{}: {}", t.name, outcome.text());
             assert!(!project.path("lake/zoo/one_copy").join("_delta_log").exists(), "{}: nothing was written", t.name);
         }
     });

@@ -8,12 +8,12 @@ use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use dpone_planner::types::is_uuid;
 
-use super::options::{Codec, WriteOptions};
+use super::options::{Codec, CsvLayout, WriteOptions};
 use super::writer::Output;
 
 pub(crate) struct CsvWriter {
     output: Compressor,
-    options: WriteOptions,
+    options: CsvLayout,
     /// One batch as text, and one value.
     buffer: Vec<u8>,
     value: String,
@@ -33,7 +33,7 @@ impl CsvWriter {
             Codec::Zstd(level) => Compressor::Zstd(zstd::stream::write::Encoder::new(output, level)?),
             Codec::None | Codec::Snappy => Compressor::None(output),
         };
-        let mut writer = Self { output, options, buffer: Vec::new(), value: String::new(), bytes: 0 };
+        let mut writer = Self { output, options: options.csv, buffer: Vec::new(), value: String::new(), bytes: 0 };
         if writer.options.header {
             for (i, field) in schema.fields().iter().enumerate() {
                 if i > 0 {
@@ -97,7 +97,7 @@ impl CsvWriter {
     }
 }
 
-fn put(buffer: &mut Vec<u8>, value: &[u8], options: &WriteOptions) {
+fn put(buffer: &mut Vec<u8>, value: &[u8], options: &CsvLayout) {
     let quote = value.is_empty()
         || value == options.null_marker.as_bytes()
         || value.iter().any(|b| *b == options.delimiter || matches!(b, b'"' | b'\n' | b'\r'));

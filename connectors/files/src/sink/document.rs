@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::datatypes::Schema;
-use dpone_engine::{Error, Receipt, Result};
+use dpone_engine::{Error, LoadSpec, Receipt, Result};
+use dpone_planner::plan::WriteMode;
 use dpone_planner::state::PipelineState;
 
+use super::options::{CsvLayout, WriteOptions};
 use super::writer::WrittenFile;
+use crate::config::Format;
 use crate::location::{Location, read_error, store_error};
 
 /// The folder in a table's folder that is ours; readers of `*.parquet` do not see it.
@@ -27,6 +30,9 @@ pub(crate) struct Document {
     /// Without fields: only state is kept here, there is no table.
     pub(crate) schema: Schema,
     pub(crate) primary_key: Vec<String>,
+    /// For CSV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) csv: Option<CsvLayout>,
     pub(crate) files: Vec<WrittenFile>,
     pub(crate) states: BTreeMap<String, PipelineState>,
     /// Oldest first.
@@ -40,6 +46,7 @@ impl Default for Document {
             version: 0,
             schema: Schema::empty(),
             primary_key: Vec::new(),
+            csv: None,
             files: Vec::new(),
             states: BTreeMap::new(),
             loads: Vec::new(),
@@ -61,6 +68,33 @@ impl Document {
         self.loads.push(receipt.clone());
         let extra = self.loads.len().saturating_sub(MAX_LOADS);
         self.loads.drain(..extra);
+    }
+
+    /// Describes the table after a load.
+    pub(crate) fn advance(
+        &mut self,
+        load: &LoadSpec,
+        schema: &Schema,
+        options: &WriteOptions,
+        files: Vec<WrittenFile>,
+    ) -> Result<()> {
+        let layout = (options.format == Format::Csv).then(|| options.csv.clone());
+        let kept = !matches!(load.write_mode, WriteMode::Overwrite { .. }) && !self.files.is_empty();
+        if kept && self.csv != layout {
+            return Err(Error::configuration(format!(
+                "the files of {} were written with another delimiter, header or null_marker",
+                load.target
+            ))
+            .with_hint("keep the options as they were, or load the table anew with full_refresh"));
+        }
+        self.csv = layout;
+        self.version += 1;
+        self.schema = schema.clone();
+        self.files = files;
+        if !load.primary_key.is_empty() {
+            self.primary_key = load.primary_key.clone();
+        }
+        Ok(())
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {

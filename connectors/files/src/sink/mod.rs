@@ -34,7 +34,7 @@ use crate::text_table::TextTable;
 use dialect::FileDialect;
 use document::Document;
 pub(crate) use options::SINK_OPTIONS;
-use options::WriteOptions;
+use options::{CsvLayout, WriteOptions};
 use state::FileState;
 use writer::{Folder, WrittenFile, write_stream};
 
@@ -48,10 +48,21 @@ pub(crate) struct FileSink {
     options: WriteOptions,
 }
 
-/// The schema of a table that this sink wrote.
-pub(crate) async fn stored_schema(place: &Location) -> Result<Option<SchemaRef>> {
-    let document = Document::read(place).await?;
-    Ok(document.filter(|d| !d.schema.fields().is_empty()).map(|d| Arc::new(d.schema)))
+/// The schema of a table that this sink wrote, and how its files are read if they are CSV.
+pub(crate) async fn stored_table(place: &Location) -> Result<Option<(SchemaRef, Option<TextOptions>)>> {
+    let document = Document::read(place).await?.filter(|d| !d.schema.fields().is_empty());
+    Ok(document.map(|d| (Arc::new(d.schema), d.csv.as_ref().map(text_options))))
+}
+
+fn text_options(layout: &CsvLayout) -> TextOptions {
+    TextOptions {
+        format: Format::Csv,
+        compression: None::<Compression>,
+        header: layout.header,
+        syntax: Syntax { delimiter: layout.delimiter, ..Syntax::default() },
+        nulls: Nulls { markers: Some(layout.null_marker.clone()).filter(|m| !m.is_empty()).into_iter().collect() },
+        infer_rows: None,
+    }
 }
 
 /// A target table as it is.
@@ -163,7 +174,7 @@ impl FileSink {
         place: &Location,
         files: &[CurrentFile],
         schema: &SchemaRef,
-        options: &WriteOptions,
+        layout: &CsvLayout,
     ) -> Arc<dyn TableProvider> {
         if self.format() == Format::Parquet {
             let files = files.iter().map(|f| crate::parquet_table::ParquetFile {
@@ -173,17 +184,8 @@ impl FileSink {
             });
             return Arc::new(ParquetTable::new(place.clone(), files.collect(), Arc::clone(schema), 1));
         }
-        let markers = Some(options.null_marker.clone()).filter(|m| !m.is_empty()).into_iter().collect();
-        let text = TextOptions {
-            format: Format::Csv,
-            compression: None::<Compression>,
-            header: options.header,
-            syntax: Syntax { delimiter: options.delimiter, ..Syntax::default() },
-            nulls: Nulls { markers },
-            infer_rows: None,
-        };
         let files = files.iter().map(|f| f.pinned.clone()).collect();
-        Arc::new(TextTable::new(&self.connection, place.clone(), files, text, Arc::clone(schema)))
+        Arc::new(TextTable::new(&self.connection, place.clone(), files, text_options(layout), Arc::clone(schema)))
     }
 
     /// What staging wrote, as a table with the staged schema.
@@ -205,12 +207,12 @@ impl FileSink {
             files.push(CurrentFile { pinned: found.clone(), rows: file.rows });
         }
         let options = self.options.clone().with(&load.options)?;
-        let provider = self.provider(&place, &files, &load.staged_schema, &options);
+        let provider = self.provider(&place, &files, &load.staged_schema, &options.csv);
         Ok(Staged { written, provider })
     }
 
     /// The table's schema after the load: what is staged without the operation, in the order that the table has.
-    fn next_schema(&self, load: &LoadSpec, current: Option<&Current>) -> Result<SchemaRef> {
+    fn next_schema(&self, load: &LoadSpec, current: Option<&SchemaRef>) -> Result<SchemaRef> {
         let staged = without_operation(&load.staged_schema);
         let Some(current) = current.filter(|_| !matches!(load.write_mode, WriteMode::Overwrite { .. })) else {
             return Ok(Arc::new(staged));
@@ -219,12 +221,12 @@ impl FileSink {
             Error::conflict(format!("{} is not as it was when the load was planned: {what}", load.target))
                 .with_hint("run again")
         };
-        if staged.fields().len() != current.schema.fields().len() {
-            let (staged, there) = (staged.fields().len(), current.schema.fields().len());
+        if staged.fields().len() != current.fields().len() {
+            let (staged, there) = (staged.fields().len(), current.fields().len());
             return Err(differs(format!("{staged} columns were planned, it has {there}")));
         }
         let mut fields = Vec::with_capacity(staged.fields().len());
-        for there in current.schema.fields() {
+        for there in current.fields() {
             let field = staged
                 .field_with_name(there.name())
                 .map_err(|_| differs(format!("it has a column {:?} that was not planned", there.name())))?;
@@ -292,8 +294,9 @@ impl Sink for FileSink {
 
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>> {
         let Some(current) = self.current(table).await? else { return Ok(None) };
+        let layout = current.document.csv.as_ref().unwrap_or(&self.options.csv);
         Ok(Some(TargetTable {
-            provider: self.provider(&self.place(table), &current.files, &current.schema, &self.options),
+            provider: self.provider(&self.place(table), &current.files, &current.schema, layout),
             schema: Arc::clone(&current.schema),
             primary_key: current.document.primary_key.clone(),
             has_rows: current.rows() > 0,
@@ -337,7 +340,10 @@ impl Sink for FileSink {
         rows: SendableRecordBatchStream,
     ) -> Result<StagedPartition> {
         failpoint::reach("stage.partition.started").await?;
-        let current = if load.target_exists { self.current(&load.target).await? } else { None };
+        let current = match stored_table(&self.place(&load.target)).await?.map(|(schema, _)| schema) {
+            None if load.target_exists => self.current(&load.target).await?.map(|c| c.schema),
+            stored => stored,
+        };
         let mut fields = self.next_schema(load, current.as_ref())?.fields().to_vec();
         if let Ok(operation) = load.staged_schema.field_with_name(OPERATION_COLUMN) {
             fields.push(Arc::new(operation.clone()));
@@ -433,5 +439,42 @@ impl Counts {
             Some(ratio) => refuse(format!("max_delete_ratio is {ratio}")),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::location::Remote;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_object_store_keeps_the_promises_of_append_and_overwrite() {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        let prefix = object_store::path::Path::from("lake");
+        let remote = Remote::new(store, "lake", prefix, "s3://bucket/lake".to_owned()).unwrap();
+        for (format, schema) in [(Format::Parquet, "parquet"), (Format::Csv, "csv")] {
+            let connection = ResolvedConnection {
+                name: "lake".to_owned(),
+                kind: schema.to_owned(),
+                options: Default::default(),
+                base_dir: Default::default(),
+            };
+            let sink = FileSink {
+                connection: "lake".to_owned(),
+                location: Location::Remote(remote.clone()),
+                options: WriteOptions::of(&connection, format).unwrap(),
+            };
+            assert!(!sink.capabilities().changes && !sink.capabilities().transactional);
+            dpone_engine::testing::sink_conformance(Arc::new(sink), schema).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn names_stay_below_the_root() {
+        for (schema, name) in [("..", "t"), ("s", "../t"), ("s", "a/b"), ("s", ""), ("_dpone", "t"), ("s", ".x")] {
+            assert!(check_name(&Relation::new(schema, name)).is_err(), "{schema}.{name}");
+        }
+        assert!(check_name(&Relation::new("landing", "we\"ird; name")).is_ok());
     }
 }

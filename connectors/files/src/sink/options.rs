@@ -17,15 +17,21 @@ pub(crate) enum Codec {
     Zstd(i32),
 }
 
+/// How the CSV files of a table are written. Kept with the table: all its files are alike, and read back so.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct CsvLayout {
+    pub(crate) delimiter: u8,
+    pub(crate) header: bool,
+    /// What NULL is written as; empty: an empty field, without quotes.
+    pub(crate) null_marker: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WriteOptions {
     pub(crate) format: Format,
     pub(crate) codec: Codec,
     pub(crate) row_group_rows: usize,
-    pub(crate) delimiter: u8,
-    pub(crate) header: bool,
-    /// What NULL is written as in CSV; empty: an empty field, without quotes.
-    pub(crate) null_marker: String,
+    pub(crate) csv: CsvLayout,
 }
 
 impl WriteOptions {
@@ -34,9 +40,7 @@ impl WriteOptions {
             format,
             codec: if format == Format::Parquet { Codec::Zstd(1) } else { Codec::None },
             row_group_rows: 1 << 20,
-            delimiter: b',',
-            header: true,
-            null_marker: String::new(),
+            csv: CsvLayout { delimiter: b',', header: true, null_marker: String::new() },
         };
         let given = SINK_OPTIONS.iter().filter_map(|k| connection.get(k).map(|v| ((*k).to_owned(), v.to_owned())));
         defaults.with(&given.collect()).map_err(|e| e.with("connection", &connection.name))
@@ -57,9 +61,9 @@ impl WriteOptions {
                     (_, [b]) if b.is_ascii() && !matches!(b, b'\n' | b'\r' | b'"') => Some(*b),
                     _ => None,
                 }
-                .map(|delimiter| self.delimiter = delimiter),
-                "header" if csv => text.to_ascii_lowercase().parse().ok().map(|header| self.header = header),
-                "null_marker" if csv => Some(self.null_marker = value.clone()),
+                .map(|delimiter| self.csv.delimiter = delimiter),
+                "header" if csv => text.to_ascii_lowercase().parse().ok().map(|header| self.csv.header = header),
+                "null_marker" if csv => Some(self.csv.null_marker = value.clone()),
                 _ => {
                     let near = nearest(key, SINK_OPTIONS.iter().copied());
                     let kind = if csv { "csv" } else { "parquet" };

@@ -66,12 +66,8 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
         }));
     }
     files.extend(staged.written.iter().cloned());
-    document.schema = sink.next_schema(load, current.as_ref())?.as_ref().clone();
-    document.version += 1;
-    if !load.primary_key.is_empty() {
-        document.primary_key = load.primary_key.clone();
-    }
-    document.files = files;
+    let schema = sink.next_schema(load, current.as_ref().map(|c| &c.schema))?;
+    document.advance(load, &schema, &sink.options.clone().with(&load.options)?, files)?;
     let notes = vec!["files and state were not changed in one step: this is an object store".to_owned()];
     let receipt = complete(commit, counts, document.version, notes);
     document.record(commit.state, &receipt);

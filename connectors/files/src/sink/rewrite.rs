@@ -13,7 +13,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{Expr, Operator, binary_expr, ident, lit, when};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
-use dpone_engine::{Commit, Result};
+use dpone_engine::{Commit, Error, Result};
 use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, ScopeFilter, WriteMode};
 
 use super::options::WriteOptions;
@@ -69,7 +69,7 @@ impl<'a> Rewrite<'a> {
             mode: &load.write_mode,
             place: sink.place(&load.target),
             current: current.map(|c| c.files.as_slice()).unwrap_or_default(),
-            schema: sink.next_schema(load, current)?,
+            schema: sink.next_schema(load, current.map(|c| &c.schema))?,
             staged: Arc::clone(&staged.provider),
             staged_rows: staged.rows(),
             options: sink.options.clone().with(&load.options)?,
@@ -109,6 +109,19 @@ impl<'a> Rewrite<'a> {
         Ok(affected)
     }
 
+    /// Refuses staged rows that the scope does not own: the next load of the scope would not replace them.
+    pub(super) async fn check_scope(&self) -> Result<()> {
+        let WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } = self.mode else { return Ok(()) };
+        let staged = self.context.read_table(Arc::clone(&self.staged))?;
+        let predicate = self.context.parse_sql_expr(sql, staged.schema())?;
+        let outside = staged.filter(predicate.is_not_true())?.count().await?;
+        if outside == 0 {
+            return Ok(());
+        }
+        Err(Error::data_quality(format!("{outside} staged rows are outside the scope that the load replaces"))
+            .with_hint("filter the source by the scope; a row for which the scope is NULL is outside"))
+    }
+
     /// The rows of the table inside the scope, or those outside it.
     fn in_scope(&self, table: DataFrame, scope: &ScopeFilter, inside: bool) -> Result<DataFrame> {
         Ok(match scope {
@@ -138,8 +151,7 @@ impl<'a> Rewrite<'a> {
             let when_true = |condition: Expr| when(condition, lit(1i64)).otherwise(lit(0i64));
             let fates = vec![
                 sum(when_true(delete.clone())?).alias("deleted"),
-                sum(when_true((!delete.clone()).and(changed.clone()))?).alias("updated"),
-                sum(when_true((!delete).and(!changed))?).alias("unchanged"),
+                sum(when_true((!delete).and(changed))?).alias("updated"),
             ];
             for batch in joined.aggregate(vec![ident(FILE)], fates)?.collect().await? {
                 for (file, values) in rows(&batch) {
@@ -148,11 +160,13 @@ impl<'a> Rewrite<'a> {
                     }
                     affected.counts.deleted += values[0];
                     affected.counts.updated += values[1];
-                    affected.counts.unchanged += values[2];
                 }
             }
         }
-        affected.counts.inserted = self.inserted(key, has_operation)?.count().await? as u64;
+        let counts = &mut affected.counts;
+        counts.inserted = self.inserted(key, has_operation)?.count().await? as u64;
+        // The rest had no effect: equal rows, and deletions of keys that are not there.
+        counts.unchanged = self.staged_rows.saturating_sub(counts.inserted + counts.updated + counts.deleted);
         Ok(affected)
     }
 
@@ -240,7 +254,7 @@ impl<'a> Rewrite<'a> {
             if only.is_some_and(|only| !only.contains(&number)) {
                 continue;
             }
-            let provider = self.sink.provider(&self.place, std::slice::from_ref(file), &self.schema, &self.options);
+            let provider = self.sink.provider(&self.place, std::slice::from_ref(file), &self.schema, &self.options.csv);
             let frame = self.context.read_table(provider)?.with_column(FILE, lit(number as i64))?;
             table = Some(match table {
                 Some(table) => table.union(frame)?,

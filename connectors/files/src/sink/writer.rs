@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{Error, Result};
+use dpone_planner::types::{is_json, is_uuid};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
+use parquet::basic::{Compression, GzipLevel, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::{SchemaDescriptor, Type as ParquetType};
 use tokio::io::AsyncWriteExt;
 
 use super::csv_writer::CsvWriter;
@@ -176,13 +179,16 @@ pub(crate) async fn write_stream(
     let (outcome, mut writer) =
         thread.await.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?;
     let begun = writer.begun.clone();
-    let finished = match (fed, outcome) {
-        (Err(error), _) | (_, Err(error)) => Err(error),
-        _ => {
-            let finish = tokio::task::spawn_blocking(move || writer.finish()).await;
-            finish.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?
-        }
+    let failed = match (fed, outcome) {
+        (Err(error), _) | (_, Err(error)) => Some(error),
+        _ => None,
     };
+    // In a thread that may block, even to give up: an encoder writes what it holds when it is dropped.
+    let finish = tokio::task::spawn_blocking(move || match failed {
+        Some(error) => Err(error),
+        None => writer.finish(),
+    });
+    let finished = finish.await.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?;
     if finished.is_err() {
         folder.remove(&begun).await;
     }
@@ -268,8 +274,10 @@ impl Writer {
         let output = self.folder.create(&name, &self.runtime)?;
         let encoder = match self.options.format {
             Format::Parquet => {
-                let properties = properties(&self.options)?;
-                let writer = ArrowWriter::try_new(output, Arc::clone(&self.schema), Some(properties));
+                let options = ArrowWriterOptions::new()
+                    .with_properties(properties(&self.options)?)
+                    .with_parquet_schema(parquet_schema(&self.schema).map_err(|e| self.parquet_error(e))?);
+                let writer = ArrowWriter::try_new_with_options(output, Arc::clone(&self.schema), options);
                 Encoder::Parquet(Box::new(writer.map_err(|e| self.parquet_error(e))?))
             }
             _ => {
@@ -284,10 +292,8 @@ impl Writer {
         let bytes = match open.encoder {
             Encoder::Parquet(mut writer) => {
                 writer.finish().map_err(|e| self.parquet_error(e))?;
-                let bytes = writer.bytes_written();
-                let mut output = writer.into_inner().map_err(|e| self.parquet_error(e))?;
-                output.finish().map_err(|e| self.folder.error(e))?;
-                bytes as u64
+                writer.inner_mut().finish().map_err(|e| self.folder.error(e))?;
+                writer.bytes_written() as u64
             }
             Encoder::Csv(writer) => writer.finish().map_err(|e| self.folder.error(e))?,
         };
@@ -314,6 +320,27 @@ impl Writer {
             other => Error::unknown(format!("writing Parquet failed: {other}")),
         }
     }
+}
+
+/// The Parquet schema, with uuid and json columns marked as such for readers that do not know Arrow's extensions.
+fn parquet_schema(schema: &Schema) -> parquet::errors::Result<SchemaDescriptor> {
+    let converted = ArrowSchemaConverter::new().convert(schema)?;
+    let root = converted.root_schema();
+    let mut fields = root.get_fields().to_vec();
+    for (field, column) in schema.fields().iter().zip(&mut fields) {
+        let (physical, length, logical) = match field.data_type() {
+            _ if is_uuid(field) => (PhysicalType::FIXED_LEN_BYTE_ARRAY, 16, LogicalType::Uuid),
+            DataType::Utf8 if is_json(field) => (PhysicalType::BYTE_ARRAY, -1, LogicalType::Json),
+            _ => continue,
+        };
+        let marked = ParquetType::primitive_type_builder(field.name(), physical)
+            .with_length(length)
+            .with_logical_type(Some(logical))
+            .with_repetition(column.get_basic_info().repetition());
+        *column = Arc::new(marked.build()?);
+    }
+    let root = ParquetType::group_type_builder(root.name()).with_fields(fields).build()?;
+    Ok(SchemaDescriptor::new(Arc::new(root)))
 }
 
 fn properties(options: &WriteOptions) -> Result<WriterProperties> {

@@ -181,7 +181,7 @@ fn path_options(path: &str) -> Options {
 fn environment(kind: &str, id: &str) -> Options {
     let fields: &[&str] = match kind {
         "postgres" => {
-            &["host", "port", "database", "username", "password", "sslmode", "sslrootcert", "connect_timeout"]
+            &["host", "port", "database", "username", "password", "schema", "sslmode", "sslrootcert", "connect_timeout"]
         }
         "mysql" => &["host", "port", "database", "username", "password"],
         "mssql" => &[
@@ -271,11 +271,8 @@ fn params(id: &ConnectionId, key: &str, origin: &Origin<'_>) -> Result<Options> 
             Json::String(text) => text,
             other => other.to_string(),
         };
-        // Tables name their schema themselves.
-        if name != "schema" {
-            let value = OptionValue::parse(&name, &text);
-            options.insert(name, value);
-        }
+        let value = OptionValue::parse(&name, &text);
+        options.insert(name, value);
     }
     Ok(options)
 }
@@ -293,7 +290,7 @@ fn params_name(kind: &str, options: &Options) -> String {
 
 /// A name that is also an SQL identifier without quotes.
 fn readable(wish: &str) -> String {
-    let name = crate::definition::batch::snake(wish);
+    let name = crate::definition::naming::snake(wish);
     match name.chars().next() {
         None => "connection".to_owned(),
         Some(first) if first.is_ascii_digit() => format!("c_{name}"),

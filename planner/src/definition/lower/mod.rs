@@ -6,6 +6,7 @@ mod state;
 mod strategy;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -15,7 +16,7 @@ use super::located::Located;
 use super::manifest::{self, Manifest, SourceOptions, StrategySpec};
 use super::problems::Problems;
 use super::schema::{SchemaKind, json_schema};
-use super::{Files, Guards, Pipeline, SinkSpec, StateSpec, Strategy, Tuning};
+use super::{Files, Guards, Pipeline, SinkSpec, Strategy, Tuning};
 use crate::error::{Error, Result};
 use crate::relation::Relation;
 use connection::Book;
@@ -161,8 +162,22 @@ fn sink(sink: &manifest::Sink, origin: &Origin<'_>, book: &mut Book) -> Result<S
         relation,
         staging_schema: sink.staging.as_ref().and_then(|staging| staging.schema.clone()),
         partition_by: sink.options.partition_by.as_ref().map(manifest::Names::list).unwrap_or_default(),
-        options: sink.options.connector.iter().flatten().map(|(key, value)| (key.clone(), value.text())).collect(),
+        options: connector_options(&sink.options),
     })
+}
+
+/// Options that only the connector reads.
+fn connector_options(options: &manifest::SinkOptions) -> BTreeMap<String, String> {
+    let named = [
+        ("compression", &options.compression),
+        ("row_group_rows", &options.row_group_rows),
+        ("delimiter", &options.delimiter),
+        ("header", &options.header),
+        ("null_marker", &options.null_marker),
+    ];
+    let named = named.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.as_ref()?.text())));
+    let others = options.connector.iter().flatten().map(|(key, value)| (key.clone(), value.text()));
+    others.chain(named).collect()
 }
 
 fn relation(table: &manifest::Table) -> Relation {
@@ -192,8 +207,4 @@ pub(super) fn stem(path: &str) -> String {
     let name: String = name.chars().filter(|c| !"*?[]{}".contains(*c)).collect();
     let name = name.trim_matches(['_', '-']);
     if name.is_empty() { "files".to_owned() } else { name.to_owned() }
-}
-
-pub(super) fn state_elsewhere(connection: String, relation: Option<Relation>) -> StateSpec {
-    StateSpec::Elsewhere { connection, relation }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::connection::{Book, Form};
-use super::text::{self, scope_predicate};
+use super::text::scope_predicate;
 use super::{Origin, check_predicate, parse_lag, relation, stem};
 use crate::definition::located::quoted;
 use crate::definition::manifest::{
@@ -81,9 +81,12 @@ fn file_options(source: &Source) -> Vec<(String, OptionValue)> {
         ("delimiter", options.delimiter.clone()),
         ("quote", options.quote.clone()),
         ("escape", options.escape.clone()),
-        ("null_values", options.null_values.as_ref().map(|values| values.list().join(","))),
+        ("null_values", options.null_values.as_ref().map(|values| serde_json::Value::from(values.list()).to_string())),
         ("infer_rows", options.infer_rows.map(|value| value.to_string())),
         ("compression", options.compression.clone()),
+        ("comment", options.comment.clone()),
+        ("encoding", options.encoding.clone()),
+        ("on_bad_row", options.on_bad_row.clone()),
     ]
     .into_iter()
     .filter_map(|(key, value)| value.map(|value| (key.to_owned(), plain(value))))
@@ -171,14 +174,13 @@ pub(super) fn checked(predicate: &str, at: &str, origin: &Origin<'_>) -> Result<
 
 fn declare(types: &mut BTreeMap<String, String>, name: &str, data_type: &str, origin: &Origin<'_>) -> Result<()> {
     let at = "source.options.columns";
-    let field = parse_logical(name, data_type).map_err(|error| {
+    parse_logical(name, data_type).map_err(|error| {
         let located = origin.error(at, error.message());
         match error.hint() {
             Some(hint) => located.with_hint(hint),
             None => located,
         }
     })?;
-    drop(field);
     if types.insert(name.to_owned(), data_type.to_owned()).is_some() {
         return Err(origin.error(at, format!("the column {name:?} is declared twice")));
     }
@@ -231,5 +233,3 @@ pub(super) fn cursor(options: &SourceOptions, origin: &Origin<'_>) -> Result<Opt
         include_nulls: options.null_cursor == Some(NullCursor::Include),
     }))
 }
-
-pub(super) use text::scope_predicate as portable_predicate;

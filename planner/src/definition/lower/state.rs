@@ -1,7 +1,7 @@
 //! Where state is kept.
 
+use super::Origin;
 use super::connection::{Book, Form};
-use super::{Origin, state_elsewhere};
 use crate::definition::manifest::{State, StateAtomicity, StateTable, StateType};
 use crate::definition::{SinkSpec, StateSpec};
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub(super) fn lower(state: Option<&State>, sink: &SinkSpec, origin: &Origin<'_>,
             .error("state.atomicity", "state in another system cannot be committed in the target's transaction")
             .with_hint("write state: {reuse: sink}, or leave state out: it then lies beside the data"));
     }
-    Ok(state_elsewhere(connection, state.table.as_ref().map(relation)))
+    Ok(StateSpec::Elsewhere { connection, relation: state.table.as_ref().map(relation) })
 }
 
 /// A disabled state names no place.

@@ -1,7 +1,8 @@
 //! The load strategy and its guards: which options a mode needs, and which exclude each other.
 
 use super::Origin;
-use super::source::{checked, portable_predicate};
+use super::source::checked;
+use super::text::scope_predicate;
 use crate::definition::manifest::{
     DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, ReconciliationSettings,
     SoftDeletePolicy, SourceOptions, StrategySpec,
@@ -216,7 +217,7 @@ fn scope(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Scope> {
             (None, None, Some(from), Some(to)) => {
                 Ok(Scope::Window { column: scope.column.clone(), from: from.text(), to: to.text() })
             }
-            _ => portable_predicate(scope)
+            _ => scope_predicate(scope)
                 .map(Scope::Predicate)
                 .map_err(|why| origin.error(portable, format!("{}: {why}", origin.term(portable)))),
         },

@@ -35,11 +35,11 @@ pub struct Batch {
     pub observability: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "source.options.batch_size and source.options.partitioning set the pace"))]
     pub performance: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub certification: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures another runtime"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub runtime: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub gitops: Option<Opaque>,
     /// For people and other tools.
     pub metadata: Option<Opaque>,

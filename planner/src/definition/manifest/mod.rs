@@ -91,17 +91,17 @@ pub struct Manifest {
     pub task_group: Option<String>,
     #[schemars(extend("x-dpone-ignored" = "nothing is written to a technical schema", "x-dpone-accepts" = ["tech"]))]
     pub tech_schema: Option<String>,
-    #[schemars(extend("x-dpone-ignored" = "it configures another runtime"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub runtime: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub gitops: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "logs, progress and the receipt are set on the command line"))]
     pub observability: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "source.options.batch_size and source.options.partitioning set the pace"))]
     pub performance: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures other tools"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for other tools"))]
     pub certification: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it configures another runtime"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub bigquery_proxy: Option<Opaque>,
 }
 
@@ -135,7 +135,7 @@ pub struct Source {
     /// By the file's extension, when left out.
     #[schemars(extend("x-dpone-when" = {"source.type": ["file"]}))]
     pub format: Option<FileFormat>,
-    #[schemars(extend("x-dpone-when" = {"source.type": ["postgres", "mssql", "clickhouse", "bigquery", "mysql", "delta", "parquet", "csv", "memory", "null"]}))]
+    #[schemars(extend("x-dpone-when" = {"source.type": ["postgres", "mssql", "clickhouse", "bigquery", "mysql", "file", "delta", "parquet", "csv", "memory", "null"]}))]
     pub table: Option<Table>,
     #[schemars(extend("x-dpone-when" = {"source.type": ["kafka"]}))]
     pub topic: Option<String>,

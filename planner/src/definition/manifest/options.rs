@@ -70,6 +70,13 @@ pub struct SourceOptions {
     /// By the file's extension, when left out.
     #[schemars(extend("x-dpone-when" = {"source.type": ["file", "csv"]}))]
     pub compression: Option<String>,
+    /// Lines that begin with this character are left out.
+    #[schemars(extend("x-dpone-when" = {"source.type": ["file", "csv"]}))]
+    pub comment: Option<String>,
+    #[schemars(extend("x-dpone-when" = {"source.type": ["file", "csv"]}))]
+    pub encoding: Option<String>,
+    #[schemars(extend("x-dpone-when" = {"source.type": ["file", "csv"]}))]
+    pub on_bad_row: Option<String>,
 
     #[schemars(extend("x-dpone-when" = {"source.type": ["api", "rest", "rest_api"]}))]
     pub method: Option<String>,
@@ -344,7 +351,19 @@ pub struct SinkOptions {
     /// Partition columns of a table that is created.
     #[schemars(extend("x-dpone-when" = {"sink.type": ["delta", "parquet", "csv", "clickhouse", "bigquery"]}))]
     pub partition_by: Option<Names>,
-    /// Options that only the sink's connector reads, such as `compression: zstd`.
+    /// How files are compressed, such as `zstd`.
+    #[schemars(extend("x-dpone-when" = {"sink.type": ["parquet", "csv"]}))]
+    pub compression: Option<Scalar>,
+    #[schemars(extend("x-dpone-when" = {"sink.type": ["parquet"]}))]
+    pub row_group_rows: Option<Scalar>,
+    #[schemars(extend("x-dpone-when" = {"sink.type": ["csv"]}))]
+    pub delimiter: Option<Scalar>,
+    #[schemars(extend("x-dpone-when" = {"sink.type": ["csv"]}))]
+    pub header: Option<Scalar>,
+    /// What NULL is written as.
+    #[schemars(extend("x-dpone-when" = {"sink.type": ["csv"]}))]
+    pub null_marker: Option<Scalar>,
+    /// Other options that only the sink's connector reads.
     pub connector: Option<BTreeMap<String, Scalar>>,
     #[schemars(extend("x-dpone-ignored" = "a difference between source and target fails the run before anything is staged"))]
     pub schema_evolution: Option<SchemaEvolution>,
@@ -360,9 +379,9 @@ pub struct SinkOptions {
     pub dlq: Option<Opaque>,
     #[schemars(extend("x-dpone-unsupported" = "types of files are inferred by the source: see source.options.infer_rows and source.options.columns", "x-dpone-accepts" = [{"enabled": false}]))]
     pub type_inference: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it tunes another runtime's transfer"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub bulk: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "it tunes another runtime's transfer"))]
+    #[schemars(extend("x-dpone-ignored" = "meant for another runtime"))]
     pub clickhouse_bulk: Option<Opaque>,
     #[schemars(extend("x-dpone-ignored" = "rows are never logged", "x-dpone-accepts" = [0]))]
     pub log_sample_rows: Option<u64>,

@@ -112,7 +112,7 @@ fn state(statement: &PipelineStatement, sink: &str, book: &Book) -> Result<State
                 .at(at.location())
                 .with_hint(connection_hint(name, book)))
         }
-        Some((name, _)) if name != sink => Ok(lower::state_elsewhere(name.clone(), relation)),
+        Some((name, _)) if name != sink => Ok(StateSpec::Elsewhere { connection: name.clone(), relation }),
         _ => Ok(relation.map_or(StateSpec::BesideData, |relation| StateSpec::InSink { relation })),
     }
 }

@@ -53,7 +53,11 @@ fn connection(tokens: &mut Tokens) -> Result<Connection> {
             values.insert(key, value);
         }
     }
-    let kind = if matches!(kind.as_str(), "api" | "rest_api") { "rest".to_owned() } else { kind };
+    let kind = match kind.as_str() {
+        "api" | "rest_api" => "rest".to_owned(),
+        "postgresql" => "postgres".to_owned(),
+        _ => kind,
+    };
     Ok(Connection { name, kind, options: values, location: Some(at.location()) })
 }
 

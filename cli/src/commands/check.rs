@@ -1,0 +1,175 @@
+//! `dpone check`: whether a run could begin. Reads schemas, writes nothing.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use dpone_engine::run::{self, RunContext};
+use dpone_engine::{Connections, Error, Result};
+use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec};
+use serde_json::{Value, json};
+
+use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When};
+use crate::exit::Exit;
+use crate::render::table::Table;
+use crate::render::units;
+use crate::style::Style;
+use crate::{interrupt, output, render};
+
+/// Check that the definition holds, the connections answer, and source and target agree. Writes nothing.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    definition: DefinitionArgs,
+    /// Check only this pipeline: its name, or a batch manifest's table by `id` or `schema.table`
+    #[arg(long, value_name = "NAME")]
+    selector: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// One thing that was checked.
+#[derive(Debug)]
+struct Check {
+    what: &'static str,
+    name: String,
+    outcome: Result<String>,
+}
+
+pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
+    let loaded = args.definition.load()?;
+    let pipelines = loaded.select(args.selector.as_deref())?;
+    super::warn_about(&pipelines, Style::for_stderr(color));
+    let mut context = loaded.context(args.engine.options());
+    context.cancel = interrupt::token();
+
+    let mut checks = vec![Check {
+        what: "definition",
+        name: files(&pipelines),
+        outcome: Ok(format!(
+            "{}, {}",
+            units::several(pipelines.len() as u64, "pipeline"),
+            units::several(loaded.project.connections.len() as u64, "connection")
+        )),
+    }];
+    // One selected pipeline is checked with its own connections: others may be out of reach from here.
+    let wanted =
+        if args.selector.is_some() { mentioned(&pipelines, &loaded.connections) } else { all(&loaded.connections) };
+    for name in wanted {
+        let outcome = interrupt::abort_on(&context.cancel, reach(&loaded.connections, &name)).await;
+        checks.push(Check { what: "connection", name, outcome });
+    }
+    for pipeline in &pipelines {
+        let outcome = interrupt::abort_on(&context.cancel, agree(&context, pipeline)).await;
+        checks.push(Check { what: "pipeline", name: pipeline.name.clone(), outcome });
+    }
+    report(&checks, args.output.format, Style::for_stdout(color))?;
+    Ok(Exit::of_all(checks.iter().filter_map(|check| check.outcome.as_ref().err())))
+}
+
+fn files(pipelines: &[Pipeline]) -> String {
+    let files: BTreeSet<_> = pipelines.iter().map(|p| p.location.file.display().to_string()).collect();
+    files.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn all(connections: &Connections) -> BTreeSet<String> {
+    connections.names().map(str::to_owned).collect()
+}
+
+/// The connections that the pipelines name. A query over catalogs may use any of them.
+fn mentioned(pipelines: &[Pipeline], connections: &Connections) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for pipeline in pipelines {
+        match &pipeline.source.query {
+            SourceQuery::Table { connection, .. } | SourceQuery::Native { connection, .. } => {
+                names.insert(connection.clone());
+            }
+            SourceQuery::Sql { sql } => {
+                names.extend(connections.names().filter(|name| sql.contains(*name)).map(str::to_owned));
+            }
+        }
+        names.insert(pipeline.sink.connection.clone());
+        if let StateSpec::Elsewhere { connection, .. } = &pipeline.state {
+            names.insert(connection.clone());
+        }
+    }
+    names
+}
+
+async fn reach(connections: &Connections, name: &str) -> Result<String> {
+    let info = super::reach(connections, name).await?;
+    Ok(format!("{} {}", info.system, info.version).trim_end().to_owned())
+}
+
+/// Planning reads both schemas and refuses what a run would refuse.
+async fn agree(context: &RunContext, pipeline: &Pipeline) -> Result<String> {
+    let plan = run::explain(context, pipeline).await.map_err(|e| e.with("pipeline", &pipeline.name))?;
+    let columns = plan.columns.len();
+    Ok(if plan.target_exists {
+        format!("{columns} columns agree with {}", plan.target)
+    } else {
+        format!("{columns} columns; {} will be created", plan.target)
+    })
+}
+
+fn report(checks: &[Check], format: Format, style: Style) -> Result<()> {
+    let failed = checks.iter().filter(|check| check.outcome.is_err()).count();
+    let verdict = match failed {
+        0 => format!("all {} checks passed", checks.len()),
+        n => format!("{n} of {} checks failed", checks.len()),
+    };
+    match format {
+        Format::Json => output::print_json(&json!({
+            "passed": failed == 0,
+            "checks": checks.iter().map(document).collect::<Vec<_>>(),
+        })),
+        Format::Md => {
+            let mut table = Table::new(&["", "check", "result"]);
+            for check in checks {
+                let (mark, text) = match &check.outcome {
+                    Ok(text) => ("ok", text.clone()),
+                    Err(error) => ("failed", message(error)),
+                };
+                table.row([mark.to_owned(), format!("{} {}", check.what, check.name), text]);
+            }
+            output::print(&format!("{}\n{verdict}\n", table.render(format, style)))
+        }
+        Format::Text => {
+            let mut out: String = checks.iter().map(|check| line(check, style)).collect();
+            out.push_str(&format!("{}\n", if failed == 0 { style.green(verdict) } else { style.red(verdict) }));
+            output::print(&out)
+        }
+    }
+}
+
+fn line(check: &Check, style: Style) -> String {
+    let what = format!("{} {}", check.what, style.bold(&check.name));
+    match &check.outcome {
+        Ok(text) => format!("{}    {what}: {text}\n", style.green("ok")),
+        Err(error) => {
+            let mut line = format!("{}  {what}: {}\n", style.red("FAIL"), render::error::indented(&error.to_string()));
+            if let Some(hint) = error.hint() {
+                line.push_str(&format!("      {}: {}\n", style.yellow("hint"), render::error::indented(hint)));
+            }
+            line
+        }
+    }
+}
+
+fn message(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    }
+}
+
+fn document(check: &Check) -> Value {
+    json!({
+        "check": check.what,
+        "name": check.name,
+        "passed": check.outcome.is_ok(),
+        "message": check.outcome.as_ref().ok(),
+        "error": check.outcome.as_ref().err().map(render::error::document),
+    })
+}

@@ -1,0 +1,99 @@
+//! `dpone manifest`: the definition itself: its schema, whether it holds, and what it becomes.
+
+use clap::{Args, Subcommand};
+use dpone_engine::Result;
+use dpone_planner::definition;
+use serde_json::json;
+
+use crate::args::{DefinitionArgs, Format, OutputArgs, When};
+use crate::exit::Exit;
+use crate::render::table::Table;
+use crate::style::Style;
+use crate::{output, render};
+
+/// Work on definitions without reaching any system.
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print the JSON Schema of YAML manifests, for editors
+    Schema,
+    /// Print the pipelines that definitions become, with defaults and variables filled in. Secrets are not shown
+    Render {
+        #[command(flatten)]
+        definition: DefinitionArgs,
+        /// Only this pipeline
+        #[arg(long, value_name = "NAME")]
+        selector: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Read definitions, say what is wrong with them or list their pipelines
+    Validate {
+        #[command(flatten)]
+        definition: DefinitionArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+impl ManifestArgs {
+    pub(crate) fn format(&self) -> Format {
+        match &self.verb {
+            Verb::Schema => Format::Text,
+            Verb::Render { output, .. } | Verb::Validate { output, .. } => output.format,
+        }
+    }
+}
+
+pub(crate) fn manifest(args: ManifestArgs, color: When) -> Result<Exit> {
+    match args.verb {
+        Verb::Schema => output::print_json(&definition::json_schema(definition::SchemaKind::Any))?,
+        Verb::Render { definition, selector, output } => print(&definition, selector.as_deref(), output.format)?,
+        Verb::Validate { definition, output } => validate(&definition, output.format, color)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn print(definition: &DefinitionArgs, selector: Option<&str>, format: Format) -> Result<()> {
+    let loaded = definition.load()?;
+    let document = render::definition::document(&loaded.project, &loaded.select(selector)?);
+    match format {
+        Format::Json | Format::Text => output::print_json(&document),
+        Format::Md => output::print(&format!("```json\n{document:#}\n```")),
+    }
+}
+
+fn validate(definition: &DefinitionArgs, format: Format, color: When) -> Result<()> {
+    let loaded = definition.load()?;
+    let pipelines = loaded.select(None)?;
+    super::warn_about(&pipelines, Style::for_stderr(color));
+    if format == Format::Json {
+        return output::print_json(&json!({
+            "passed": true,
+            "pipelines": pipelines.iter().map(|p| json!({
+                "name": p.name,
+                "selector": p.selector,
+                "strategy": p.strategy.name(),
+                "sink": format!("{}.{}", p.sink.connection, p.sink.relation),
+                "location": p.location.to_string(),
+                "warnings": p.warnings,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    let mut table = Table::new(&["pipeline", "selector", "strategy", "target", "defined at"]);
+    for p in &pipelines {
+        table.row([
+            p.name.clone(),
+            p.selector.clone().unwrap_or_default(),
+            p.strategy.name().to_owned(),
+            format!("{}.{}", p.sink.connection, p.sink.relation),
+            p.location.to_string(),
+        ]);
+    }
+    output::print(&table.render(format, Style::for_stdout(color)))
+}

@@ -1,0 +1,60 @@
+//! One file a verb.
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod connections;
+pub(crate) mod init;
+pub(crate) mod manifest;
+pub(crate) mod plan;
+pub(crate) mod query;
+pub(crate) mod run;
+pub(crate) mod state;
+
+use dpone_engine::{Connections, Result, ServerInfo};
+use dpone_planner::definition::Pipeline;
+
+use crate::args::{Cli, Command};
+use crate::exit::Exit;
+use crate::render;
+use crate::style::Style;
+
+pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
+    let color = cli.global.color;
+    match cli.command {
+        Command::Run(args) => run::run(args, color).await,
+        Command::Plan(args) => plan::plan(args, color).await,
+        Command::Check(args) => check::check(args, color).await,
+        Command::Query(args) => query::query(args).await,
+        Command::Connections(args) => connections::connections(args, color).await,
+        Command::Manifest(args) => manifest::manifest(args, color),
+        Command::State(args) => state::state(args, color).await,
+        Command::Init(args) => init::init(&args),
+        Command::Completions(args) => completions::completions(&args),
+    }
+}
+
+/// What a definition asks for and this version does without: said once, before anything is done.
+fn warn_about(pipelines: &[Pipeline], style: Style) {
+    for pipeline in pipelines {
+        for warning in &pipeline.warnings {
+            render::error::warn(&format!("{}: {warning}", pipeline.name), style);
+        }
+    }
+}
+
+/// Connects, and asks who is there. A system that is only written to has nobody to ask: that its options hold is all
+/// that can be known before a run.
+async fn reach(connections: &Connections, name: &str) -> Result<ServerInfo> {
+    let source = match connections.source(name) {
+        Ok(source) => source,
+        Err(error) => {
+            connections.sink(name).map_err(|_| error)?;
+            return Ok(ServerInfo {
+                system: connections.definition(name)?.kind.clone(),
+                version: String::new(),
+                details: [("access".to_owned(), "write only".to_owned())].into(),
+            });
+        }
+    };
+    source.test().await.map_err(|e| e.with("connection", name))
+}

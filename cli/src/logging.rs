@@ -1,0 +1,56 @@
+//! Logs: to stderr, as text or as JSON, never mixed into a progress bar.
+
+use std::io::{self, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::args::{Global, LogFormat};
+use crate::style::Style;
+
+/// `-v` shows what dpone does, `-vv` in detail; RUST_LOG overrides both.
+pub(crate) fn install(global: &Global, style: Style) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(match global.verbose {
+            0 => "error",
+            1 => {
+                "warn,dpone=info,dpone_cli=info,dpone_engine=info,dpone_planner=info,dpone_postgres=info,\
+                  dpone_delta=info,dpone_files=info"
+            }
+            2 => {
+                "info,dpone_cli=debug,dpone_engine=debug,dpone_planner=debug,dpone_postgres=debug,\
+                  dpone_delta=debug,dpone_files=debug"
+            }
+            _ => "debug",
+        })
+    });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Stderr).with_ansi(style.is_on());
+    // Already set in a test process: the first one stays.
+    let _ = match global.log_format {
+        LogFormat::Text => builder.with_target(global.verbose > 1).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+struct Stderr;
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line
+    }
+}
+
+/// One line of a log, which lifts the progress bars for a moment.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        crate::progress::aside(|| io::stderr().lock().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! What a run would do, for people.
+
+use dpone_engine::run::Explanation;
+
+use super::table::Table;
+use super::units;
+use crate::args::Format;
+use crate::style::Style;
+
+/// The plan as text.
+pub(crate) fn text(plan: &Explanation, style: Style) -> String {
+    let mut page = Page { out: String::new(), style, markdown: false };
+    page.out.push_str(&format!("{}\n", style.bold(&plan.pipeline)));
+    page.sections(plan);
+    page.out
+}
+
+/// The plan as Markdown.
+pub(crate) fn markdown(plan: &Explanation) -> String {
+    let mut page = Page { out: String::new(), style: Style::PLAIN, markdown: true };
+    page.out.push_str(&format!("## {}\n", plan.pipeline));
+    page.sections(plan);
+    page.out
+}
+
+struct Page {
+    out: String,
+    style: Style,
+    markdown: bool,
+}
+
+impl Page {
+    fn sections(&mut self, plan: &Explanation) {
+        self.facts(&facts(plan));
+        self.list("warnings", &plan.warnings);
+        self.numbered("reads", &plan.partitions);
+        self.columns(plan);
+        self.code("ddl", "sql", &plan.ddl.join("\n"));
+        self.list("checks on the staged rows", &plan.checks);
+        self.numbered("steps at the target", &plan.steps);
+        self.code("query", "text", &plan.logical_plan);
+        self.code("physical plan", "text", &plan.physical_plan);
+        self.list("notes", &plan.notes);
+    }
+
+    fn facts(&mut self, facts: &[(&str, String)]) {
+        if self.markdown {
+            self.out.push_str("\n| | |\n|---|---|\n");
+        }
+        for (label, value) in facts {
+            if self.markdown {
+                self.out.push_str(&format!("| {label} | {} |\n", super::table::escape(value)));
+            } else {
+                let label = self.style.dim(format!("{label:<9}"));
+                self.out.push_str(&format!("  {label}  {}\n", super::error::indented(value)));
+            }
+        }
+    }
+
+    fn heading(&mut self, title: &str) {
+        if self.markdown {
+            self.out.push_str(&format!("\n### {title}\n\n"));
+        } else {
+            self.out.push_str(&format!("\n  {}\n", self.style.bold(title)));
+        }
+    }
+
+    fn list(&mut self, title: &str, items: &[String]) {
+        if !items.is_empty() {
+            self.heading(title);
+            for item in items {
+                self.item("-", item);
+            }
+        }
+    }
+
+    fn numbered(&mut self, title: &str, items: &[String]) {
+        if !items.is_empty() {
+            self.heading(title);
+            for (i, item) in items.iter().enumerate() {
+                self.item(&format!("{}.", i + 1), item);
+            }
+        }
+    }
+
+    fn item(&mut self, mark: &str, text: &str) {
+        let indent = if self.markdown { "" } else { "    " };
+        let next = format!("\n{indent}{}", " ".repeat(mark.len() + 1));
+        self.out.push_str(&format!("{indent}{mark} {}\n", text.trim_end().replace('\n', &next)));
+    }
+
+    fn columns(&mut self, plan: &Explanation) {
+        if plan.columns.is_empty() {
+            return;
+        }
+        self.heading("columns");
+        let mut table = Table::new(&["name", "source type", "target type", "null"]);
+        for column in &plan.columns {
+            let null = if column.nullable { "yes" } else { "no" };
+            table.row([column.name.as_str(), &column.source_type, &column.target_type, null]);
+        }
+        let rendered =
+            if self.markdown { table.render(Format::Md, self.style) } else { table.text(self.style, "    ") };
+        self.out.push_str(&rendered);
+    }
+
+    fn code(&mut self, title: &str, language: &str, text: &str) {
+        if text.trim().is_empty() {
+            return;
+        }
+        self.heading(title);
+        if self.markdown {
+            self.out.push_str(&format!("```{language}\n{}\n```\n", text.trim_end()));
+        } else {
+            for line in text.trim_end().lines() {
+                self.out.push_str(&format!("    {line}\n"));
+            }
+        }
+    }
+}
+
+fn facts(plan: &Explanation) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("strategy", plan.strategy.clone()),
+        ("source", plan.source.clone()),
+        ("target", format!("{} ({})", plan.target, if plan.target_exists { "exists" } else { "will be created" })),
+        ("writes", format!("{}; {}", plan.write_mode, plan.visibility)),
+    ];
+    if let Some(rows) = plan.rows_estimate {
+        facts.push(("expects", format!("about {}", units::rows(rows))));
+    }
+    facts.push(("state", plan.state.location.clone()));
+    facts.push(("watermark", plan.state.watermark.as_ref().map_or("none".to_owned(), ToString::to_string)));
+    if let Some(reason) = &plan.state.ignored {
+        facts.push(("", format!("the stored watermark is not used: {reason}")));
+    }
+    if let Some(run) = &plan.state.last_run_id {
+        let at = plan.state.last_committed_at.as_deref().map(|at| format!(", committed at {at}")).unwrap_or_default();
+        facts.push(("last run", format!("{run}{at}")));
+    }
+    facts
+}

@@ -1,0 +1,309 @@
+//! The binary from outside: what it prints, and how it ends. On embedded systems only: files and Delta.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod support;
+
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::{Ended, Project};
+
+#[test]
+fn help() {
+    let project = Project::empty();
+    insta::assert_snapshot!("help", project.dpone(&["--help"]).shown(&project));
+    insta::assert_snapshot!("help_run", project.dpone(&["run", "-h"]).shown(&project));
+    assert!(project.dpone(&["--version"]).stdout.starts_with("dpone 0."));
+}
+
+#[test]
+fn wrong_use_ends_with_2() {
+    let project = Project::starter();
+    let cases: [&[&str]; 8] = [
+        &["run", "--no-such-option"],
+        &["run", "--parallelism", "0"],
+        &["run", "--memory-limit", "much"],
+        &["run", "--var", "novalue"],
+        &["run", "missing.sql"],
+        &["run", "data/orders.csv"],
+        &["query", "SELECT 1", "--format", "parquet"],
+        &["query", "DROP TABLE lake.landing.orders"],
+    ];
+    for args in cases {
+        let ended = project.dpone(args);
+        assert_eq!(ended.code, 2, "{args:?}: {ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{args:?}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn an_error_in_a_definition_names_its_place() {
+    let project = Project::empty();
+    project.write(
+        "wrong.sql",
+        "CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');\n\
+         CREATE PIPELINE orders INTO lkae.landing.orders\n  STRATEGY full_refresh\nAS SELECT * FROM lake.a.b;\n",
+    );
+    let text = project.dpone(&["manifest", "validate", "wrong.sql"]);
+    insta::assert_snapshot!("error_with_place", text.shown(&project));
+    let json = project.dpone(&["manifest", "validate", "wrong.sql", "--format", "json"]);
+    assert_eq!(json.code, 2);
+    assert_eq!(json.json()["error"]["kind"], "configuration");
+    assert_eq!(json.json()["error"]["location"]["line"], 2);
+}
+
+#[test]
+fn errors_of_arguments_are_json_too() {
+    let project = Project::empty();
+    let ended = project.dpone(&["run", "--no-such-option", "--format", "json"]);
+    assert_eq!(ended.code, 2);
+    assert_eq!(ended.json()["error"]["kind"], "configuration");
+    let ended = project.dpone(&["run", "--format=json"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.json()["error"]["hint"].as_str().unwrap().contains("dpone init"), "{ended:?}");
+}
+
+#[test]
+fn the_starter_project_runs_as_it_is_and_loads_only_what_is_new() {
+    let project = Project::starter();
+    insta::assert_snapshot!("starter_check", project.dpone(&["check"]).shown(&project));
+    assert!(!project.path().join("warehouse/landing/orders").exists(), "check wrote something");
+    insta::assert_snapshot!("starter_plan", project.dpone(&["plan"]).shown(&project));
+    assert!(!project.path().join("warehouse/landing/orders").exists(), "plan wrote something");
+    insta::assert_snapshot!("starter_run", project.dpone(&["run", "--run-id", "first"]).shown(&project));
+
+    let csv = project.path().join("data/orders.csv");
+    let mut orders = std::fs::read_to_string(&csv).unwrap();
+    orders = orders.replace("99.00,call first,2024-03-02T08:00:00Z", "95.00,paid,2024-03-03T08:00:00Z");
+    orders.push_str("5,Katherine,12.00,,2024-03-03T09:00:00Z\n");
+    std::fs::write(&csv, orders).unwrap();
+    insta::assert_snapshot!("starter_second_run", project.dpone(&["run", "--run-id", "second"]).shown(&project));
+    insta::assert_snapshot!("starter_state", project.dpone(&["state", "inspect"]).shown(&project));
+    insta::assert_snapshot!(
+        "starter_query",
+        project.dpone(&["query", "SELECT * FROM lake.landing.orders ORDER BY order_id"]).shown(&project)
+    );
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let project = Project::starter();
+    let before = std::fs::read_to_string(project.path().join("dpone.sql")).unwrap();
+    let again = project.dpone(&["init"]);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert_eq!(std::fs::read_to_string(project.path().join("dpone.sql")).unwrap(), before);
+    assert_eq!(project.dpone(&["init", "other"]).code, 0);
+}
+
+#[test]
+fn a_run_reports_in_the_shape_of_the_contract_and_only_once() {
+    let project = Project::starter();
+    let first = project.dpone(&["run", "--run-id", "r", "--format", "json"]);
+    assert_eq!(first.code, 0, "{first:?}");
+    let document = first.json();
+    assert_eq!(document["process"], "orders");
+    assert_eq!(document["manifest"], "dpone.sql");
+    assert_eq!(document["run_id"], "r");
+    assert_eq!(document["passed"], true);
+    assert_eq!((&document["attempts"], &document["max_attempts"]), (&1.into(), &1.into()));
+    let result = &document["result"];
+    assert_eq!(result["status"], "committed");
+    assert_eq!((&result["extracted_rows"], &result["inserted_rows"]), (&4.into(), &4.into()));
+    assert_eq!(result["details"]["watermark_after"]["column"], "updated_at");
+
+    let again = project.dpone(&["run", "--run-id", "r", "--format", "json"]);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(again.json()["result"]["status"], "already_committed");
+    assert_eq!(again.json()["result"]["details"]["load_id"], result["details"]["load_id"]);
+}
+
+/// Three pipelines, of which the second fails.
+fn with_a_failure() -> Project {
+    let project = Project::empty();
+    project.write("data/good.csv", "id,name\n1,a\n2,b\n");
+    project.write("data/bad.csv", "id,name\n1,a\n1,b\n");
+    project.write(
+        "dpone.sql",
+        "CREATE CONNECTION data TYPE file OPTIONS ('path' 'data');\n\
+         CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');\n\
+         CREATE PIPELINE one INTO lake.landing.one STRATEGY full_refresh AS SELECT * FROM data.files.good;\n\
+         CREATE PIPELINE two INTO lake.landing.two STRATEGY incremental_merge KEY (id) AS SELECT * FROM data.files.bad;\n\
+         CREATE PIPELINE three INTO lake.landing.three STRATEGY full_refresh AS SELECT * FROM data.files.good;\n",
+    );
+    project
+}
+
+#[test]
+fn one_failure_does_not_stop_the_others_unless_asked() {
+    let project = with_a_failure();
+    let ended = project.dpone(&["run", "--format", "json"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let document = ended.json();
+    assert_eq!(document["passed"], false);
+    let passed: Vec<_> = document["runs"].as_array().unwrap().iter().map(|run| run["passed"].clone()).collect();
+    assert_eq!(passed, [true, false, true]);
+    assert_eq!(document["runs"][1]["result"]["error_class"], "data_quality");
+    assert!(ended.stderr.contains("error: "), "{ended:?}");
+
+    let project = with_a_failure();
+    let ended = project.dpone(&["run", "--fail-fast", "--format", "json"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.json()["not_run"][0], "three");
+    let text = project.dpone(&["run", "--fail-fast"]);
+    assert!(text.stdout.ends_with("1 of 3 pipelines done; failed: two; not run: three\n"), "{text:?}");
+}
+
+#[test]
+fn a_selector_selects_one_pipeline_or_says_which_there_are() {
+    let project = with_a_failure();
+    let ended = project.dpone(&["run", "--selector", "three", "--format", "json"]);
+    assert_eq!((ended.code, &ended.json()["process"]), (0, &"three".into()), "{ended:?}");
+    let ended = project.dpone(&["run", "--selector", "four"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("one, two, three"), "{ended:?}");
+}
+
+#[test]
+fn state_is_reset_only_when_that_is_meant() {
+    let project = Project::starter();
+    assert_eq!(project.dpone(&["run"]).code, 0);
+    let refused = project.dpone(&["state", "reset"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("--yes"), "{refused:?}");
+    let exported = project.dpone(&["state", "export"]);
+    assert_eq!(exported.json()["states"][0]["watermark"]["column"], "updated_at", "{exported:?}");
+    assert_eq!(project.dpone(&["state", "reset", "--yes"]).code, 0);
+    let inspected = project.dpone(&["state", "inspect", "--format", "json"]);
+    assert_eq!(inspected.json()["states"][0]["watermark"], serde_json::Value::Null, "{inspected:?}");
+}
+
+#[test]
+fn query_results_have_many_forms() {
+    let project = Project::starter();
+    let sql = "SELECT order_id, note FROM inbox.files.orders ORDER BY order_id LIMIT 2";
+    assert_eq!(project.dpone(&["query", sql, "--format", "csv"]).stdout, "order_id,note\n1,\n2,gift\n");
+    assert_eq!(
+        project.dpone(&["query", sql, "--format", "ndjson"]).stdout,
+        "{\"order_id\":1,\"note\":null}\n{\"order_id\":2,\"note\":\"gift\"}\n"
+    );
+    assert_eq!(project.dpone(&["query", sql, "--format", "json"]).json()[1]["note"], "gift");
+    assert_eq!(
+        project.dpone(&["query", sql, "--format", "md"]).stdout,
+        "| order_id | note |\n|---:|---|\n| 1 | NULL |\n| 2 | gift |\n"
+    );
+    assert_eq!(project.dpone(&["query", sql, "--limit", "1", "--format", "csv"]).stdout, "order_id,note\n1,\n");
+
+    let saved = project.dpone(&["query", sql, "--output", "out.parquet"]);
+    assert_eq!((saved.code, saved.stdout.as_str()), (0, ""), "{saved:?}");
+    assert_eq!(&std::fs::read(project.path().join("out.parquet")).unwrap()[..4], b"PAR1");
+    let wrong = project.dpone(&["query", sql, "-o", "out.xlsx"]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+}
+
+#[test]
+fn a_query_that_fails_leaves_an_earlier_result_as_it_was() {
+    let project = Project::starter();
+    project.write("out.csv", "before\n");
+    let sql = "SELECT 1 / (order_id - 4) FROM inbox.files.orders";
+    let ended = project.dpone(&["query", sql, "--output", "out.csv"]);
+    assert_ne!(ended.code, 0, "{ended:?}");
+    assert_eq!(std::fs::read_to_string(project.path().join("out.csv")).unwrap(), "before\n");
+    let left: Vec<_> = std::fs::read_dir(project.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("unfinished")), "{left:?}");
+}
+
+/// A query that takes longer than anybody waits.
+const ENDLESS: &str = "SELECT count(*) FROM data.files.n a, data.files.n b, data.files.n c, data.files.n d";
+
+fn with_numbers() -> Project {
+    let project = Project::empty();
+    let numbers: String = (0..2000).map(|n| format!("{n}\n")).collect();
+    project.write("data/n.csv", &format!("n\n{numbers}"));
+    project.write("dpone.sql", "CREATE CONNECTION data TYPE file OPTIONS ('path' 'data');\n");
+    project
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_with_130() {
+    let project = with_numbers();
+    let mut child = project.command(&["query", ENDLESS]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "the query ended before it was interrupted");
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let began = Instant::now();
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, 130, "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let project = with_numbers();
+    let sql = "SELECT a.n, b.n AS m FROM data.files.n a, data.files.n b, data.files.n c";
+    let mut child = project
+        .command(&["query", sql, "--format", "csv"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut some = [0; 64];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let project = Project::empty();
+    project.write(
+        "dpone.sql",
+        "CREATE CONNECTION shop TYPE postgres OPTIONS ('host' '127.0.0.1', 'port' '1', 'password' 'hunter2');\n\
+         CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');\n\
+         CREATE PIPELINE people INTO lake.landing.people STRATEGY full_refresh AS SELECT * FROM shop.public.people;\n",
+    );
+    let commands: [&[&str]; 6] = [
+        &["connections", "list"],
+        &["connections", "list", "--format", "json"],
+        &["connections", "test", "--format", "json", "-vv"],
+        &["manifest", "render"],
+        &["check", "-vv"],
+        &["plan", "-vv"],
+    ];
+    for args in commands {
+        let ended = project.dpone(args);
+        assert!(!format!("{ended:?}").contains("hunter2"), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn connections_are_listed_tested_and_looked_into() {
+    let project = Project::starter();
+    insta::assert_snapshot!("connections_list", project.dpone(&["connections", "list"]).shown(&project));
+    let tested = project.dpone(&["connections", "test", "inbox", "--format", "json"]);
+    assert_eq!((tested.code, &tested.json()["passed"]), (0, &true.into()), "{tested:?}");
+    let found = project.dpone(&["connections", "discover", "inbox", "--format", "md"]);
+    assert!(found.stdout.contains("inbox.files.orders"), "{found:?}");
+    assert_eq!(project.dpone(&["connections", "test", "nobody"]).code, 2);
+}
+
+#[test]
+fn logs_go_to_stderr_and_may_be_json() {
+    let project = Project::starter();
+    let ended = project.dpone(&["run", "-v", "--log-format", "json", "--format", "json"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    ended.json();
+    let first: serde_json::Value = serde_json::from_str(ended.stderr.lines().next().unwrap()).unwrap();
+    assert_eq!(first["level"], "INFO", "{ended:?}");
+}
+
+#[test]
+fn completions_are_for_the_shell_that_is_named() {
+    let project = Project::empty();
+    assert!(project.dpone(&["completions", "bash"]).stdout.contains("_dpone()"));
+    assert!(project.dpone(&["manifest", "schema"]).json().is_object());
+}

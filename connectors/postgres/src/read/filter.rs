@@ -1,0 +1,443 @@
+//! Filters in the server's SQL, and only those that mean exactly the same there.
+//!
+//! What differs, and is therefore left to DataFusion: the order of texts under a collation (said here with
+//! `COLLATE "C"`, which orders UTF-8 as DataFusion does), equality of padded `char(n)` and of `citext`, the order of
+//! NaN and of the two zeros in floats, `IS NULL` of composites, everything about columns that travel as text.
+//! Literals become quoted text with a cast, whatever they hold.
+
+use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator};
+
+use crate::types::{Column, Decode, PgType, Select, TypeKind, oid};
+
+/// What a column can be compared as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Bool,
+    /// Integers and decimals, which compare with each other.
+    Number,
+    /// Only (in)equality with a number that is not zero.
+    Float,
+    Text,
+    /// Equality by its labels.
+    Enum,
+    Bytes,
+    Uuid,
+    Date,
+    Time,
+    Timestamp,
+    TimestampTz,
+}
+
+/// Renders filters over the columns of one relation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter<'a> {
+    pub columns: &'a [Column],
+    /// Whether the database holds UTF-8: only then do its bytes order as ours do, and can it hold every literal.
+    pub utf8: bool,
+}
+
+impl Filter<'_> {
+    /// The filter as SQL, or `None` where its meaning would change.
+    pub(crate) fn render(&self, expr: &Expr) -> Option<String> {
+        match expr {
+            Expr::Alias(alias) => self.render(&alias.expr),
+            Expr::Literal(ScalarValue::Boolean(value), _) => Some(match value {
+                Some(true) => "true".to_owned(),
+                Some(false) => "false".to_owned(),
+                None => "NULL::bool".to_owned(),
+            }),
+            Expr::Column(_) => {
+                let column = self.column(expr)?;
+                (class(column)? == Class::Bool).then(|| quoted(column))
+            }
+            Expr::Not(inner) => Some(format!("NOT ({})", self.render(inner)?)),
+            Expr::IsTrue(inner) => self.truth(inner, "IS TRUE"),
+            Expr::IsFalse(inner) => self.truth(inner, "IS FALSE"),
+            Expr::IsUnknown(inner) => self.truth(inner, "IS UNKNOWN"),
+            Expr::IsNotTrue(inner) => self.truth(inner, "IS NOT TRUE"),
+            Expr::IsNotFalse(inner) => self.truth(inner, "IS NOT FALSE"),
+            Expr::IsNotUnknown(inner) => self.truth(inner, "IS NOT UNKNOWN"),
+            Expr::IsNull(inner) => self.null(inner, "IS NULL"),
+            Expr::IsNotNull(inner) => self.null(inner, "IS NOT NULL"),
+            Expr::BinaryExpr(binary) => self.binary(binary),
+            Expr::Between(between) => self.between(between),
+            Expr::InList(list) => self.in_list(list),
+            Expr::Like(like) => self.like(like),
+            _ => None,
+        }
+    }
+
+    fn truth(&self, inner: &Expr, test: &str) -> Option<String> {
+        Some(format!("({}) {test}", self.render(inner)?))
+    }
+
+    fn null(&self, inner: &Expr, test: &str) -> Option<String> {
+        let column = self.column(inner)?;
+        // A composite IS NULL when all its fields are.
+        (!matches!(column.native.base().kind, TypeKind::Other)).then(|| format!("{} {test}", quoted(column)))
+    }
+
+    fn binary(&self, BinaryExpr { left, op, right }: &BinaryExpr) -> Option<String> {
+        if matches!(op, Operator::And | Operator::Or) {
+            let word = if *op == Operator::And { "AND" } else { "OR" };
+            return Some(format!("({}) {word} ({})", self.render(left)?, self.render(right)?));
+        }
+        match (self.column(left), self.column(right)) {
+            (Some(left), Some(right)) => self.columns_compare(left, *op, right),
+            (Some(column), None) => self.compare(column, *op, literal(right)?),
+            (None, Some(column)) => self.compare(column, op.swap()?, literal(left)?),
+            (None, None) => None,
+        }
+    }
+
+    fn columns_compare(&self, left: &Column, op: Operator, right: &Column) -> Option<String> {
+        let (a, b) = (class(left)?, class(right)?);
+        if a != b || !self.orders(a) {
+            return None;
+        }
+        Some(format!("{} {} {}", operand(left, a), symbol(op)?, operand(right, a)))
+    }
+
+    /// Whether values of the class have the same order on both sides.
+    fn orders(&self, class: Class) -> bool {
+        match class {
+            Class::Float | Class::Enum => false,
+            Class::Text => self.utf8,
+            _ => true,
+        }
+    }
+
+    fn compare(&self, column: &Column, op: Operator, value: &ScalarValue) -> Option<String> {
+        let class = class(column)?;
+        let equality =
+            matches!(op, Operator::Eq | Operator::NotEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom);
+        if !equality && !self.orders(class) {
+            return None;
+        }
+        Some(format!("{} {} {}", operand(column, class), symbol(op)?, self.literal(class, value)?))
+    }
+
+    fn between(&self, Between { expr, negated, low, high }: &Between) -> Option<String> {
+        let column = self.column(expr)?;
+        let class = class(column)?;
+        if !self.orders(class) {
+            return None;
+        }
+        let (low, high) = (self.literal(class, literal(low)?)?, self.literal(class, literal(high)?)?);
+        let not = if *negated { "NOT " } else { "" };
+        Some(format!("{} {not}BETWEEN {low} AND {high}", operand(column, class)))
+    }
+
+    fn in_list(&self, InList { expr, list, negated }: &InList) -> Option<String> {
+        let column = self.column(expr)?;
+        let class = class(column)?;
+        let values = list.iter().map(|item| self.literal(class, literal(item)?)).collect::<Option<Vec<_>>>()?;
+        if values.is_empty() {
+            return None;
+        }
+        let not = if *negated { "NOT " } else { "" };
+        Some(format!("{} {not}IN ({})", operand(column, class), values.join(", ")))
+    }
+
+    /// Patterns with `%` alone: what `_` and the escape mean depends on more than the pattern.
+    fn like(&self, like: &Like) -> Option<String> {
+        let column = self.column(&like.expr)?;
+        let pattern = text_of(literal(&like.pattern)?)?;
+        if class(column)? != Class::Text
+            || !self.utf8
+            || like.case_insensitive
+            || like.escape_char.is_some()
+            || pattern.contains(['_', '\\', '\0'])
+        {
+            return None;
+        }
+        let not = if like.negated { "NOT " } else { "" };
+        Some(format!("{} {not}LIKE {}", operand(column, Class::Text), quote_text(pattern)))
+    }
+
+    fn column(&self, expr: &Expr) -> Option<&Column> {
+        match expr {
+            Expr::Alias(alias) => self.column(&alias.expr),
+            Expr::Column(column) => self.columns.iter().find(|c| c.field.name() == &column.name),
+            _ => None,
+        }
+    }
+
+    fn literal(&self, class: Class, value: &ScalarValue) -> Option<String> {
+        let (text, cast) = match class {
+            Class::Bool => (boolean(value)?.to_owned(), "bool"),
+            Class::Number => (number(value)?, "numeric"),
+            Class::Float => float(value)?,
+            Class::Text | Class::Enum => {
+                let text = text_of(value)?;
+                if text.contains('\0') || !(self.utf8 || text.is_ascii()) {
+                    return None;
+                }
+                (text.to_owned(), "text")
+            }
+            Class::Bytes => (format!("\\x{}", hex(bytes_of(value)?)), "bytea"),
+            Class::Uuid => (hex(bytes_of(value).filter(|b| b.len() == 16)?), "uuid"),
+            Class::Date => (date(value)?, "date"),
+            Class::Time => (time(value)?, "time"),
+            Class::Timestamp => (timestamp(value, false)?, "timestamp"),
+            Class::TimestampTz => (timestamp(value, true)?, "timestamptz"),
+        };
+        // Whole numbers keep an index on the column usable only as integers.
+        let cast = match (class, whole(value)) {
+            (Class::Number, true) if text.parse::<i64>().is_ok() => "int8",
+            _ => cast,
+        };
+        Some(format!("{}::{cast}", quote_text(&text)))
+    }
+}
+
+fn literal(expr: &Expr) -> Option<&ScalarValue> {
+    match expr {
+        Expr::Literal(value, _) if !value.is_null() => Some(value),
+        _ => None,
+    }
+}
+
+fn class(column: &Column) -> Option<Class> {
+    let base: &PgType = column.native.base();
+    if let (TypeKind::Enum(_), Decode::Text) = (&base.kind, &column.decode) {
+        return Some(Class::Enum);
+    }
+    // A cast makes another value, which the filter would have to repeat.
+    if column.select != Select::Plain {
+        return None;
+    }
+    Some(match (base.oid, &column.decode) {
+        (oid::BOOL, Decode::Bool) => Class::Bool,
+        (oid::INT2, Decode::Int2) | (oid::INT4, Decode::Int4) | (oid::INT8, Decode::Int8) => Class::Number,
+        (oid::NUMERIC, Decode::Decimal { .. }) => Class::Number,
+        (oid::FLOAT4, Decode::Float4) | (oid::FLOAT8, Decode::Float8) => Class::Float,
+        (oid::TEXT | oid::VARCHAR, Decode::Text) => Class::Text,
+        (oid::BYTEA, Decode::Bytes) => Class::Bytes,
+        (oid::UUID, Decode::Uuid) => Class::Uuid,
+        (oid::DATE, Decode::Date) => Class::Date,
+        (oid::TIME, Decode::Time) => Class::Time,
+        (oid::TIMESTAMP, Decode::Timestamp) => Class::Timestamp,
+        (oid::TIMESTAMPTZ, Decode::Timestamp) => Class::TimestampTz,
+        _ => return None,
+    })
+}
+
+fn quoted(column: &Column) -> String {
+    quote_name(column.field.name())
+}
+
+/// The column as its class compares. Texts compare by their bytes, under every collation of the column.
+fn operand(column: &Column, class: Class) -> String {
+    match class {
+        Class::Text => format!("{} COLLATE \"C\"", quoted(column)),
+        Class::Enum => format!("{}::text", quoted(column)),
+        _ => quoted(column),
+    }
+}
+
+fn symbol(op: Operator) -> Option<&'static str> {
+    Some(match op {
+        Operator::Eq => "=",
+        Operator::NotEq => "<>",
+        Operator::Lt => "<",
+        Operator::LtEq => "<=",
+        Operator::Gt => ">",
+        Operator::GtEq => ">=",
+        Operator::IsDistinctFrom => "IS DISTINCT FROM",
+        Operator::IsNotDistinctFrom => "IS NOT DISTINCT FROM",
+        _ => return None,
+    })
+}
+
+fn boolean(value: &ScalarValue) -> Option<&'static str> {
+    match value {
+        ScalarValue::Boolean(Some(true)) => Some("true"),
+        ScalarValue::Boolean(Some(false)) => Some("false"),
+        _ => None,
+    }
+}
+
+fn whole(value: &ScalarValue) -> bool {
+    value.data_type().is_integer()
+}
+
+fn number(value: &ScalarValue) -> Option<String> {
+    use ScalarValue::*;
+    Some(match value {
+        Int8(Some(v)) => v.to_string(),
+        Int16(Some(v)) => v.to_string(),
+        Int32(Some(v)) => v.to_string(),
+        Int64(Some(v)) => v.to_string(),
+        UInt8(Some(v)) => v.to_string(),
+        UInt16(Some(v)) => v.to_string(),
+        UInt32(Some(v)) => v.to_string(),
+        UInt64(Some(v)) => v.to_string(),
+        Decimal128(Some(v), _, scale @ 0..) => {
+            let digits = format!("{:0>width$}", v.unsigned_abs(), width = *scale as usize + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - *scale as usize);
+            let sign = if *v < 0 { "-" } else { "" };
+            if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+        }
+        _ => return None,
+    })
+}
+
+/// Floats other than zero and NaN, which the server and DataFusion tell apart differently.
+fn float(value: &ScalarValue) -> Option<(String, &'static str)> {
+    match value {
+        ScalarValue::Float32(Some(v)) if v.is_finite() && *v != 0.0 => Some((v.to_string(), "float4")),
+        ScalarValue::Float64(Some(v)) if v.is_finite() && *v != 0.0 => Some((v.to_string(), "float8")),
+        _ => None,
+    }
+}
+
+fn text_of(value: &ScalarValue) -> Option<&str> {
+    match value {
+        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => Some(v),
+        _ => None,
+    }
+}
+
+fn bytes_of(value: &ScalarValue) -> Option<&[u8]> {
+    match value {
+        ScalarValue::Binary(Some(v))
+        | ScalarValue::LargeBinary(Some(v))
+        | ScalarValue::BinaryView(Some(v))
+        | ScalarValue::FixedSizeBinary(_, Some(v)) => Some(v),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Years that both sides write with four digits.
+fn plain_year(date: NaiveDate) -> Option<NaiveDate> {
+    (1..=9999).contains(&date.year()).then_some(date)
+}
+
+fn date(value: &ScalarValue) -> Option<String> {
+    let ScalarValue::Date32(Some(days)) = value else { return None };
+    let epoch = NaiveDate::from_ymd_opt(1970, 1, 1)?;
+    let offset = Days::new(days.unsigned_abs() as u64);
+    let date = if *days < 0 { epoch.checked_sub_days(offset)? } else { epoch.checked_add_days(offset)? };
+    Some(plain_year(date)?.format("%Y-%m-%d").to_string())
+}
+
+fn time(value: &ScalarValue) -> Option<String> {
+    let ScalarValue::Time64Microsecond(Some(micros)) = value else { return None };
+    let micros = u64::try_from(*micros).ok()?;
+    let time = NaiveTime::from_num_seconds_from_midnight_opt(
+        u32::try_from(micros / 1_000_000).ok()?,
+        (micros % 1_000_000) as u32 * 1000,
+    )?;
+    Some(time.format("%H:%M:%S%.6f").to_string())
+}
+
+/// With a zone, the instant, written in UTC; without one, the reading of the clock.
+fn timestamp(value: &ScalarValue, zoned: bool) -> Option<String> {
+    let (micros, zone) = match value {
+        ScalarValue::TimestampSecond(Some(v), zone) => (v.checked_mul(1_000_000)?, zone),
+        ScalarValue::TimestampMillisecond(Some(v), zone) => (v.checked_mul(1000)?, zone),
+        ScalarValue::TimestampMicrosecond(Some(v), zone) => (*v, zone),
+        // The server would round what lies between two microseconds.
+        ScalarValue::TimestampNanosecond(Some(v), zone) if v % 1000 == 0 => (v / 1000, zone),
+        _ => return None,
+    };
+    if zone.is_some() != zoned {
+        return None;
+    }
+    let moment = DateTime::from_timestamp_micros(micros)?;
+    plain_year(moment.date_naive())?;
+    let text = moment.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    Some(if zoned { format!("{text}+00") } else { text })
+}
+
+/// A literal that reads the same whatever the server's settings are.
+pub(crate) fn quote_text(text: &str) -> String {
+    // With a backslash the string needs the form in which a backslash is one under every setting.
+    let escaped = text.replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+}
+
+pub(crate) fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use datafusion::logical_expr::{col, lit};
+
+    use super::*;
+    use crate::types::column;
+
+    fn columns() -> Vec<Column> {
+        let plain =
+            |name: &str, oid, native: &str| column(name, &PgType::builtin(oid, native), true, false, None).unwrap();
+        let varying = PgType {
+            kind: TypeKind::Base { send: "bpcharsend".into() },
+            ..PgType::builtin(oid::BPCHAR, "character(3)")
+        };
+        vec![
+            plain("i", oid::INT4, "integer"),
+            plain("t", oid::TEXT, "text"),
+            plain("f", oid::FLOAT8, "double precision"),
+            plain("ts", oid::TIMESTAMPTZ, "timestamp with time zone"),
+            plain("n", oid::NUMERIC, "numeric"),
+            plain("odd\"name", oid::INT8, "bigint"),
+            column("c", &varying, true, false, None).unwrap(),
+        ]
+    }
+
+    fn sql(expr: Expr) -> Option<String> {
+        Filter { columns: &columns(), utf8: true }.render(&expr)
+    }
+
+    #[test]
+    fn literals_are_quoted_and_cast() {
+        assert_eq!(sql(col("i").gt(lit(-5i32))).unwrap(), "\"i\" > '-5'::int8");
+        assert_eq!(sql(lit(5i32).gt(col("i"))).unwrap(), "\"i\" < '5'::int8");
+        assert_eq!(
+            sql(col("t").eq(lit("a'; DROP TABLE x; --\\"))).unwrap(),
+            "\"t\" COLLATE \"C\" = E'a''; DROP TABLE x; --\\\\'::text"
+        );
+        assert_eq!(
+            sql(Expr::Column(datafusion::common::Column::from_name("odd\"name")).is_null()).unwrap(),
+            "\"odd\"\"name\" IS NULL"
+        );
+        let instant = ScalarValue::TimestampMicrosecond(Some(1), Some("UTC".into()));
+        assert_eq!(
+            sql(col("ts").gt_eq(lit(instant))).unwrap(),
+            "\"ts\" >= '1970-01-01 00:00:00.000001+00'::timestamptz"
+        );
+    }
+
+    #[test]
+    fn what_would_mean_something_else_stays() {
+        assert_eq!(sql(col("f").gt(lit(1.5))), None);
+        assert_eq!(sql(col("f").eq(lit(0.0))), None);
+        assert_eq!(sql(col("f").eq(lit(f64::NAN))), None);
+        assert!(sql(col("f").eq(lit(1.5))).is_some());
+        // Unconstrained numerics are texts on our side.
+        assert_eq!(sql(col("n").eq(lit("1"))), None);
+        assert_eq!(sql(col("c").eq(lit("a"))), None);
+        assert_eq!(sql(col("t").like(lit("a_"))), None);
+        // The server would round it.
+        let between_micros = ScalarValue::TimestampNanosecond(Some(1_500), Some("UTC".into()));
+        assert_eq!(sql(col("ts").lt(lit(between_micros))), None);
+        let local = ScalarValue::TimestampMicrosecond(Some(1), None);
+        assert_eq!(sql(col("ts").lt(lit(local))), None);
+        assert_eq!(sql(col("t").eq(lit("a\0"))), None);
+        assert!(sql(col("t").like(lit("a%"))).is_some());
+        // One half that stays keeps the whole.
+        assert_eq!(sql(col("i").eq(lit(1)).or(col("f").gt(lit(1.5)))), None);
+        let latin = Filter { columns: &columns(), utf8: false };
+        assert_eq!(latin.render(&col("t").like(lit("a%"))), None);
+    }
+}

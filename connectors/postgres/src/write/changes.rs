@@ -1,0 +1,120 @@
+//! `Changes`: each staged row inserts, updates or deletes the row with its key.
+//!
+//! The table is locked in SHARE ROW EXCLUSIVE mode: readers go on, other writers wait. Between looking for a key and
+//! inserting it nobody else can insert it, which is what `ON CONFLICT` would be for, without needing a unique index, and
+//! without its side effects on sequences and triggers. Rows whose values are the same are not touched.
+
+use dpone_engine::Result;
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN};
+
+use super::commit::{Applied, Apply};
+use super::names::{quote, relation};
+use super::staging::has_operation;
+use super::target::TargetColumn;
+
+/// Staged rows from which the planner's guesses about an unanalysed table cost more than the statistics.
+const ANALYZE_FROM: u64 = 1000;
+
+pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> {
+    let target = relation(&apply.target);
+    let rows = relation(&apply.rows);
+    apply.client.run(&format!("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")).await?;
+    if apply.staged_rows() >= ANALYZE_FROM {
+        apply.client.run(&format!("ANALYZE {rows}")).await?;
+    }
+    let matches = key_matches(apply, key).await?;
+    let operations = has_operation(apply.commit.load);
+    let is = |operation: i8| match operations {
+        true => format!(" AND s.{} = {operation}", quote(OPERATION_COLUMN)),
+        false => String::new(),
+    };
+    let upsert = is(INSERT_OR_UPDATE);
+
+    let mut applied = Applied::default();
+    let mut upserts = apply.staged_rows();
+    if operations {
+        let delete = is(DELETE);
+        upserts = apply.count(&format!("SELECT count(*) FROM {rows} s WHERE true{upsert}")).await?;
+        let doomed =
+            apply.count(&format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}")).await?;
+        apply.guard(doomed).await?;
+        if doomed > 0 {
+            applied.deleted = apply
+                .client
+                .execute(&format!("DELETE FROM {target} t USING {rows} s WHERE {matches}{delete}"), &[])
+                .await?;
+        }
+    }
+    if let Some(update) = update(apply, key) {
+        applied.updated =
+            apply.client.execute(&format!("{update} WHERE {matches}{upsert}{}", differs(apply, key)), &[]).await?;
+    }
+    applied.inserted = apply
+        .client
+        .execute(
+            &format!("{} WHERE NOT EXISTS (SELECT FROM {target} t WHERE {matches}){upsert}", apply.insert_select()),
+            &[],
+        )
+        .await?;
+    applied.unchanged = upserts.saturating_sub(applied.updated + applied.inserted);
+    Ok(applied)
+}
+
+/// `t.key = s.key`, in the target's own types, so that its index serves. A NULL in a key equals a NULL; where none was
+/// staged the plain equality can be hashed and looked up.
+async fn key_matches(apply: &Apply<'_>, key: &[String]) -> Result<String> {
+    let mut parts = Vec::new();
+    for column in key {
+        let (name, value) = (quote(column), apply.layout.value(column));
+        let nulls = format!("SELECT count(*) FROM {} s WHERE s.{name} IS NULL", relation(&apply.rows));
+        let not_null = apply.table.column(column).is_some_and(|c| c.not_null);
+        parts.push(if not_null || apply.count(&nulls).await? == 0 {
+            format!("t.{name} = {value}")
+        } else {
+            format!("(t.{name} = {value} OR (t.{name} IS NULL AND {value} IS NULL))")
+        });
+    }
+    Ok(parts.join(" AND "))
+}
+
+/// The columns that an update may set.
+fn updatable<'a>(apply: &'a Apply<'_>, key: &'a [String]) -> impl Iterator<Item = &'a TargetColumn> {
+    let staged = apply.layout.names();
+    apply.table.columns.iter().filter(move |c| staged.contains(&c.name.as_str()) && !key.contains(&c.name))
+}
+
+fn update(apply: &Apply<'_>, key: &[String]) -> Option<String> {
+    let sets: Vec<String> =
+        updatable(apply, key).map(|c| format!("{} = {}", quote(&c.name), apply.layout.value(&c.name))).collect();
+    (!sets.is_empty()).then(|| {
+        format!("UPDATE {} t SET {} FROM {} s", relation(&apply.target), sets.join(", "), relation(&apply.rows))
+    })
+}
+
+/// ` AND (a value differs)`. Types whose equality is identity are compared by it; for the others (1.0 and 1.00, -0 and
+/// 0, json, which has none) the stored bytes are, through the server's record comparison.
+fn differs(apply: &Apply<'_>, key: &[String]) -> String {
+    let mut parts = Vec::new();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for column in updatable(apply, key) {
+        let (name, value) = (quote(&column.name), apply.layout.value(&column.name));
+        match column.wire.receive.as_str() {
+            "boolrecv" | "int2recv" | "int4recv" | "int8recv" | "oidrecv" | "uuid_recv" | "date_recv" | "time_recv"
+            | "timestamp_recv" | "timestamptz_recv" | "bytearecv" | "enum_recv" => {
+                parts.push(format!("t.{name} IS DISTINCT FROM {value}"));
+            }
+            // A collation may call different texts equal.
+            "textrecv" | "varcharrecv" => {
+                parts.push(format!("t.{name} COLLATE \"C\" IS DISTINCT FROM {value} COLLATE \"C\""));
+            }
+            _ => {
+                ours.push(format!("t.{name}"));
+                theirs.push(value);
+            }
+        }
+    }
+    if !ours.is_empty() {
+        parts.push(format!("ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record", ours.join(", "), theirs.join(", ")));
+    }
+    if parts.is_empty() { String::new() } else { format!(" AND ({})", parts.join(" OR ")) }
+}

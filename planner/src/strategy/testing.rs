@@ -1,1 +1,0 @@
-//! Test doubles for strategies: a dialect that stores everything as it is.
