@@ -260,8 +260,8 @@ fn as_text() -> Portable {
     }
 }
 
-/// Lists of what has a plain Arrow form. Enum elements have one, but arrays of them hold the enum's own number, which
-/// the header check does not mind: their elements are labels.
+/// Lists of what has a plain Arrow form. Arrays of enums stay text: as lists of labels they would come back as arrays of
+/// text, and the enum would be lost.
 fn list(item: &PgType) -> Portable {
     let inner = portable(item);
     let listed = inner.select == Select::Plain
@@ -337,7 +337,7 @@ fn array_is_raw(item: &PgType) -> bool {
             | oid::JSON
             | oid::JSONB
     );
-    item.oid < oid::FIRST_USER && (simple || has_raw_bytes(item.oid) || (item.is_text() && item.oid < oid::FIRST_USER))
+    item.oid < oid::FIRST_USER && (simple || has_raw_bytes(item.oid) || item.is_text())
 }
 
 type Form = (DataType, Option<&'static str>, Select, Decode, bool);

@@ -428,6 +428,11 @@ mod tests {
         assert_eq!(sql(col("n").eq(lit("1"))), None);
         assert_eq!(sql(col("c").eq(lit("a"))), None);
         assert_eq!(sql(col("t").like(lit("a_"))), None);
+        // The server would round it.
+        let between_micros = ScalarValue::TimestampNanosecond(Some(1_500), Some("UTC".into()));
+        assert_eq!(sql(col("ts").lt(lit(between_micros))), None);
+        let local = ScalarValue::TimestampMicrosecond(Some(1), None);
+        assert_eq!(sql(col("ts").lt(lit(local))), None);
         assert_eq!(sql(col("t").eq(lit("a\0"))), None);
         assert!(sql(col("t").like(lit("a%"))).is_some());
         // One half that stays keeps the whole.

@@ -89,7 +89,9 @@ UNION ALL SELECT DISTINCT CASE
           OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = d.objid AND i.indrelid = $1)
           OR EXISTS (SELECT FROM pg_catalog.pg_class s JOIN pg_catalog.pg_depend o ON o.objid = s.oid
                       WHERE s.oid = d.objid AND s.relkind = 'S' AND o.refobjid = $1 AND o.deptype IN ('a', 'i'))))
-   OR (d.classid = 'pg_catalog.pg_type'::regclass AND d.objid IN (t.reltype, t.typarray))
+   -- Before version 14 a sequence has a row type.
+   OR (d.classid = 'pg_catalog.pg_type'::regclass AND (d.objid IN (t.reltype, t.typarray)
+       OR EXISTS (SELECT FROM pg_catalog.pg_type x JOIN identities i ON i.objid = x.typrelid WHERE x.oid = d.objid)))
    OR (d.classid = 'pg_catalog.pg_attrdef'::regclass
        AND EXISTS (SELECT FROM pg_catalog.pg_attrdef x WHERE x.oid = d.objid AND x.adrelid = $1))
    OR (d.classid = 'pg_catalog.pg_constraint'::regclass
