@@ -114,7 +114,11 @@ fn differs(apply: &Apply<'_>, key: &[String]) -> String {
         }
     }
     if !ours.is_empty() {
-        parts.push(format!("ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record", ours.join(", "), theirs.join(", ")));
+        parts.push(format!(
+            "ROW({})::record OPERATOR(pg_catalog.*<>) ROW({})::record",
+            ours.join(", "),
+            theirs.join(", ")
+        ));
     }
     if parts.is_empty() { String::new() } else { format!(" AND ({})", parts.join(" OR ")) }
 }
