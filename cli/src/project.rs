@@ -43,7 +43,7 @@ pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loade
 }
 
 /// A definition is written by people: what is larger is another file.
-const MAX_DEFINITION_BYTES: u64 = 8 << 20;
+const MAX_DEFINITION_BYTES: u64 = 4 << 20;
 
 fn read(path: &Path) -> Result<String> {
     let unreadable =

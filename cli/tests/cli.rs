@@ -264,7 +264,7 @@ fn secrets_are_not_shown() {
         "dpone.sql",
         "CREATE CONNECTION shop TYPE postgres OPTIONS ('host' '127.0.0.1', 'port' '1', 'password' 'hunter2');\n\
          CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');\n\
-         CREATE PIPELINE p INTO lake.landing.p STRATEGY full_refresh AS SELECT * FROM shop.public.p;\n",
+         CREATE PIPELINE people INTO lake.landing.people STRATEGY full_refresh AS SELECT * FROM shop.public.people;\n",
     );
     let commands: [&[&str]; 6] = [
         &["connections", "list"],

@@ -102,7 +102,7 @@ fn strategy(strategy: &Strategy) -> Value {
                     json!({
                         "column": mark.column,
                         "policy": match mark.policy {
-                            DeletePolicy::Hard => "hard_delete",
+                            DeletePolicy::Hard => "delete",
                             DeletePolicy::Keep => "keep",
                         },
                     })

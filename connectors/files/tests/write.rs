@@ -330,7 +330,7 @@ async fn values_and_types_come_back_exactly() {
         let sink = sink(dir.path(), kind, &[]);
         let zoo = zoo(kind == "csv");
         assert_eq!(sink.dialect().stored_schema(&zoo.schema()).unwrap(), zoo.schema(), "{kind}");
-        load(sink.as_ref(), OVERWRITE, "1", &[zoo.clone()]).await.unwrap();
+        load(sink.as_ref(), OVERWRITE, "1", std::slice::from_ref(&zoo)).await.unwrap();
         assert_eq!(rows(sink.as_ref()).await, zoo, "{kind}");
 
         let source = FilesConnector.source(&connection(dir.path(), kind, &[])).unwrap();
@@ -386,7 +386,10 @@ async fn other_programs_read_the_tables() {
                   r = duckdb.sql(f\"select count(*), count(d), max(u64), max(i64), max(t), min(date)::text, \
                   min(u)::text, typeof(min(u)) from read_parquet('{sys.argv[1]}/*.parquet')\").fetchone()\nprint(r)";
     if let Some(found) = python(duckdb, &table) {
-        assert_eq!(found, "(6, 4, 18446744073709551615, 9223372036854775807, 'ü,\"\\r\\n', '0001-01-01', '00000000-0000-0000-0000-000000000000', 'UUID')");
+        assert_eq!(
+            found,
+            "(6, 4, 18446744073709551615, 9223372036854775807, 'ü,\"\\r\\n', '0001-01-01', '00000000-0000-0000-0000-000000000000', 'UUID')"
+        );
     }
     let pyarrow = "import pyarrow.parquet as pq, sys\n\
                    t = pq.read_table(sys.argv[1])\nprint(t.num_rows, t.schema.field('tz').type, t.schema.field('d').type)";

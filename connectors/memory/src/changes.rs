@@ -74,9 +74,14 @@ pub(crate) fn apply_changes(before: &RecordBatch, staged: &RecordBatch, key: &[S
             }
         }
     }
-    for row in (0..staged.num_rows()).filter(|row| !matched.contains(row) && !deletes(*row)) {
-        applied.inserted += 1;
-        result.push((1, row));
+    for row in (0..staged.num_rows()).filter(|row| !matched.contains(row)) {
+        if deletes(row) {
+            // There is no such key: the change had no effect.
+            applied.unchanged += 1;
+        } else {
+            applied.inserted += 1;
+            result.push((1, row));
+        }
     }
     let columns = names.iter().filter_map(|name| staged.column_by_name(name).cloned()).collect();
     let staged = RecordBatch::try_new(before.schema(), columns)?;

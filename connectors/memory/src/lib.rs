@@ -45,7 +45,8 @@ struct Contents {
     tables: BTreeMap<Relation, Table>,
     /// By load id and partition.
     staging: BTreeMap<(String, usize), RecordBatch>,
-    pipelines: Pipelines,
+    /// By target.
+    pipelines: BTreeMap<Relation, Pipelines>,
 }
 
 /// One system in memory, as a source and as a sink. Clones share their tables.
@@ -292,10 +293,11 @@ impl Sink for MemorySystem {
         // A predicate is evaluated by DataFusion, outside the lock; the version tells whether the table changed since.
         let applied = apply(load, before.as_ref().map(|t| &t.rows), &staged).await?;
         let mut contents = self.lock();
-        if let Some(done) = contents.pipelines.load(&load.load_id) {
+        let pipelines = contents.pipelines.entry(load.target.clone()).or_default();
+        if let Some(done) = pipelines.load(&load.load_id) {
             return Ok(done);
         }
-        contents.pipelines.check(commit.lease)?;
+        pipelines.check(commit.lease)?;
         let version = |table: Option<&Table>| table.map_or(0, |t| t.version);
         if version(contents.tables.get(&load.target)) != version(before.as_ref()) {
             return Err(Error::conflict(format!("{} changed during the commit", load.target)));
@@ -315,7 +317,7 @@ impl Sink for MemorySystem {
         receipt.rows.unchanged = applied.unchanged;
         receipt.target_version = Some(version.to_string());
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-        contents.pipelines.record(commit.state, &receipt);
+        contents.pipelines.entry(load.target.clone()).or_default().record(commit.state, &receipt);
         Ok(receipt)
     }
 
@@ -324,8 +326,8 @@ impl Sink for MemorySystem {
         Ok(())
     }
 
-    fn state(&self, _: &Relation, _: &StateLocation) -> Result<Arc<dyn StateStore>> {
-        Ok(Arc::new(MemoryState { system: self.clone() }))
+    fn state(&self, target: &Relation, _: &StateLocation) -> Result<Arc<dyn StateStore>> {
+        Ok(Arc::new(MemoryState { system: self.clone(), target: target.clone() }))
     }
 }
 

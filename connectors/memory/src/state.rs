@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use dpone_engine::{Error, Lease, LeaseRequest, Receipt, Result, StateStore};
+use dpone_engine::{Error, Lease, LeaseRequest, Receipt, Relation, Result, StateStore};
 use dpone_planner::state::PipelineState;
 
 use crate::MemorySystem;
 
+/// The pipelines of one target.
 #[derive(Debug, Default)]
 pub(crate) struct Pipelines {
     /// The newest lease of each pipeline, and when it ends; `None`: given back.
@@ -67,52 +68,62 @@ impl Pipelines {
 #[derive(Debug)]
 pub(crate) struct MemoryState {
     pub(crate) system: MemorySystem,
+    pub(crate) target: Relation,
+}
+
+impl MemoryState {
+    fn with<T>(&self, use_it: impl FnOnce(&mut Pipelines) -> T) -> T {
+        use_it(self.system.lock().pipelines.entry(self.target.clone()).or_default())
+    }
 }
 
 #[async_trait]
 impl StateStore for MemoryState {
     async fn acquire(&self, request: &LeaseRequest) -> Result<Lease> {
-        self.system.lock().pipelines.acquire(request)
+        self.with(|pipelines| pipelines.acquire(request))
     }
 
     async fn renew(&self, lease: &Lease) -> Result<()> {
-        let mut contents = self.system.lock();
-        contents.pipelines.check(lease)?;
-        let ends = Some(Instant::now() + lease.ttl);
-        contents.pipelines.leases.insert(lease.pipeline.clone(), (lease.clone(), ends));
-        Ok(())
+        self.with(|pipelines| {
+            pipelines.check(lease)?;
+            let ends = Some(Instant::now() + lease.ttl);
+            pipelines.leases.insert(lease.pipeline.clone(), (lease.clone(), ends));
+            Ok(())
+        })
     }
 
     async fn release(&self, lease: &Lease) -> Result<()> {
-        let mut contents = self.system.lock();
-        if contents.pipelines.check(lease).is_ok() {
-            contents.pipelines.leases.insert(lease.pipeline.clone(), (lease.clone(), None));
-        }
-        Ok(())
+        self.with(|pipelines| {
+            if pipelines.check(lease).is_ok() {
+                pipelines.leases.insert(lease.pipeline.clone(), (lease.clone(), None));
+            }
+            Ok(())
+        })
     }
 
     async fn get(&self, pipeline: &str) -> Result<Option<PipelineState>> {
-        Ok(self.system.lock().pipelines.states.get(pipeline).cloned())
+        Ok(self.with(|pipelines| pipelines.states.get(pipeline).cloned()))
     }
 
     async fn receipt(&self, pipeline: &str, run_id: &str) -> Result<Option<Receipt>> {
-        let contents = self.system.lock();
-        Ok(contents.pipelines.loads.iter().find(|r| r.pipeline == pipeline && r.run_id == run_id).cloned())
+        let same = |r: &&Receipt| r.pipeline == pipeline && r.run_id == run_id;
+        Ok(self.with(|pipelines| pipelines.loads.iter().find(same).cloned()))
     }
 
     async fn list(&self) -> Result<Vec<PipelineState>> {
-        Ok(self.system.lock().pipelines.states.values().cloned().collect())
+        Ok(self.with(|pipelines| pipelines.states.values().cloned().collect()))
     }
 
     async fn reset(&self, pipeline: &str) -> Result<bool> {
-        Ok(self.system.lock().pipelines.states.remove(pipeline).is_some())
+        Ok(self.with(|pipelines| pipelines.states.remove(pipeline).is_some()))
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {
-        let mut contents = self.system.lock();
-        if contents.pipelines.load(&receipt.load_id).is_none() {
-            contents.pipelines.record(state, receipt);
-        }
+        self.with(|pipelines| {
+            if pipelines.load(&receipt.load_id).is_none() {
+                pipelines.record(state, receipt);
+            }
+        });
         Ok(())
     }
 }

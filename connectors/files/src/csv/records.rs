@@ -107,7 +107,15 @@ impl Records {
             self.line = 1;
             self.skip_byte_order_mark()?;
         }
-        while self.lines.len() < max_rows && self.position < self.filled {
+        while self.lines.len() < max_rows {
+            if self.position == self.filled {
+                // The buffer may hold nothing but comments and blank lines: that is not the end yet.
+                if self.eof || !self.lines.is_empty() {
+                    break;
+                }
+                self.fill()?;
+                continue;
+            }
             let first = self.spans.len();
             match self.cut()? {
                 Cut::Record => self.check_width(first)?,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use dpone_engine::{Commit, Error, LoadSpec, Receipt, Result, failpoint};
 use dpone_planner::plan::{Operation, WriteMode};
@@ -18,10 +19,18 @@ use crate::location::{Location, read_error};
 /// Says whose a staging folder is, so that a later run of the pipeline can clean up after one that was killed.
 const OWNER: &str = "load.json";
 
+/// The folder of tables as they were before their last commit, in a schema's folder.
+const RETIRED: &str = ".dpone-retired";
+/// Longer than any reader takes between opening a folder and listing it.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// Makes the staging folder, and removes those of the pipeline's earlier loads into this table: its lease is held, so
 /// they are dead.
 pub(super) fn prepare(folder: &Path, load: &LoadSpec) -> Result<()> {
     let shown = folder.display().to_string();
+    if let Some(schema) = folder.parent().and_then(Path::parent) {
+        remove_retired(schema, GRACE)?;
+    }
     if let Some(parent) = folder.parent() {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             let dead = std::fs::read(entry.path().join(OWNER))
@@ -84,7 +93,9 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
     sync_folder(&next)?;
 
     let fence = state.fence(commit.lease).await?;
-    swap(&next, &table)?;
+    if swap(&next, &table)? {
+        retire(&next, &table, &load.load_id)?;
+    }
     drop(fence);
     if failpoint::reach("commit.applied").await? == failpoint::Reached::LostAck {
         // What a lost answer leaves to do: look the load up.
@@ -95,8 +106,6 @@ pub(super) async fn commit(sink: &FileSink, commit: &Commit<'_>, state: &FileSta
         sync_folder(parent)?;
     }
     failpoint::reach("commit.acknowledged").await?;
-    // After an exchange this is the table as it was. What cannot be removed now goes with the staging folder.
-    let _ = remove(&next);
     Ok(receipt)
 }
 
@@ -189,18 +198,44 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// Puts the finished folder in the table's place, in one step.
-fn swap(next: &Path, table: &Path) -> Result<()> {
+/// Puts the finished folder in the table's place, in one step. True when the table as it was is now in `next`.
+fn swap(next: &Path, table: &Path) -> Result<bool> {
     let shown = table.display().to_string();
-    let flags = if table.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    let exchange = table.exists();
+    let flags = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
     match renameat_with(CWD, next, CWD, table, flags) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(exchange),
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
             Err(Error::configuration(format!("{shown}: the file system cannot exchange two folders in one step"))
                 .with_hint("use a local file system such as ext4, xfs, btrfs or tmpfs, or the delta sink"))
         }
         Err(e) => Err(read_error(&shown, e.into())),
     }
+}
+
+/// Keeps the table as it was for a while. A reader that has opened the folder but not yet listed it would see part of
+/// the table, without an error, if its files were removed under it.
+fn retire(old: &Path, table: &Path, load_id: &str) -> Result<()> {
+    let Some(schema) = table.parent() else { return Ok(()) };
+    let retired = schema.join(RETIRED).join(format!("{}-{load_id}", chrono::Utc::now().timestamp_millis()));
+    let keep = || -> std::io::Result<()> {
+        std::fs::create_dir_all(schema.join(RETIRED))?;
+        std::fs::rename(old, &retired)
+    };
+    keep().map_err(|e| read_error(&retired.display().to_string(), e))
+}
+
+/// Removes tables that were retired more than `grace` ago.
+fn remove_retired(schema: &Path, grace: Duration) -> Result<()> {
+    let newest = chrono::Utc::now().timestamp_millis() - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    for entry in std::fs::read_dir(schema.join(RETIRED)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let retired = name.to_str().and_then(|n| n.split_once('-')).and_then(|(millis, _)| millis.parse::<i64>().ok());
+        if retired.is_some_and(|at| at <= newest) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn small_files(files: &[WrittenFile]) -> Vec<String> {
@@ -211,4 +246,38 @@ fn small_files(files: &[WrittenFile]) -> Vec<String> {
     vec![format!(
         "the table has {small} files of less than 16 MiB: a full_refresh, or a rewrite of them, makes reads faster"
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_retired_table_goes_after_its_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, table) = (dir.path().join("old"), dir.path().join("s/t"));
+        std::fs::create_dir_all(&table).unwrap();
+        std::fs::create_dir_all(&old).unwrap();
+        std::fs::write(old.join("part.parquet"), "x").unwrap();
+        retire(&old, &table, "LOAD").unwrap();
+        let left = || std::fs::read_dir(dir.path().join("s").join(RETIRED)).unwrap().count();
+        remove_retired(&dir.path().join("s"), GRACE).unwrap();
+        assert_eq!((left(), old.exists()), (1, false));
+        remove_retired(&dir.path().join("s"), Duration::ZERO).unwrap();
+        assert_eq!(left(), 0);
+    }
+
+    #[test]
+    fn a_finished_folder_takes_the_place_of_a_table_or_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (next, table) = (dir.path().join("next"), dir.path().join("table"));
+        for (text, expected) in [("one", false), ("two", true)] {
+            std::fs::create_dir_all(&next).unwrap();
+            std::fs::write(next.join("f"), text).unwrap();
+            assert_eq!(swap(&next, &table).unwrap(), expected);
+            assert_eq!(std::fs::read_to_string(table.join("f")).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_to_string(next.join("f")).unwrap(), "one");
+    }
 }

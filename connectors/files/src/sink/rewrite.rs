@@ -151,8 +151,7 @@ impl<'a> Rewrite<'a> {
             let when_true = |condition: Expr| when(condition, lit(1i64)).otherwise(lit(0i64));
             let fates = vec![
                 sum(when_true(delete.clone())?).alias("deleted"),
-                sum(when_true((!delete.clone()).and(changed.clone()))?).alias("updated"),
-                sum(when_true((!delete).and(!changed))?).alias("unchanged"),
+                sum(when_true((!delete).and(changed))?).alias("updated"),
             ];
             for batch in joined.aggregate(vec![ident(FILE)], fates)?.collect().await? {
                 for (file, values) in rows(&batch) {
@@ -161,11 +160,13 @@ impl<'a> Rewrite<'a> {
                     }
                     affected.counts.deleted += values[0];
                     affected.counts.updated += values[1];
-                    affected.counts.unchanged += values[2];
                 }
             }
         }
-        affected.counts.inserted = self.inserted(key, has_operation)?.count().await? as u64;
+        let counts = &mut affected.counts;
+        counts.inserted = self.inserted(key, has_operation)?.count().await? as u64;
+        // The rest had no effect: equal rows, and deletions of keys that are not there.
+        counts.unchanged = self.staged_rows.saturating_sub(counts.inserted + counts.updated + counts.deleted);
         Ok(affected)
     }
 
@@ -183,7 +184,7 @@ impl<'a> Rewrite<'a> {
         let staged = self.staged_beside(has_operation)?.filter(!deletes())?;
         let new = match self.table(None)? {
             Some(table) => {
-                let keys = table.select(key.iter().map(|k| ident(k)).collect::<Vec<_>>())?;
+                let keys = table.select(key.iter().map(ident).collect::<Vec<_>>())?;
                 staged.join_on(keys, JoinType::LeftAnti, on(key))?
             }
             None => staged,
@@ -281,7 +282,7 @@ fn rows(batch: &RecordBatch) -> impl Iterator<Item = (usize, Vec<u64>)> + '_ {
 
 pub(super) async fn duplicate_keys(staged: Arc<dyn TableProvider>, unique: &[String]) -> Result<u64> {
     let rows = session(true)?.read_table(staged)?;
-    let keys: Vec<_> = unique.iter().map(|k| ident(k)).collect();
+    let keys: Vec<_> = unique.iter().map(ident).collect();
     let repeated = rows.aggregate(keys, vec![count(lit(1i64)).alias(FILE)])?.filter(ident(FILE).gt(lit(1i64)))?;
     Ok(repeated.count().await? as u64)
 }

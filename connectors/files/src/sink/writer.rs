@@ -179,13 +179,16 @@ pub(crate) async fn write_stream(
     let (outcome, mut writer) =
         thread.await.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?;
     let begun = writer.begun.clone();
-    let finished = match (fed, outcome) {
-        (Err(error), _) | (_, Err(error)) => Err(error),
-        _ => {
-            let finish = tokio::task::spawn_blocking(move || writer.finish()).await;
-            finish.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?
-        }
+    let failed = match (fed, outcome) {
+        (Err(error), _) | (_, Err(error)) => Some(error),
+        _ => None,
     };
+    // In a thread that may block, even to give up: an encoder writes what it holds when it is dropped.
+    let finish = tokio::task::spawn_blocking(move || match failed {
+        Some(error) => Err(error),
+        None => writer.finish(),
+    });
+    let finished = finish.await.map_err(|e| Error::internal("the thread that writes files failed").with_source(e))?;
     if finished.is_err() {
         folder.remove(&begun).await;
     }
@@ -289,10 +292,8 @@ impl Writer {
         let bytes = match open.encoder {
             Encoder::Parquet(mut writer) => {
                 writer.finish().map_err(|e| self.parquet_error(e))?;
-                let bytes = writer.bytes_written();
-                let mut output = writer.into_inner().map_err(|e| self.parquet_error(e))?;
-                output.finish().map_err(|e| self.folder.error(e))?;
-                bytes as u64
+                writer.inner_mut().finish().map_err(|e| self.folder.error(e))?;
+                writer.bytes_written() as u64
             }
             Encoder::Csv(writer) => writer.finish().map_err(|e| self.folder.error(e))?,
         };

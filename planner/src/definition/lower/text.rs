@@ -30,9 +30,14 @@ pub(in crate::definition) fn clean(message: &str) -> String {
 
 /// Whether two texts are the same SQL but for spacing and the case of keywords.
 pub(super) fn same_sql(a: &str, b: &str) -> bool {
-    let tokens = |sql: &str| -> Option<Vec<Token>> {
+    let tokens = |sql: &str| -> Option<Vec<String>> {
         let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().ok()?;
-        Some(tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect())
+        let text = |token: Token| match token {
+            Token::Whitespace(_) => None,
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_lowercase()),
+            other => Some(other.to_string()),
+        };
+        Some(tokens.into_iter().filter_map(text).collect())
     };
     a == b || tokens(a).is_some_and(|a| Some(a) == tokens(b))
 }

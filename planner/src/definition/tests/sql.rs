@@ -246,9 +246,10 @@ fn options_say_what_they_take() {
 #[test]
 fn queries_are_held_to_their_grammar_and_their_connections() {
     let with = |query: &str| wrong(&format!("CREATE PIPELINE orders INTO lake.l.o STRATEGY full_refresh AS\n{query};"));
+    assert_eq!(with("SELECT 1 +\n  , 2"), "p.sql:6:3: the query is not valid SQL: Expected: an expression, found: ,");
     assert_eq!(
-        with("SELECT *\n  FROM WHERE x = 1"),
-        "p.sql:6:8: the query is not valid SQL: Expected: identifier, found: WHERE"
+        with("SELECT 1 +"),
+        "p.sql:5:11: the query is not valid SQL: Expected: an expression, found the end of the query"
     );
     assert_eq!(
         with("SELECT * FROM shp.public.orders JOIN lake.l.o USING (id)"),
