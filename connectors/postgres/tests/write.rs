@@ -262,7 +262,11 @@ async fn raw_values_arrive_bit_for_bit() {
     for table in ["old", "new"] {
         place.load(table, WriteMode::Append, &staged).run(&[vec![batch.clone()]]).await.unwrap();
         for (i, text) in texts.iter().enumerate() {
-            assert_eq!(place.rows(&format!("SELECT c{i}::text FROM $S.{table}")).await, [text.clone()], "{table} c{i}");
+            assert_eq!(
+                place.rows(&format!("SELECT c{i}::text FROM $S.{table}")).await,
+                std::slice::from_ref(text),
+                "{table} c{i}"
+            );
         }
     }
     // Another type must not read the bytes.
