@@ -330,7 +330,7 @@ async fn values_and_types_come_back_exactly() {
         let sink = sink(dir.path(), kind, &[]);
         let zoo = zoo(kind == "csv");
         assert_eq!(sink.dialect().stored_schema(&zoo.schema()).unwrap(), zoo.schema(), "{kind}");
-        load(sink.as_ref(), OVERWRITE, "1", &[zoo.clone()]).await.unwrap();
+        load(sink.as_ref(), OVERWRITE, "1", std::slice::from_ref(&zoo)).await.unwrap();
         assert_eq!(rows(sink.as_ref()).await, zoo, "{kind}");
 
         let source = FilesConnector.source(&connection(dir.path(), kind, &[])).unwrap();

@@ -97,7 +97,8 @@ const fn case(native: &'static str, values: &'static str, portable: &'static str
     Case { native, values, portable, raw }
 }
 
-const MICROS: &str = "trunc(extract(epoch FROM c) * 1000000)::text";
+/// Through the binary form: before version 14 `extract` gives a float, which is not exact.
+const TIME_MICROS: &str = "('x' || encode(time_send(c), 'hex'))::bit(64)::int8::text";
 
 const ZOO: &[Case] = &[
     case("boolean", "(true), (false), (NULL)", "c::text", ""),
@@ -161,21 +162,21 @@ const ZOO: &[Case] = &[
         "(c - date '1970-01-01')::text",
         "date_send",
     ),
-    case("time", "('00:00'), ('23:59:59.999999'), ('12:34:56.000001'), (NULL)", MICROS, "time_send"),
-    case("time(3)", "('12:34:56.789'), (NULL)", MICROS, "time_send"),
+    case("time", "('00:00'), ('23:59:59.999999'), ('12:34:56.000001'), (NULL)", TIME_MICROS, "time_send"),
+    case("time(3)", "('12:34:56.789'), (NULL)", TIME_MICROS, "time_send"),
     case("timetz", "('00:00+15:59'), ('24:00:00-15:59'), ('12:34:56.789-03:30'), (NULL)", "c::text", "timetz_send"),
     case(
         "timestamp",
         "('4713-01-01 00:00:00 BC'), ('294246-12-31 23:59:59.999999'), ('1999-12-31 23:59:59.999999'), \
          ('2000-01-01'), ('1970-01-01'), (NULL)",
-        MICROS,
+        "(('x' || encode(timestamp_send(c), 'hex'))::bit(64)::int8 + 946684800000000)::text",
         "timestamp_send",
     ),
     case(
         "timestamptz",
         "('4713-01-01 00:00:00+00 BC'), ('294246-12-31 23:59:59.999999+00'), ('2020-06-01 12:00:00.5+05:45'), \
          ('1900-01-01 00:00:00-11'), (NULL)",
-        MICROS,
+        "(('x' || encode(timestamptz_send(c), 'hex'))::bit(64)::int8 + 946684800000000)::text",
         "timestamptz_send",
     ),
     case(
@@ -213,7 +214,7 @@ const ZOO: &[Case] = &[
     case(
         "timestamptz[]",
         "('{2020-01-01 00:00:00+00,NULL}'), (NULL)",
-        "(SELECT string_agg(COALESCE(trunc(extract(epoch FROM e) * 1000000)::text, '~'), ',' ORDER BY o) FROM unnest(c) WITH ORDINALITY u(e, o))",
+        "(SELECT string_agg(COALESCE(trunc((extract(epoch FROM e) * 1000000)::numeric)::text, '~'), ',' ORDER BY o) FROM unnest(c) WITH ORDINALITY u(e, o))",
         "array_send",
     ),
     case("zoo.mood", "('sad'), ('héllo ''q'''), (NULL)", "c::text", ""),
@@ -278,6 +279,9 @@ async fn every_type_reads_exactly_portable_and_raw() {
         .unwrap();
     let mut wrong = Vec::new();
     for (number, case) in ZOO.iter().enumerate() {
+        if case.native == "jsonpath" && client.version() < 120_000 {
+            continue;
+        }
         let table = format!("t{number}");
         client
             .run(&format!(
@@ -501,7 +505,9 @@ async fn parts_show_one_moment_while_rows_move() {
     let client = client().await;
     schema(&client, "moving").await;
     client
-        .run(&format!("CREATE UNLOGGED TABLE moving.t AS {WIDE}; ALTER TABLE moving.t ADD PRIMARY KEY (id)"))
+        .run(&format!(
+            "CREATE UNLOGGED TABLE moving.t AS {WIDE}; ALTER TABLE moving.t ADD PRIMARY KEY (id); ANALYZE moving.t"
+        ))
         .await
         .unwrap();
     let snapshot = source().snapshot().await.unwrap();

@@ -127,7 +127,7 @@ impl Guess {
         if !self.reals && !self.wide && !self.not_finite {
             return DataType::Int64;
         }
-        let exact_in_double = !self.wide && !self.long_reals && !(self.beyond_double && self.reals);
+        let exact_in_double = !(self.wide || self.long_reals || self.beyond_double);
         if (self.reals || self.not_finite) && exact_in_double {
             return DataType::Float64;
         }

@@ -63,7 +63,10 @@ impl WriteOptions {
                 }
                 .map(|delimiter| self.csv.delimiter = delimiter),
                 "header" if csv => text.to_ascii_lowercase().parse().ok().map(|header| self.csv.header = header),
-                "null_marker" if csv => Some(self.csv.null_marker = value.clone()),
+                "null_marker" if csv => {
+                    self.csv.null_marker = value.clone();
+                    Some(())
+                }
                 _ => {
                     let near = nearest(key, SINK_OPTIONS.iter().copied());
                     let kind = if csv { "csv" } else { "parquet" };

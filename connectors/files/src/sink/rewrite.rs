@@ -184,7 +184,7 @@ impl<'a> Rewrite<'a> {
         let staged = self.staged_beside(has_operation)?.filter(!deletes())?;
         let new = match self.table(None)? {
             Some(table) => {
-                let keys = table.select(key.iter().map(|k| ident(k)).collect::<Vec<_>>())?;
+                let keys = table.select(key.iter().map(ident).collect::<Vec<_>>())?;
                 staged.join_on(keys, JoinType::LeftAnti, on(key))?
             }
             None => staged,
@@ -282,7 +282,7 @@ fn rows(batch: &RecordBatch) -> impl Iterator<Item = (usize, Vec<u64>)> + '_ {
 
 pub(super) async fn duplicate_keys(staged: Arc<dyn TableProvider>, unique: &[String]) -> Result<u64> {
     let rows = session(true)?.read_table(staged)?;
-    let keys: Vec<_> = unique.iter().map(|k| ident(k)).collect();
+    let keys: Vec<_> = unique.iter().map(ident).collect();
     let repeated = rows.aggregate(keys, vec![count(lit(1i64)).alias(FILE)])?.filter(ident(FILE).gt(lit(1i64)))?;
     Ok(repeated.count().await? as u64)
 }
