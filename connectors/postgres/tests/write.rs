@@ -906,6 +906,17 @@ async fn staging_that_was_lost_is_noticed() {
     let error = load.commit(&staged, &lease).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     assert_eq!(all(&place, "t").await, ["1|a|1"]);
+    // So is a single partition.
+    let mut partial = place.load("t", TRUNCATE, &people());
+    let staged = partial.stage(&[vec![people_rows(&[(2, "b", 2)])], vec![people_rows(&[(3, "c", 3)])]]).await.unwrap();
+    let ledger = place
+        .rows("SELECT relname FROM pg_class WHERE relname ~ '^__dpone__p_' AND relkind = 'r' AND relnamespace = '$S'::regnamespace")
+        .await;
+    assert_eq!(ledger.len(), 1, "the area of the load before was cleared");
+    place.run(&format!("DELETE FROM $S.\"{}\" WHERE partition = 1", ledger[0])).await;
+    let error = partial.commit(&staged, &lease).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert_eq!(all(&place, "t").await, ["1|a|1"]);
     // The next run of the pipeline clears what this one leaves.
     load.store().release(&lease).await.unwrap();
     place.load("t", TRUNCATE, &people()).run(&[vec![people_rows(&[(3, "c", 3)])]]).await.unwrap();
