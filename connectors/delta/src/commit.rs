@@ -92,10 +92,13 @@ impl Committer<'_> {
     /// What to create, when there is no table yet.
     fn created(&self, table: Option<&Table>) -> Result<Option<Created>> {
         let load = self.commit.load;
-        let create = self.commit.ddl.iter().map(|change| match change {
-            SchemaChange::CreateTable { schema, primary_key, partition_by } => (schema, primary_key, partition_by),
-        });
-        let create = create.last();
+        let create = match self.commit.ddl {
+            [] => None,
+            [SchemaChange::CreateTable { schema, primary_key, partition_by }] => {
+                Some((schema, primary_key, partition_by))
+            }
+            more => return Err(Error::internal(format!("{} changes of schema in one commit", more.len()))),
+        };
         match (table, create) {
             (Some(_), Some(_)) => {
                 Err(Error::conflict(format!("table {} was created by somebody else meanwhile", load.target))

@@ -219,10 +219,6 @@ impl Work<'_> {
         let dirty: Vec<_> = affected.iter().filter(|(_, c)| c[0] + c[1] > 0).map(|(file, _)| *file).collect();
 
         let upserts = || Ok::<_, Error>(staged()?.filter(is_delete().is_false())?);
-        let upsert_rows = match operation {
-            Operation::Upsert => staged_rows,
-            Operation::Column => upserts()?.count().await? as u64,
-        };
         let inserted =
             self.join(upserts()?, self.frame(&touched)?, JoinType::LeftAnti, key, None)?.count().await? as u64;
         // The same expression decides here and below, so no row is both kept and written again.
@@ -248,7 +244,8 @@ impl Work<'_> {
             inserted,
             updated: fresh_rows.saturating_sub(inserted),
             deleted,
-            unchanged: upsert_rows.saturating_sub(fresh_rows),
+            // A delete of a key that is not there changes nothing either.
+            unchanged: staged_rows.saturating_sub(fresh_rows + deleted),
             operation: "MERGE",
             parameters: json!({ "key": key.join(",") }),
             ..Effect::default()

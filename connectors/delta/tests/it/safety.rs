@@ -241,3 +241,9 @@ async fn names_and_options_that_lead_astray_are_refused() {
     }
     connector.sink(&connection(lake.folder.path(), &[("path", "s3://b/x"), ("region", "r")])).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sink_keeps_every_promise_of_the_port() {
+    let lake = Lake::new();
+    dpone_engine::testing::sink_conformance(Arc::clone(&lake.sink), "landing").await.unwrap();
+}
