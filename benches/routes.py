@@ -38,12 +38,26 @@ COLUMNS = """
 KEY = "l_orderkey, l_linenumber"
 OUT = "COPY lineitem TO STDOUT (FORMAT binary)"
 
-DEFINITION = """
-CREATE CONNECTION src TYPE postgres OPTIONS ('url' 'env:BENCH_SRC');
-CREATE CONNECTION dst TYPE postgres OPTIONS ('url' 'env:BENCH_DST');
-CREATE CONNECTION files TYPE parquet OPTIONS ('path' 'out', 'compression' 'zstd');
-CREATE PIPELINE to_postgres INTO dst.landing.lineitem STRATEGY full_refresh AS SELECT * FROM src.public.lineitem;
-CREATE PIPELINE to_parquet INTO files.landing.lineitem STRATEGY full_refresh AS SELECT * FROM src.public.lineitem;
+SOURCE = "{type: postgres, connection_type: env, connection_id: SRC, table: {schema: public, name: lineitem}}"
+TO_POSTGRES = f"""
+name: to_postgres
+source: {SOURCE}
+sink:
+  type: postgres
+  connection_type: env
+  connection_id: DST
+  table: {{schema: landing, name: lineitem}}
+  strategy: {{mode: full_refresh, overwrite_type: exchange}}
+"""
+TO_PARQUET = f"""
+name: to_parquet
+source: {SOURCE}
+sink:
+  type: parquet
+  path: out
+  table: {{schema: landing, name: lineitem}}
+  strategy: {{mode: full_refresh}}
+  options: {{connector: {{compression: zstd}}}}
 """
 
 
@@ -123,8 +137,9 @@ def add(a, b):
 class Routes:
     def __init__(self, server, dpone, root):
         self.server, self.dpone, self.root = server, dpone, root
-        self.environment = os.environ | {"BENCH_SRC": server.url("src"), "BENCH_DST": server.url("dst")}
-        (root / "bench.sql").write_text(DEFINITION)
+        self.environment = os.environ | {"DPONE_CONN_SRC_URL": server.url("src"), "DPONE_CONN_DST_URL": server.url("dst")}
+        (root / "to_postgres.yaml").write_text(TO_POSTGRES)
+        (root / "to_parquet.yaml").write_text(TO_PARQUET)
 
     def psql(self, database, text):
         return ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.server.url(database), "-c", text]
@@ -133,7 +148,7 @@ class Routes:
         return measure(self.server, commands, self.environment, self.root)
 
     def run_dpone(self, pipeline):
-        return self.measure([self.dpone, "run", "bench.sql", "--selector", pipeline])
+        return self.measure([self.dpone, "run", f"{pipeline}.yaml"])
 
     def postgres_limit(self):
         self.server.sql("dst", f"DROP TABLE IF EXISTS raw; CREATE TABLE raw ({COLUMNS})")
@@ -142,7 +157,9 @@ class Routes:
         return add(copied, keyed)
 
     def postgres_dpone(self):
-        self.server.sql("dst", "DROP SCHEMA IF EXISTS landing CASCADE; CREATE SCHEMA landing")
+        # The target is the user's own table, empty: the swapped-in one must get its primary key.
+        empty = f"CREATE TABLE landing.lineitem ({COLUMNS}, PRIMARY KEY ({KEY}))"
+        self.server.sql("dst", f"DROP SCHEMA IF EXISTS landing CASCADE; CREATE SCHEMA landing; {empty}")
         return self.run_dpone("to_postgres")
 
     def postgres_check(self):

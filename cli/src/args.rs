@@ -186,7 +186,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
     };
     let bytes = number.parse::<f64>().map_err(|_| expected())? * factor;
     // Exact far beyond any memory there is.
-    if bytes >= 1e6 && bytes < 9e15 { Ok(bytes as usize) } else { Err(format!("{}; at least 1MB", expected())) }
+    if (1e6..9e15).contains(&bytes) { Ok(bytes as usize) } else { Err(format!("{}; at least 1MB", expected())) }
 }
 
 fn parse_var(text: &str) -> Result<(String, String), String> {

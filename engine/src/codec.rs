@@ -11,6 +11,9 @@ use datafusion::common::{Result as DataFusionResult, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::bytes::{
+    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+};
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use dpone_planner::exact_cast::ExactCast;
 
@@ -27,6 +30,13 @@ pub struct EngineCodec {
 impl EngineCodec {
     pub fn new(connections: Arc<Connections>) -> Self {
         Self { connections }
+    }
+
+    /// The staging plan as another process would get it: encoded, and decoded again.
+    pub(crate) fn round_trip(&self, node: Arc<StageExec>, tasks: &TaskContext) -> crate::Result<Arc<StageExec>> {
+        let bytes = physical_plan_to_bytes_with_extension_codec(node, self)?;
+        let decoded: Arc<dyn Any + Send + Sync> = physical_plan_from_bytes_with_extension_codec(&bytes, tasks, self)?;
+        decoded.downcast().map_err(|_| Error::internal("a staging node came back as something else"))
     }
 }
 

@@ -52,7 +52,7 @@ impl ManifestArgs {
 
 pub(crate) fn manifest(args: ManifestArgs, color: When) -> Result<Exit> {
     match args.verb {
-        Verb::Schema => output::print_json(&definition::json_schema(definition::SchemaKind::Any))?,
+        Verb::Schema => output::print_json(definition::json_schema(definition::SchemaKind::Any))?,
         Verb::Render { definition, selector, output } => print(&definition, selector.as_deref(), output.format)?,
         Verb::Validate { definition, output } => validate(&definition, output.format, color)?,
     }

@@ -101,11 +101,8 @@ pub(crate) async fn query(args: QueryArgs) -> Result<Exit> {
 async fn save(stream: federation::QueryStream, format: ResultFormat, limit: Option<usize>, path: &Path) -> Result<()> {
     let unfinished = Unfinished::new(path)?;
     let file = File::create(&unfinished.path).map_err(|e| cannot_write(path, &e))?;
-    let rows = write(stream, format, limit, BufWriter::with_capacity(1 << 16, file)).await;
-    rows?;
-    std::fs::rename(&unfinished.path, path).map_err(|e| cannot_write(path, &e))?;
-    std::mem::forget(unfinished);
-    Ok(())
+    write(stream, format, limit, BufWriter::with_capacity(1 << 16, file)).await?;
+    std::fs::rename(&unfinished.path, path).map_err(|e| cannot_write(path, &e))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Error {
@@ -131,7 +128,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // It may not have been created.
+        // It may not have been created, or it has its name by now.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -58,12 +58,8 @@ impl Committer<'_> {
                 Ok(Some(receipt)) => return Ok(receipt),
                 // Another writer was faster: what was written for this attempt is in nobody's way.
                 Ok(None) => rewrite::remove(&self.place, &effect.written).await,
-                Err(error) => {
-                    if !matches!(error.kind(), dpone_engine::ErrorKind::Transient) {
-                        rewrite::remove(&self.place, &effect.written).await;
-                    }
-                    return Err(error);
-                }
+                // Whether the entry was written may be unknown: `discard` asks the log before it removes anything.
+                Err(error) => return Err(error),
             }
         }
         Err(Error::conflict(format!("table {} changed under each of {ATTEMPTS} attempts to commit", self.place.table))

@@ -88,7 +88,7 @@ impl TableWriter {
                 return Err(Error::configuration(format!(
                     "column {name:?} of type {data_type} cannot partition a Delta table"
                 ))
-                .with_hint("partition by a column of a whole number, decimal, text, boolean, date or timestamp type"));
+                .with_hint("partition by a column of a whole number, text, boolean, date or timestamp type"));
             }
             sort.push(SortField::new(data_type.clone()));
             outside.push((name.clone(), index));

@@ -153,7 +153,9 @@ impl Sink for DeltaSink {
                     let fits = field.is_ok_and(|f| stats::partitionable(f.data_type()));
                     if !fits {
                         return Err(Error::configuration(format!("column {name:?} cannot partition the table"))
-                            .with_hint("partition by a column of a whole number, decimal, text, boolean, date or timestamp type"));
+                            .with_hint(
+                                "partition by a column of a whole number, text, boolean, date or timestamp type",
+                            ));
                     }
                 }
             }

@@ -28,6 +28,8 @@ pub struct RunOptions {
     /// How often a transient failure is tried again, staging from scratch.
     pub retries: u32,
     pub retry_backoff: Duration,
+    /// Run the staging plan as it comes back from its serialised form, as a worker on another machine would.
+    pub serialise_plans: bool,
 }
 
 impl Default for RunOptions {
@@ -40,6 +42,7 @@ impl Default for RunOptions {
             lease_ttl: Duration::from_secs(60),
             retries: 0,
             retry_backoff: Duration::from_secs(1),
+            serialise_plans: false,
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::RunContext;
 use super::observer::{Progress, Stage};
+use crate::codec::EngineCodec;
 use super::prepare::{Ends, Prepared, prepare, source_name};
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
@@ -293,8 +294,11 @@ async fn stage(
         load: load.clone(),
         probe: probe_spec(&prepared.plan, prepared.state.as_ref()),
     };
-    let node = Arc::new(StageExec::new(Arc::clone(&prepared.physical), Arc::clone(&ends.sink), spec)?);
+    let mut node = Arc::new(StageExec::new(Arc::clone(&prepared.physical), Arc::clone(&ends.sink), spec)?);
     let tasks = prepared.session.task_ctx();
+    if context.options.serialise_plans {
+        node = EngineCodec::new(Arc::clone(&context.connections)).round_trip(node, &tasks)?;
+    }
     // Dropping the set, on a failure or a cancellation, aborts the partitions that still run.
     let mut running = JoinSet::new();
     for partition in 0..node.partitions() {

@@ -61,10 +61,13 @@ fn connection(tokens: &mut Tokens) -> Result<Connection> {
     Ok(Connection { name, kind, options: values, location: Some(at.location()) })
 }
 
+/// Keys and values, each with the place of the key.
+type OptionList = Vec<(String, String, Place)>;
+
 /// `('key' 'value', …)`; the place is that of the key.
-fn option_list(tokens: &mut Tokens) -> Result<Vec<(String, String, Place)>> {
+fn option_list(tokens: &mut Tokens) -> Result<OptionList> {
     tokens.expect(&Token::LParen, "( after OPTIONS")?;
-    let mut list: Vec<(String, String, Place)> = Vec::new();
+    let mut list = OptionList::new();
     if tokens.take(&Token::RParen) {
         return Ok(list);
     }
@@ -120,7 +123,7 @@ struct Clauses {
     key: Option<(Vec<(String, Place)>, Place)>,
     cursor: Option<(String, Place)>,
     partition_by: Option<Vec<(String, Place)>>,
-    options: Option<(Vec<(String, String, Place)>, Place)>,
+    options: Option<(OptionList, Place)>,
 }
 
 /// `CREATE PIPELINE name INTO … STRATEGY … [KEY …] [CURSOR …] [PARTITION BY …] [OPTIONS …] AS query`
