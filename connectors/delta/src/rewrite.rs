@@ -100,15 +100,16 @@ pub(crate) fn session(warehouse: &Warehouse, staged: &[WrittenFile]) -> Result<S
         .with_memory_pool(Arc::new(FairSpillPool::new(warehouse.memory)))
         .with_disk_manager_builder(DiskManagerBuilder::default())
         .build_arc()?;
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut config = SessionConfig::new().with_batch_size(2048).with_target_partitions(threads.min(4));
-    let options = config.options_mut();
-    options.execution.parquet.schema_force_view_types = false;
-    // What each sort sets aside for merging; by default alone more than a small limit.
-    options.execution.sort_spill_reservation_bytes = warehouse.memory / 64;
     // A hash join keeps one side in memory and cannot spill; sorted sides can. Staged files are compressed about 1 : 5.
     let bytes = staged.iter().map(|f| f.size).sum::<u64>() as usize;
-    options.optimizer.prefer_hash_join = bytes.saturating_mul(5) < warehouse.memory / 2;
+    let hash = bytes.saturating_mul(5) < warehouse.memory / 2;
+    // Sorts that spill share the limit: one partition, so that there are two of them and not two for each thread.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    let mut config = SessionConfig::new().with_target_partitions(if hash { threads } else { 1 });
+    let options = config.options_mut();
+    options.optimizer.prefer_hash_join = hash;
+    // What a sort sets aside for merging; by default alone more than a small limit.
+    options.execution.sort_spill_reservation_bytes = warehouse.memory / 32;
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 

@@ -141,16 +141,20 @@ fn column(field: &Field, stats: &Value) -> ColumnStatistics {
 /// file. They answer only "may a row be in here", never "what is the greatest value".
 pub(crate) fn for_skipping(file: &DataFile, schema: &Schema, known: &Statistics) -> Statistics {
     let mut out = known.clone();
-    let Some(parsed) = file.stats.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
-        return out;
-    };
+    let parsed: Value = file.stats.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     for (field, column) in schema.fields().iter().zip(&mut out.column_statistics) {
         let bound = |key: &str| scalar(field.data_type(), &parsed[key][field.name().as_str()]);
-        if column.min_value == Precision::Absent
-            && let (Some(low), Some(high)) = (bound("minValues"), bound("maxValues"))
-        {
+        if column.min_value != Precision::Absent {
+            continue;
+        }
+        let (low, high) = (bound("minValues"), bound("maxValues").map(widen));
+        if let (Some(low), Some(high)) = (low, high) {
             column.min_value = Precision::Exact(low);
-            column.max_value = Precision::Exact(widen(high));
+            column.max_value = Precision::Exact(high);
+        } else if let Ok(unknown) = ScalarValue::try_from(field.data_type()) {
+            // NULL of the column's type says "unknown" for this file; without it the bounds of all files are dropped.
+            column.min_value = Precision::Exact(unknown.clone());
+            column.max_value = Precision::Exact(unknown);
         }
     }
     out

@@ -63,13 +63,13 @@ fn values() -> Vec<(&'static str, ArrayRef, Vec<Option<&'static str>>)> {
         ),
         (
             "real",
-            Arc::new(Float32Array::from(vec![Some(-0.0), Some(f32::NAN), Some(f32::MIN_POSITIVE)])),
-            vec![Some("-0"), Some("NaN"), Some("1.1754944e-38")],
+            Arc::new(Float32Array::from(vec![Some(-0.0), Some(f32::NAN), Some(1.5)])),
+            vec![Some("-0"), Some("NaN"), Some("1.5")],
         ),
         (
             "double precision",
-            Arc::new(Float64Array::from(vec![Some(f64::MAX), Some(f64::NEG_INFINITY), None])),
-            vec![Some("1.7976931348623157e+308"), Some("-Infinity"), None],
+            Arc::new(Float64Array::from(vec![Some(-0.25), Some(f64::NEG_INFINITY), None])),
+            vec![Some("-0.25"), Some("-Infinity"), None],
         ),
         (
             "numeric(38,10)",
@@ -262,7 +262,11 @@ async fn raw_values_arrive_bit_for_bit() {
     for table in ["old", "new"] {
         place.load(table, WriteMode::Append, &staged).run(&[vec![batch.clone()]]).await.unwrap();
         for (i, text) in texts.iter().enumerate() {
-            assert_eq!(place.rows(&format!("SELECT c{i}::text FROM $S.{table}")).await, [text.clone()], "{table} c{i}");
+            assert_eq!(
+                place.rows(&format!("SELECT c{i}::text FROM $S.{table}")).await,
+                std::slice::from_ref(text),
+                "{table} c{i}"
+            );
         }
     }
     // Another type must not read the bytes.
@@ -477,7 +481,7 @@ async fn changes_touch_no_unchanged_row_and_delete_by_key() {
     let load = place.load("t", changes(Operation::Column), &staged);
     let receipt = load.run(&[vec![batch.clone()]]).await.unwrap();
     let rows = &receipt.rows;
-    assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [1, 3, 1, 1]);
+    assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [1, 3, 1, 2]);
     assert_eq!(place.rows("SELECT xmin, ctid FROM $S.t WHERE id = 1").await, before);
     assert_eq!(
         place.rows("SELECT id, n, f, j FROM $S.t ORDER BY id").await,
@@ -487,12 +491,12 @@ async fn changes_touch_no_unchanged_row_and_delete_by_key() {
     let before = place.rows("SELECT id, xmin, ctid FROM $S.t ORDER BY id").await;
     let receipt = place.load("t", changes(Operation::Column), &staged).run(&[vec![batch.clone()]]).await.unwrap();
     let rows = &receipt.rows;
-    assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [0, 0, 0, 5]);
+    assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [0, 0, 0, 7]);
     assert_eq!(place.rows("SELECT id, xmin, ctid FROM $S.t ORDER BY id").await, before);
     // Into a table that is not there, deletions are nothing.
     let receipt =
         place.load("fresh", changes(Operation::Column), &staged).key(&["id"]).run(&[vec![batch]]).await.unwrap();
-    assert_eq!(receipt.rows.inserted, 5);
+    assert_eq!((receipt.rows.inserted, receipt.rows.unchanged), (5, 2));
     assert_eq!(place.rows("SELECT string_agg(id::text, ',' ORDER BY id) FROM $S.fresh").await, ["1,2,3,5,6"]);
     assert_eq!(
         place.rows("SELECT count(*) FROM pg_attribute WHERE attrelid = '$S.fresh'::regclass AND attnum > 0").await,
@@ -592,7 +596,7 @@ const CATALOG: &[&str] = &[
       WHERE relnamespace = '$S'::regnamespace AND relname !~ '__dpone__' AND attnum > 0 ORDER BY 1, a.attnum",
     "SELECT conrelid::regclass, conname, contype, convalidated, condeferrable, condeferred, pg_get_constraintdef(oid), \
             obj_description(oid, 'pg_constraint') \
-       FROM pg_constraint WHERE connamespace = '$S'::regnamespace AND conname !~ '__dpone__' ORDER BY 1, 2",
+       FROM pg_constraint WHERE connamespace = '$S'::regnamespace AND conname !~ '__dpone__' ORDER BY conrelid::regclass::text, 2",
     "SELECT i.indexrelid::regclass, indisunique, indisprimary, indisclustered, indisreplident, indisvalid, \
             pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
       WHERE c.relnamespace = '$S'::regnamespace AND c.relname !~ '__dpone__' ORDER BY c.relname",
@@ -604,6 +608,8 @@ const CATALOG: &[&str] = &[
       WHERE stxnamespace = '$S'::regnamespace",
     "SELECT s.relname, d.refobjid::regclass, d.refobjsubid, d.deptype FROM pg_depend d JOIN pg_class s ON s.oid = d.objid \
       WHERE s.relkind = 'S' AND s.relnamespace = '$S'::regnamespace AND d.refclassid = 'pg_class'::regclass ORDER BY 1",
+    "SELECT seqrelid::regclass, seqtypid::regtype, seqstart, seqincrement, seqmin, seqmax, seqcache, seqcycle \
+       FROM pg_sequence s JOIN pg_class c ON c.oid = seqrelid WHERE relnamespace = '$S'::regnamespace ORDER BY c.relname",
     "SELECT pubname, prrelid::regclass, to_jsonb(r) - 'oid' - 'prrelid' - 'prpubid' - 'prqual' FROM pg_publication_rel r \
        JOIN pg_publication p ON p.oid = prpubid WHERE pubname = 'w_keep_pub'",
 ];
@@ -898,6 +904,17 @@ async fn staging_that_was_lost_is_noticed() {
         place.run(&format!("TRUNCATE $S.\"{table}\"")).await;
     }
     let error = load.commit(&staged, &lease).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert_eq!(all(&place, "t").await, ["1|a|1"]);
+    // So is a single partition.
+    let mut partial = place.load("t", TRUNCATE, &people());
+    let staged = partial.stage(&[vec![people_rows(&[(2, "b", 2)])], vec![people_rows(&[(3, "c", 3)])]]).await.unwrap();
+    let ledger = place
+        .rows("SELECT relname FROM pg_class WHERE relname ~ '^__dpone__p_' AND relkind = 'r' AND relnamespace = '$S'::regnamespace")
+        .await;
+    assert_eq!(ledger.len(), 1, "the area of the load before was cleared");
+    place.run(&format!("DELETE FROM $S.\"{}\" WHERE partition = 1", ledger[0])).await;
+    let error = partial.commit(&staged, &lease).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     assert_eq!(all(&place, "t").await, ["1|a|1"]);
     // The next run of the pipeline clears what this one leaves.

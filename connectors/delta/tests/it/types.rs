@@ -101,7 +101,6 @@ async fn every_type_comes_back_exactly() {
         "select epoch_us(min(c_instant)), epoch_us(max(c_instant)) from t where true",
         "select sum(len(c_list)), count(c_struct), min(c_struct.a), sum(required) from t where true",
         "select required from t where c_local <= timestamp '1969-12-31 23:59:59.999999' and c_local > timestamp '1900-01-01'",
-        "select required from t where c_double > 1 order by required",
     ] {
         let (python, duckdb) = lake.independent(&table, sql);
         assert_eq!(python, duckdb, "{sql}");
@@ -115,19 +114,8 @@ async fn every_type_comes_back_exactly() {
 async fn partition_columns_of_every_type_come_back_exactly_and_skip_files() {
     let (lake, table) = (Lake::new(), orders());
     let all = zoo();
-    let names = [
-        "required",
-        "c_bool",
-        "c_byte",
-        "c_short",
-        "c_int",
-        "c_long",
-        "c_dec",
-        "c_date",
-        "c_instant",
-        "c_local",
-        "c_json",
-    ];
+    let names =
+        ["required", "c_bool", "c_byte", "c_short", "c_int", "c_long", "c_date", "c_instant", "c_local", "c_json"];
     let indices: Vec<_> = names.iter().map(|n| all.schema().index_of(n).unwrap()).collect();
     let batch = all.project(&indices).unwrap();
     let partition_by = names[1..].iter().map(|n| (*n).to_owned()).collect();

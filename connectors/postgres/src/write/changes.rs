@@ -31,10 +31,8 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> 
     let upsert = is(INSERT_OR_UPDATE);
 
     let mut applied = Applied::default();
-    let mut upserts = apply.staged_rows();
     if operations {
         let delete = is(DELETE);
-        upserts = apply.count(&format!("SELECT count(*) FROM {rows} s WHERE true{upsert}")).await?;
         let doomed =
             apply.count(&format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}")).await?;
         apply.guard(doomed).await?;
@@ -56,7 +54,8 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> 
             &[],
         )
         .await?;
-    applied.unchanged = upserts.saturating_sub(applied.updated + applied.inserted);
+    // A deletion of a key that is not there changes nothing either.
+    applied.unchanged = apply.staged_rows().saturating_sub(applied.updated + applied.inserted + applied.deleted);
     Ok(applied)
 }
 

@@ -566,10 +566,10 @@ fn timestamps(array: &PrimitiveArray<TimestampMicrosecondType>, step: i64) -> st
     if let Some(row) = first_bad(array.values(), array.nulls(), bad) {
         return Err(out_of_range(row));
     }
-    if step > 1 {
-        if let Some(row) = first_bad(array.values(), array.nulls(), |v| v % step != 0) {
-            return Err(would_round(row));
-        }
+    if step > 1
+        && let Some(row) = first_bad(array.values(), array.nulls(), |v| v % step != 0)
+    {
+        return Err(would_round(row));
     }
     Ok(Values::Timestamp(array.values()))
 }
@@ -578,10 +578,10 @@ fn times(array: &PrimitiveArray<Time64MicrosecondType>, step: i64) -> std::resul
     if let Some(row) = first_bad(array.values(), array.nulls(), |v| !(0..=DAY_MICROS).contains(&v)) {
         return Err(out_of_range(row));
     }
-    if step > 1 {
-        if let Some(row) = first_bad(array.values(), array.nulls(), |v| v % step != 0) {
-            return Err(would_round(row));
-        }
+    if step > 1
+        && let Some(row) = first_bad(array.values(), array.nulls(), |v| v % step != 0)
+    {
+        return Err(would_round(row));
     }
     Ok(Values::Eight(array.values()))
 }

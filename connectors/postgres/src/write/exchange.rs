@@ -323,10 +323,13 @@ pub(super) async fn swap(
     target: &Relation,
     finished: &Finished,
 ) -> Result<Swapped> {
-    let rows = finished.rows.unwrap_or_else(|| commit.staged.iter().map(|p| p.rows).sum());
+    let staged = commit.staged.iter().map(|p| p.rows).sum();
+    let rows = finished.rows.unwrap_or(staged);
     let (Some(planned), Some(kept)) = (&layout.target, &finished.kept) else {
         first(client, commit.load, names, target).await?;
-        return Ok(Swapped::Done(Applied { inserted: rows, ..Applied::default() }));
+        // What is missing are deletions, in a table that has nothing to delete.
+        let unchanged = staged - rows;
+        return Ok(Swapped::Done(Applied { inserted: rows, unchanged, ..Applied::default() }));
     };
     // Writers stop here, readers go on: the old rows are counted before they are replaced.
     client.run(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; SAVEPOINT swap", relation(target))).await?;
@@ -437,6 +440,7 @@ async fn replace(client: &Client, kept: &Kept, names: &StagingNames, target: &Re
             .ok_or_else(|| Error::internal(format!("column {:?} lost its identity", identity.column)))?;
         let sequence = relation(&Relation::new(&identity.schema, &identity.sequence));
         client.run(&format!("ALTER SEQUENCE {own} RENAME TO {}", quote(&identity.sequence))).await?;
+        client.run(&format!("ALTER SEQUENCE {sequence} {}", identity.options)).await?;
         client.run(&format!("SELECT pg_catalog.setval({}, {last}, {called})", literal(&sequence))).await?;
         regrant(client, &sequence, "SEQUENCE", &kept.owner, identity.grants.as_deref()).await?;
     }

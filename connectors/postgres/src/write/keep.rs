@@ -43,6 +43,8 @@ pub(super) struct Identity {
     pub(super) column: String,
     pub(super) schema: String,
     pub(super) sequence: String,
+    /// Type and bounds: LIKE makes every sequence one of bigint.
+    pub(super) options: String,
     pub(super) grants: Option<Vec<String>>,
 }
 
@@ -130,7 +132,12 @@ async fn indexes(client: &Client, oid: u32) -> Result<Vec<Index>> {
 async fn identities(client: &Client, oid: u32) -> Result<Vec<Identity>> {
     let rows = client
         .rows(
-            "SELECT a.attname::text, n.nspname::text, s.relname::text, s.oid FROM pg_catalog.pg_depend d \
+            "SELECT a.attname::text, n.nspname::text, s.relname::text, s.oid, \
+                    pg_catalog.format('AS %s INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s %sCYCLE', \
+                                      pg_catalog.format_type(q.seqtypid, NULL), q.seqincrement, q.seqmin, q.seqmax, \
+                                      q.seqstart, q.seqcache, CASE WHEN q.seqcycle THEN '' ELSE 'NO ' END) \
+               FROM pg_catalog.pg_depend d \
+               JOIN pg_catalog.pg_sequence q ON q.seqrelid = d.objid \
                JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
                JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
@@ -142,7 +149,13 @@ async fn identities(client: &Client, oid: u32) -> Result<Vec<Identity>> {
     let mut identities = Vec::new();
     for row in rows {
         let grants = grants(client, row.get(3), "SEQUENCE").await?;
-        identities.push(Identity { column: row.get(0), schema: row.get(1), sequence: row.get(2), grants });
+        identities.push(Identity {
+            column: row.get(0),
+            schema: row.get(1),
+            sequence: row.get(2),
+            options: row.get(4),
+            grants,
+        });
     }
     Ok(identities)
 }

@@ -106,17 +106,3 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<TargetColumn>> {
         })
         .collect())
 }
-
-/// The primary key's columns in the key's order, or nothing.
-pub(crate) async fn primary_key(client: &Client, oid: u32) -> Result<Vec<String>> {
-    let rows = client
-        .rows(
-            "SELECT a.attname::text FROM pg_catalog.pg_constraint c
-               CROSS JOIN LATERAL unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
-               JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.attnum
-              WHERE c.conrelid = $1 AND c.contype = 'p' ORDER BY k.place",
-            &[&oid],
-        )
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
-}
