@@ -45,7 +45,7 @@ impl Committer<'_> {
             let table = Table::open(&self.place).await?;
             let (mark, remembered) = match self.remembered(table.as_ref()).await? {
                 Before::Committed(receipt) => return Ok(*receipt),
-                Before::Open(mark, remembered) => (mark, remembered),
+                Before::Open(mark, remembered) => (mark, *remembered),
             };
             let created = self.created(table.as_ref())?;
             let target = match (&table, &created) {
@@ -86,17 +86,16 @@ impl Committer<'_> {
             ))
             .with_hint("another run took over because this one did not renew its lease in time; its result counts"));
         }
-        Ok(Before::Open(state::next_mark(ours, last), remembered))
+        Ok(Before::Open(state::next_mark(ours, last), Box::new(remembered)))
     }
 
     /// What to create, when there is no table yet.
     fn created(&self, table: Option<&Table>) -> Result<Option<Created>> {
         let load = self.commit.load;
-        let create = self.commit.ddl.iter().find_map(|change| match change {
-            SchemaChange::CreateTable { schema, primary_key, partition_by } => {
-                Some((schema, primary_key, partition_by))
-            }
+        let create = self.commit.ddl.iter().map(|change| match change {
+            SchemaChange::CreateTable { schema, primary_key, partition_by } => (schema, primary_key, partition_by),
         });
+        let create = create.last();
         match (table, create) {
             (Some(_), Some(_)) => {
                 Err(Error::conflict(format!("table {} was created by somebody else meanwhile", load.target))
@@ -225,10 +224,9 @@ impl Committer<'_> {
             tracing::warn!(%error, "old state files of the table could not be removed");
         }
         let interval = table.and_then(|t| t.configuration.get("delta.checkpointInterval")?.parse().ok());
-        if version > 0 && version.is_multiple_of(interval.filter(|i| *i > 0).unwrap_or(CHECKPOINT_INTERVAL)) {
-            if let Err(error) = checkpoint(&self.place, version).await {
-                tracing::warn!(%error, "the checkpoint of the table could not be written");
-            }
+        let due = version > 0 && version.is_multiple_of(interval.filter(|i| *i > 0).unwrap_or(CHECKPOINT_INTERVAL));
+        if due && let Err(error) = checkpoint(&self.place, version).await {
+            tracing::warn!(%error, "the checkpoint of the table could not be written");
         }
     }
 }
@@ -236,7 +234,7 @@ impl Committer<'_> {
 enum Before {
     Committed(Box<Receipt>),
     /// The mark for our commit, and what to add it to.
-    Open(u64, Remembered),
+    Open(u64, Box<Remembered>),
 }
 
 struct Created {

@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn stored_fields_are_fixed_points_and_come_back_from_the_log() {
         let uuid = with_extension(Field::new("u", DataType::FixedSizeBinary(16), true), types::EXTENSION_UUID);
-        let fields = vec![
+        let fields = [
             with_native(uuid, "postgres", "uuid"),
             with_extension(Field::new("j", DataType::Utf8, true), types::EXTENSION_JSON),
             Field::new("i", DataType::UInt64, false),

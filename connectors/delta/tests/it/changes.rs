@@ -106,7 +106,7 @@ async fn deletes_go_by_key_within_the_guard() {
     );
     let before = (lake.parquet_files(&table), lake.query(&table, SQL).await);
     let guarded = Load { max_delete_rows: Some(1), ..merge(Operation::Column) };
-    let error = lake.load(&table, &guarded, &[changes.clone()]).await.unwrap_err();
+    let error = lake.load(&table, &guarded, std::slice::from_ref(&changes)).await.unwrap_err();
     assert!(error.message().contains("max_delete_rows = 1"), "{error}");
     assert_eq!((lake.parquet_files(&table), lake.query(&table, SQL).await), before);
 

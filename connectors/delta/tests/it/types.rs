@@ -79,7 +79,7 @@ fn zoo() -> RecordBatch {
 async fn every_type_comes_back_exactly() {
     let (lake, table, batch) = (Lake::new(), orders(), zoo());
     assert_eq!(stored(&batch.schema()).as_ref(), batch.schema().as_ref(), "the test stages stored types");
-    lake.load(&table, &Load::new(WriteMode::Append), &[batch.clone()]).await.unwrap();
+    lake.load(&table, &Load::new(WriteMode::Append), std::slice::from_ref(&batch)).await.unwrap();
     let read = lake.batches(&table, "select * from t order by required").await;
     assert_eq!(read.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
     for (i, field) in batch.schema().fields().iter().enumerate() {
@@ -119,7 +119,9 @@ async fn partition_columns_of_every_type_come_back_exactly_and_skip_files() {
     let indices: Vec<_> = names.iter().map(|n| all.schema().index_of(n).unwrap()).collect();
     let batch = all.project(&indices).unwrap();
     let partition_by = names[1..].iter().map(|n| (*n).to_owned()).collect();
-    lake.load(&table, &Load { partition_by, ..Load::new(WriteMode::Append) }, &[batch.clone()]).await.unwrap();
+    lake.load(&table, &Load { partition_by, ..Load::new(WriteMode::Append) }, std::slice::from_ref(&batch))
+        .await
+        .unwrap();
     assert_eq!(lake.parquet_files(&table).len(), 4, "one file a combination of values");
     let read = lake.batches(&table, "select * from t order by required").await;
     for (i, name) in names.iter().enumerate() {
