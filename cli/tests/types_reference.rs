@@ -36,7 +36,8 @@ fn page() -> String {
     );
     for row in dpone_postgres::types::type_table() {
         let cell = |text: &str| text.replace('|', "\\|");
-        writeln!(out, "| {} | {} | {} | {} |", cell(row.native), cell(row.portable), cell(row.raw), cell(row.notes)).unwrap();
+        writeln!(out, "| {} | {} | {} | {} |", cell(row.native), cell(row.portable), cell(row.raw), cell(row.notes))
+            .unwrap();
     }
     stored(&mut out);
     lattice(&mut out);

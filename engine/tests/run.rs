@@ -328,7 +328,11 @@ async fn a_plan_touches_nothing_and_says_what_would_happen() {
     assert!(lab.target().rows(&Relation::new("public", "events")).is_none());
     lab.run().await.unwrap();
     let plan = explain(&lab.context, &lab.pipeline).await.unwrap();
-    assert!(plan.logical_plan.contains("at >= TimestampNanosecond(1767312000000000000"), "the lower bound is in the plan: {}", plan.logical_plan);
+    assert!(
+        plan.logical_plan.contains("at >= TimestampNanosecond(1767312000000000000"),
+        "the lower bound is in the plan: {}",
+        plan.logical_plan
+    );
 }
 
 #[tokio::test]

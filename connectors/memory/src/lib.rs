@@ -11,6 +11,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::common::DFSchema;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
@@ -23,6 +24,7 @@ use dpone_engine::{
 };
 use dpone_planner::definition::nearest;
 use dpone_planner::dialect::Dialect;
+use dpone_planner::expr::predicate;
 use dpone_planner::plan::{OPERATION_COLUMN, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::types::{is_raw, logical_name};
@@ -362,12 +364,11 @@ async fn apply(load: &LoadSpec, before: Option<&RecordBatch>, staged: &RecordBat
         }
         WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } => {
             let staged = SessionContext::new().read_table(provider(staged, 1)?)?;
-            let predicate = SessionContext::new().parse_sql_expr(sql, staged.schema())?;
-            if staged.filter(predicate.is_not_true())?.count().await? > 0 {
+            let predicate = predicate("replace scope", sql, &DFSchema::try_from(Arc::clone(&schema))?)?;
+            if staged.filter(predicate.clone().is_not_true())?.count().await? > 0 {
                 return Err(Error::data_quality("staged rows are outside the scope that the load replaces"));
             }
             let table = SessionContext::new().read_table(provider(before, 1)?)?;
-            let predicate = SessionContext::new().parse_sql_expr(sql, table.schema())?;
             concat_batches(&schema, &table.filter(predicate.is_not_true())?.collect().await?)?
         }
     };

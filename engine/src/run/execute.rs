@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::RunContext;
 use super::observer::{Progress, Stage};
-use crate::codec::EngineCodec;
 use super::prepare::{Ends, Prepared, prepare, source_name};
+use crate::codec::EngineCodec;
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
@@ -169,12 +169,12 @@ async fn under_lease(
     if let Err(error) = discarded {
         context.observer.note(&pipeline.name, &format!("staging could not be removed: {error}"));
     }
-    if let Some(mirror) = &ends.mirror {
-        if let Some(state) = ends.store.get(&pipeline.name).await? {
-            mirror.mirror(&state, &receipt).await.map_err(|e| {
-                e.with_hint("the load itself is committed with its state; the next run writes this copy again")
-            })?;
-        }
+    if let Some(mirror) = &ends.mirror
+        && let Some(state) = ends.store.get(&pipeline.name).await?
+    {
+        mirror.mirror(&state, &receipt).await.map_err(|e| {
+            e.with_hint("the load itself is committed with its state; the next run writes this copy again")
+        })?;
     }
     failpoint::reach("discarded").await?;
     Ok(receipt)

@@ -218,7 +218,7 @@ fn binary(records: &Records, index: usize, nulls: &Nulls) -> std::result::Result
         if nulls.is_null(bytes, quoted, false) {
             valid.append_null();
         } else {
-            let digits = bytes.strip_prefix(b"\\x").filter(|d| d.len() % 2 == 0).ok_or(row)?;
+            let digits = bytes.strip_prefix(b"\\x").filter(|d| d.len().is_multiple_of(2)).ok_or(row)?;
             for pair in digits.chunks_exact(2) {
                 let digit = |b: u8| (b as char).to_digit(16).ok_or(row);
                 values.push((digit(pair[0])? * 16 + digit(pair[1])?) as u8);

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::JoinType;
+use datafusion::common::{DFSchema, JoinType};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{Expr, Operator, binary_expr, ident, lit, when};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
+use dpone_planner::expr::predicate;
 use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, ScopeFilter, WriteMode};
 
 use super::options::WriteOptions;
@@ -109,12 +110,16 @@ impl<'a> Rewrite<'a> {
         Ok(affected)
     }
 
+    /// The predicate, read as the planner reads it.
+    fn scope(&self, sql: &str) -> Result<Expr> {
+        predicate("replace scope", sql, &DFSchema::try_from(Arc::clone(&self.schema))?)
+    }
+
     /// Refuses staged rows that the scope does not own: the next load of the scope would not replace them.
     pub(super) async fn check_scope(&self) -> Result<()> {
         let WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } = self.mode else { return Ok(()) };
         let staged = self.context.read_table(Arc::clone(&self.staged))?;
-        let predicate = self.context.parse_sql_expr(sql, staged.schema())?;
-        let outside = staged.filter(predicate.is_not_true())?.count().await?;
+        let outside = staged.filter(self.scope(sql)?.is_not_true())?.count().await?;
         if outside == 0 {
             return Ok(());
         }
@@ -126,7 +131,7 @@ impl<'a> Rewrite<'a> {
     fn in_scope(&self, table: DataFrame, scope: &ScopeFilter, inside: bool) -> Result<DataFrame> {
         Ok(match scope {
             ScopeFilter::Predicate { sql } => {
-                let predicate = self.context.parse_sql_expr(sql, table.schema())?;
+                let predicate = self.scope(sql)?;
                 table.filter(if inside { predicate.is_true() } else { predicate.is_not_true() })?
             }
             ScopeFilter::Partitions { columns } => {
