@@ -65,6 +65,8 @@ impl Snapshots {
 #[derive(Debug)]
 pub(crate) struct OpenSource {
     pub(crate) plan: LogicalPlan,
+    /// The primary key of the table, where only one is read.
+    pub(crate) key: Vec<String>,
     pub(crate) rows: Option<u64>,
     pub(crate) notes: Vec<String>,
 }
@@ -85,8 +87,16 @@ pub(crate) async fn open(
     options: OpenOptions,
     raw: &RawColumns,
 ) -> Result<OpenSource> {
-    let mut opener =
-        Opener { context, snapshots, options, types: &source.read.types, raw, rows: None, notes: Vec::new() };
+    let mut opener = Opener {
+        context,
+        snapshots,
+        options,
+        types: &source.read.types,
+        raw,
+        keys: Vec::new(),
+        rows: None,
+        notes: Vec::new(),
+    };
     let plan = match &source.query {
         SourceQuery::Table { connection, relation } => {
             let table = table_reference(connection, relation);
@@ -99,7 +109,8 @@ pub(crate) async fn open(
         SourceQuery::Sql { sql } => opener.query(session, sql).await?,
     };
     let plan = with_read_options(plan, &source.read)?;
-    Ok(OpenSource { plan, rows: opener.rows, notes: opener.notes })
+    let key = if opener.keys.len() == 1 { opener.keys.remove(0) } else { Vec::new() };
+    Ok(OpenSource { plan, key, rows: opener.rows, notes: opener.notes })
 }
 
 /// A running query. Dropping it before the end cancels its reads.
@@ -124,8 +135,16 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
     let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows };
     let types = BTreeMap::new();
     let raw = RawColumns::new();
-    let mut opener =
-        Opener { context, snapshots: &mut snapshots, options, types: &types, raw: &raw, rows: None, notes: Vec::new() };
+    let mut opener = Opener {
+        context,
+        snapshots: &mut snapshots,
+        options,
+        types: &types,
+        raw: &raw,
+        keys: Vec::new(),
+        rows: None,
+        notes: Vec::new(),
+    };
     let plan = opener.query(&session, sql).await?;
     let physical = session.state().create_physical_plan(&plan).await?;
     let batches = datafusion::physical_plan::execute_stream(physical, session.task_ctx())?;
@@ -143,6 +162,8 @@ struct Opener<'a> {
     options: OpenOptions,
     types: &'a BTreeMap<String, String>,
     raw: &'a RawColumns,
+    /// The primary key of each table that was opened.
+    keys: Vec<Vec<String>>,
     rows: Option<u64>,
     notes: Vec<String>,
 }
@@ -166,6 +187,7 @@ impl Opener<'_> {
         if let Some(rows) = opened.rows {
             self.rows = Some(self.rows.map_or(rows, |so_far| so_far.max(rows)));
         }
+        self.keys.push(opened.key);
         self.notes.extend(opened.notes);
         Ok(opened.provider)
     }

@@ -95,6 +95,29 @@ pub fn passed_through(plan: &LogicalPlan) -> Vec<PassedThrough> {
         .collect()
 }
 
+/// Whether the plan reads one table, gives each of its rows at most once, and gives these of its columns unchanged under
+/// their own names.
+pub fn keeps_rows_and_columns(plan: &LogicalPlan, columns: &[String]) -> bool {
+    let mut node = plan;
+    loop {
+        node = match node {
+            LogicalPlan::TableScan(_) => break,
+            LogicalPlan::Projection(projection) => &projection.input,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Sort(sort) => &sort.input,
+            LogicalPlan::Limit(limit) => &limit.input,
+            _ => return false,
+        };
+    }
+    columns.iter().all(|column| {
+        plan.schema().fields().iter().enumerate().any(|(index, field)| {
+            field.name() == column
+                && matches!(origin_of_output(plan, index), Origin::Scan(_, origin) if origin == *column)
+        })
+    })
+}
+
 #[derive(Debug, PartialEq)]
 enum Origin {
     Scan(TableReference, String),
@@ -207,7 +230,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
     use datafusion::datasource::empty::EmptyTable;
 
-    async fn names(sql: &str) -> Vec<String> {
+    async fn plan(sql: &str) -> LogicalPlan {
         let context = SessionContext::new();
         for table in ["o", "c"] {
             let schema = Schema::new(vec![
@@ -217,7 +240,11 @@ mod tests {
             ]);
             context.register_table(table, Arc::new(EmptyTable::new(Arc::new(schema)))).unwrap();
         }
-        let plan = context.state().create_logical_plan(sql).await.unwrap();
+        context.state().create_logical_plan(sql).await.unwrap()
+    }
+
+    async fn names(sql: &str) -> Vec<String> {
+        let plan = plan(sql).await;
         passed_through(&plan).into_iter().map(|p| format!("{}.{}>{}", p.table, p.column, p.outputs.join("+"))).collect()
     }
 
@@ -238,6 +265,22 @@ mod tests {
             "select o_a from o where id in (select id from c)",
         ] {
             assert_eq!(names(whole_rows).await, Vec::<String>::new(), "{whole_rows}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_kept_only_by_plans_that_keep_rows_and_names() {
+        for (sql, kept) in [
+            ("select * from o where o_a = 'x'", true),
+            ("select o_a, id from (select * from o) s order by o_b limit 3", true),
+            ("select id + 1 as id from o", false),
+            ("select o_a as id from o", false),
+            ("select o_a from o", false),
+            ("select o.* from o join c using (id)", false),
+            ("select id from o union all select id from o", false),
+            ("select * from o cross join unnest([1, 2])", false),
+        ] {
+            assert_eq!(keeps_rows_and_columns(&plan(sql).await, &["id".to_owned()]), kept, "{sql}");
         }
     }
 

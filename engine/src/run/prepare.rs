@@ -111,6 +111,7 @@ fn observed<'a>(
     let capabilities = ends.sink.capabilities();
     Ok(Observed {
         source: source.plan.clone(),
+        source_key: source.key.clone(),
         source_identity: source_identity(context, pipeline)?,
         target: target.map(|t| ObservedTarget {
             schema: Arc::clone(&t.schema),

@@ -1,6 +1,6 @@
 //! `full_refresh`: the target becomes exactly what the source gives.
 
-use super::{Draft, Observed, output_names};
+use super::{Draft, Observed, carried_key, output_names};
 use crate::definition::{EmptySource, OverwriteType, Pipeline};
 use crate::error::Result;
 use crate::plan::{Checks, WriteMode};
@@ -12,7 +12,7 @@ pub(super) fn draft(pipeline: &Pipeline, observed: &Observed<'_>, overwrite: Ove
         write_mode: WriteMode::Overwrite { overwrite },
         cursor: None,
         checks: Checks { fail_on_empty: pipeline.guards.empty_source == EmptySource::Fail, ..Checks::default() },
-        primary_key: Vec::new(),
+        primary_key: carried_key(observed),
         notes: Vec::new(),
     })
 }

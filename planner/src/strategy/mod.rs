@@ -28,6 +28,8 @@ use crate::state::PipelineState;
 pub struct Observed<'a> {
     /// Reads the source as the definition says, before the strategy.
     pub source: LogicalPlan,
+    /// The primary key of the source, where it is one table: a target that is created for its rows gets it too.
+    pub source_key: Vec<String>,
     /// Names the source in the state digest: connection, table or query; no secrets.
     pub source_identity: String,
     pub target: Option<ObservedTarget>,
@@ -202,6 +204,12 @@ fn require_columns(what: &str, columns: &[String], plan: &LogicalPlan) -> Result
         }
     }
     Ok(())
+}
+
+/// The source's primary key, where each of its columns reaches the output under its own name, row by row.
+fn carried_key(observed: &Observed<'_>) -> Vec<String> {
+    let key = &observed.source_key;
+    if key.is_empty() || !crate::expr::keeps_rows_and_columns(&observed.source, key) { Vec::new() } else { key.clone() }
 }
 
 fn filtered(plan: LogicalPlan, predicate: datafusion::logical_expr::Expr) -> Result<LogicalPlan> {

@@ -2,7 +2,7 @@
 
 use datafusion::common::DFSchema;
 
-use super::{Draft, Observed, filtered, output_names, require_columns};
+use super::{Draft, Observed, carried_key, filtered, output_names, require_columns};
 use crate::definition::Scope;
 use crate::error::{Error, Result};
 use crate::expr::{predicate, qualify};
@@ -28,7 +28,7 @@ pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
         cursor: None,
         // An empty scope is emptied: the batch is the slice.
         checks: Checks::default(),
-        primary_key: Vec::new(),
+        primary_key: carried_key(observed),
         notes: Vec::new(),
     })
 }
