@@ -31,10 +31,20 @@ impl DefinitionOptions {
     }
 }
 
-/// Reads the files, or the project of this folder when none is named.
-pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loaded> {
+/// Each manifest, or SQL statement, as it will run: defaults, templates and variables filled in, secrets redacted.
+pub(crate) fn render(definition: &DefinitionArgs) -> Result<Vec<serde_json::Value>> {
+    let vars = definition.vars.vars.iter().cloned().collect();
+    definition::render(&inputs(&definition.files)?, &vars, &|path: &Path| read(path))
+}
+
+/// The files with their texts, or the project of this folder when none is named.
+fn inputs(files: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     let files = if files.is_empty() { default_files()? } else { files.to_vec() };
-    let inputs = files.into_iter().map(|file| read(&file).map(|text| (file, text))).collect::<Result<Vec<_>>>()?;
+    files.into_iter().map(|file| read(&file).map(|text| (file, text))).collect()
+}
+
+pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loaded> {
+    let inputs = inputs(files)?;
     let vars = vars.iter().cloned().collect();
     let project = definition::load(&inputs, &vars, &|path: &Path| read(path))?;
     // Each connection's paths begin at the folder of the file that defines it.

@@ -4,7 +4,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
 use crate::relation::Relation;
@@ -40,9 +39,6 @@ pub trait Dialect: Debug + Send + Sync {
 
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;
-
-    /// The predicate in the system's own SQL, or `None` where it cannot be said exactly.
-    fn predicate(&self, expr: &Expr) -> Option<String>;
 
     fn quote_relation(&self, table: &Relation) -> String {
         match &table.database {

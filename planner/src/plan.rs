@@ -45,8 +45,8 @@ impl WriteMode {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum ScopeFilter {
-    /// A predicate over the target's columns, in DataFusion SQL. A sink renders it in its own SQL through
-    /// [`crate::dialect::Dialect::predicate`], or evaluates it.
+    /// A predicate over the target's columns, in DataFusion SQL: [`crate::expr::predicate`] parses it. A sink renders it
+    /// in its own SQL, or evaluates it.
     Predicate { sql: String },
     /// The rows that share their values of these columns with a staged row (NULL equals NULL).
     Partitions { columns: Vec<String> },

@@ -9,7 +9,7 @@ use crate::args::{DefinitionArgs, Format, OutputArgs, When};
 use crate::exit::Exit;
 use crate::render::table::Table;
 use crate::style::Style;
-use crate::{output, render};
+use crate::{output, project};
 
 /// Work on definitions without reaching any system.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(crate) struct ManifestArgs {
 enum Verb {
     /// Print the JSON Schema of YAML manifests, for editors
     Schema,
-    /// Print the pipelines that definitions become, with defaults and variables filled in. Secrets are not shown
+    /// Print each manifest as it will run, with defaults, templates and variables filled in. Secrets are not shown
     Render {
         #[command(flatten)]
         definition: DefinitionArgs,
@@ -60,11 +60,21 @@ pub(crate) fn manifest(args: ManifestArgs, color: When) -> Result<Exit> {
 }
 
 fn print(definition: &DefinitionArgs, selector: Option<&str>, format: Format) -> Result<()> {
-    let loaded = definition.load()?;
-    let document = render::definition::document(&loaded.project, &loaded.select(selector)?);
+    // The pipeline that a selector means, by its own name; a mistake in the selector is reported as everywhere.
+    let name = match selector {
+        None => None,
+        Some(_) => definition.load()?.select(selector)?.pop().map(|p| p.name),
+    };
+    let rendered: Vec<_> = project::render(definition)?
+        .into_iter()
+        .filter(|process| name.as_deref().is_none_or(|name| process["name"] == name))
+        .collect();
+    let yaml =
+        |rendered: &[serde_json::Value]| rendered.iter().map(definition::to_yaml).collect::<Vec<_>>().join("---\n");
     match format {
-        Format::Json | Format::Text => output::print_json(&document),
-        Format::Md => output::print(&format!("```json\n{document:#}\n```")),
+        Format::Json => output::print_json(&serde_json::Value::Array(rendered)),
+        Format::Text => output::print(&yaml(&rendered)),
+        Format::Md => output::print(&format!("```yaml\n{}```", yaml(&rendered))),
     }
 }
 

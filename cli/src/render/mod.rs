@@ -1,7 +1,6 @@
 //! How results look: for people, as Markdown, as JSON.
 
 pub(crate) mod batches;
-pub(crate) mod definition;
 pub(crate) mod error;
 pub(crate) mod plan;
 pub(crate) mod receipt;

@@ -1,7 +1,6 @@
 //! How Delta spells types and changes of schema. There is no SQL: a change is described, and applied in the log.
 
 use arrow::datatypes::Field;
-use datafusion::logical_expr::Expr;
 use dpone_engine::{Relation, Result};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::SchemaChange;
@@ -45,10 +44,5 @@ impl Dialect for DeltaDialect {
                 Ok(vec![text])
             }
         }
-    }
-
-    /// The sink evaluates predicates with DataFusion, so none is rendered.
-    fn predicate(&self, _: &Expr) -> Option<String> {
-        None
     }
 }

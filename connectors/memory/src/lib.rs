@@ -14,7 +14,6 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::DFSchema;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use dpone_engine::source::ReadTarget;
 use dpone_engine::{
@@ -228,10 +227,6 @@ impl Dialect for MemoryDialect {
         match change {
             SchemaChange::CreateTable { .. } => Ok(vec![format!("table {table} in memory")]),
         }
-    }
-
-    fn predicate(&self, _: &Expr) -> Option<String> {
-        None
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow::datatypes::Field;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::Expr;
 use dpone_engine::{
     Capabilities, Commit, Connector, Error, Lease, LeaseRequest, LoadSpec, Receipt, Relation, ResolvedConnection,
     Result, Sink, Source, StagedPartition, StateLocation, StateStore, TargetTable, failpoint,
@@ -86,10 +85,6 @@ impl Dialect for NullDialect {
 
     fn render(&self, _: &Relation, _: &SchemaChange) -> Result<Vec<String>> {
         Ok(Vec::new())
-    }
-
-    fn predicate(&self, _: &Expr) -> Option<String> {
-        None
     }
 }
 

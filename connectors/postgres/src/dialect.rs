@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
-use datafusion::logical_expr::Expr;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::types::{MICROS, is_json, is_raw, is_uuid, logical_name, native_of};
@@ -75,12 +74,6 @@ impl Dialect for PostgresDialect {
                 ])
             }
         }
-    }
-
-    /// Never without the columns: whether a comparison means the same here depends on their types and collations. The
-    /// commit renders a scope over the columns that the catalog has then.
-    fn predicate(&self, _: &Expr) -> Option<String> {
-        None
     }
 }
 

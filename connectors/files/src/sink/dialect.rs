@@ -1,7 +1,6 @@
 //! Which Arrow types Parquet and CSV files store.
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use datafusion::logical_expr::Expr;
 use dpone_engine::{Error, Relation, Result};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::SchemaChange;
@@ -60,11 +59,6 @@ impl Dialect for FileDialect {
                 Ok(vec![format!("folder {}/{} of {} files ({columns})", table.schema, table.name, self.system())])
             }
         }
-    }
-
-    /// Files have no SQL of their own: predicates are evaluated here, in DataFusion.
-    fn predicate(&self, _: &Expr) -> Option<String> {
-        None
     }
 }
 

@@ -1,1 +1,0 @@
-//! Benchmarks. Routes against the raw protocol are in `routes.py`: they time whole processes, dpone and psql alike.
