@@ -238,7 +238,7 @@ async fn load_and_commit(
         pipeline: pipeline.name.clone(),
         strategy: prepared.plan.strategy.clone(),
         write_mode: load.write_mode.name().to_owned(),
-        source: source_name(pipeline),
+        source: source_name(pipeline, &prepared.source.plan),
         target: format!("{}.{}", pipeline.sink.connection, load.target),
         run_id: load.run_id.clone(),
         load_id: load.load_id.clone(),

@@ -1,7 +1,10 @@
 //! From a pipeline to a physical plan: describes both ends, plans, and explains.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion::prelude::SessionContext;
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
@@ -148,12 +151,25 @@ fn in_sink(error: Error, pipeline: &Pipeline) -> Error {
         .with("connection", &pipeline.sink.connection)
 }
 
-/// Names the source for people.
-pub(super) fn source_name(pipeline: &Pipeline) -> String {
+/// Names the source for people: the tables that are read.
+pub(super) fn source_name(pipeline: &Pipeline, plan: &LogicalPlan) -> String {
     match &pipeline.source.query {
         SourceQuery::Table { connection, relation } => format!("{connection}.{relation}"),
         SourceQuery::Native { connection, .. } => format!("{connection} (native query)"),
-        SourceQuery::Sql { .. } => "query".to_owned(),
+        SourceQuery::Sql { .. } => {
+            let mut tables = BTreeSet::new();
+            // A plan that cannot be walked only lacks its name here.
+            let _ = plan.apply_with_subqueries(|node| {
+                if let LogicalPlan::TableScan(scan) = node {
+                    tables.insert(scan.table_name.to_string());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            });
+            match tables.is_empty() {
+                true => "a query without tables".to_owned(),
+                false => tables.into_iter().collect::<Vec<_>>().join(", "),
+            }
+        }
     }
 }
 
@@ -200,7 +216,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
     let explanation = Explanation {
         pipeline: plan.pipeline.clone(),
         strategy: plan.strategy.clone(),
-        source: source_name(pipeline),
+        source: source_name(pipeline, &prepared.source.plan),
         target: format!("{}.{}", pipeline.sink.connection, plan.target),
         target_exists: prepared.target.is_some(),
         write_mode: plan.write_mode.name().to_owned(),
