@@ -25,16 +25,16 @@ CREATE CONNECTION pg TYPE postgres OPTIONS ('url' 'env:DPONE_TEST_POSTGRES_URL')
 CREATE PIPELINE csv_to_delta INTO lake.a.orders STRATEGY incremental_append CURSOR at
   AS SELECT * FROM raw.files.orders WHERE id > 1;
 CREATE PIPELINE ndjson_to_parquet INTO out.a.names STRATEGY full_refresh AS SELECT * FROM raw.files.names;
-CREATE PIPELINE joined_to_postgres INTO pg.${schema}.orders STRATEGY incremental_merge KEY (id) CURSOR at
+CREATE PIPELINE joined_to_postgres INTO pg.${schema}.joined STRATEGY incremental_merge KEY (id) CURSOR at
   AS SELECT o.id, o.at, o.amount, n.name FROM lake.a.orders o LEFT JOIN out.a.names n USING (id);
-CREATE PIPELINE postgres_to_postgres INTO pg.${schema}.copy STRATEGY full_refresh AS SELECT * FROM pg.${schema}.orders;
+CREATE PIPELINE postgres_to_postgres INTO pg.${schema}.copy STRATEGY full_refresh AS SELECT * FROM pg.${schema}.joined;
 CREATE PIPELINE postgres_to_delta INTO lake.a.back STRATEGY incremental_merge KEY (id)
   AS SELECT * FROM pg.${schema}.copy WHERE amount > 1.5;
 CREATE PIPELINE postgres_to_csv INTO text.a.back STRATEGY full_refresh AS SELECT id, name FROM pg.${schema}.copy;
 ";
 
 const TABLES: [&str; 6] =
-    ["lake.a.orders", "out.a.names", "pg.${schema}.orders", "pg.${schema}.copy", "lake.a.back", "text.a.back"];
+    ["lake.a.orders", "out.a.names", "pg.${schema}.joined", "pg.${schema}.copy", "lake.a.back", "text.a.back"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decoded_plans_load_the_same_rows() {
