@@ -42,16 +42,31 @@ pub fn main() -> ExitCode {
     .into()
 }
 
+const STACK_BYTES: usize = 256 << 20;
+
+/// The main thread's own stack is small.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("main".to_owned()).stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, work) {
+            Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(Error::unknown(format!("cannot start a thread: {error}")).with_source(error)),
+        }
+    })
+}
+
 fn start(cli: Cli) -> Exit {
     let style = Style::for_stderr(cli.global.color);
     let format = cli.command.format();
     logging::install(&cli.global, style);
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Long chains of conditions are walked by recursion. Only what is used of this is ever touched.
+        .thread_stack_size(STACK_BYTES)
         .build()
         .map_err(|e| Error::unknown(format!("cannot start the runtime: {e}")).with_source(e))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(commands::dispatch(cli));
+            let outcome = on_large_stack(|| runtime.block_on(commands::dispatch(cli)));
             // A thread that still waits for a server's answer must not hold the process up.
             runtime.shutdown_timeout(std::time::Duration::from_millis(200));
             outcome

@@ -163,6 +163,20 @@ impl Connections {
                 options.insert(key.clone(), value);
             }
         }
+        let looked_up: Vec<&String> = connection
+            .options
+            .values()
+            .filter_map(|value| if let OptionValue::EnvAny(names) = value { names.first() } else { None })
+            .collect();
+        // Without a word from the environment a driver's own defaults would choose the server.
+        if !looked_up.is_empty() && options.is_empty() {
+            let names: Vec<_> = looked_up.into_iter().map(String::as_str).collect();
+            return Err(Error::configuration(format!(
+                "nothing in the environment says where connection {:?} is",
+                connection.name
+            ))
+            .with_hint(format!("set one of {}", names.join(", "))));
+        }
         Ok(ResolvedConnection {
             name: connection.name.clone(),
             kind: connection.kind.clone(),

@@ -233,9 +233,24 @@ impl From<DataFusionError> for Error {
             DataFusionError::Internal(_) => Error::internal(error.strip_backtrace()),
             DataFusionError::ResourcesExhausted(_) => Error::configuration(error.strip_backtrace())
                 .with_hint("raise --memory-limit, or give --temp-dir a place with more room to spill"),
-            other => Error::unknown(other.strip_backtrace()),
+            other => Error::unknown(without_values(&other.strip_backtrace())),
         }
     }
+}
+
+/// The text without what it quotes: a failing value must not reach a log.
+fn without_values(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(['\'', '"']) {
+        let quote = &rest[start..=start];
+        let Some(length) = rest[start + 1..].find(quote) else { break };
+        out.push_str(&rest[..start]);
+        out.push('…');
+        rest = &rest[start + length + 2..];
+    }
+    out.push_str(rest);
+    out
 }
 
 /// An error that several streams share cannot be moved out: its parts are copied.
@@ -249,9 +264,9 @@ fn from_shared(error: &DataFusionError) -> Error {
                 copy.0.context = ours.0.context.clone();
                 copy
             }
-            None => Error::unknown(error.strip_backtrace()),
+            None => Error::unknown(without_values(&error.strip_backtrace())),
         },
-        _ => Error::unknown(error.strip_backtrace()),
+        _ => Error::unknown(without_values(&error.strip_backtrace())),
     }
 }
 
@@ -266,9 +281,15 @@ impl From<arrow::error::ArrowError> for Error {
                     Err(other) => Error::unknown(other.to_string()).with_source(other),
                 },
             },
-            CastError(_) | ArithmeticOverflow(_) | DivideByZero | ParseError(_) | CsvError(_) | JsonError(_) => {
-                Error::data_quality(error.to_string())
+            // The texts of these quote the value that failed.
+            CastError(_) | ParseError(_) => {
+                Error::data_quality("a value cannot be converted to the type that the query or the target asks for")
+                    .with_hint("find such rows with try_cast(…) IS NULL; try_cast also loads them as NULL")
             }
+            ArithmeticOverflow(_) => Error::data_quality("a calculation went beyond the range of its type"),
+            InvalidArgumentError(_) | ComputeError(_) => Error::unknown(without_values(&error.to_string())),
+            DivideByZero => Error::data_quality("a division by zero"),
+            CsvError(_) | JsonError(_) => Error::data_quality(without_values(&error.to_string())),
             IoError(_, source) => Error::from(source),
             other => Error::unknown(other.to_string()),
         }
@@ -305,6 +326,15 @@ mod tests {
         assert_eq!(back.kind(), ErrorKind::DataQuality);
         assert_eq!(back.to_string(), "column holds NaN (column: price)");
         assert_eq!(back.hint(), Some("declare it text"));
+    }
+
+    #[test]
+    fn a_failing_value_is_not_repeated() {
+        let cast = arrow::error::ArrowError::CastError("Cannot cast string 'hunter2' to value of Int32 type".into());
+        let execution = DataFusionError::Execution("Error parsing timestamp from 'hunter2': bad".into());
+        for error in [Error::from(cast), Error::from(execution)] {
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::error::{Error, Result};
 
@@ -20,7 +20,7 @@ pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
         Error::configuration(format!("{what}: {sql:?} is not a predicate over the table: {}", error.strip_backtrace()))
             .with_hint("write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'")
     };
-    let parsed = SessionContext::new().parse_sql_expr(sql, schema).map_err(failed)?;
+    let parsed = parse(sql, schema).map_err(failed)?;
     let schema: DFSchemaRef = Arc::new(schema.clone());
     let context = SimplifyContext::builder()
         .with_schema(Arc::clone(&schema))
@@ -34,6 +34,29 @@ pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
         return Err(Error::configuration(format!("{what}: {sql:?} is not a condition that is true or false")));
     }
     Ok(simplified)
+}
+
+/// Fails when a predicate can mean different rows at different moments: what is read and what is replaced would differ.
+pub fn require_immutable(what: &str, sql: &str, schema: &DFSchema) -> Result<()> {
+    let Ok(parsed) = parse(sql, schema) else { return Ok(()) };
+    let changing = parsed.exists(|node| {
+        Ok(match node {
+            Expr::ScalarFunction(call) => call.func.signature().volatility != Volatility::Immutable,
+            _ => false,
+        })
+    })?;
+    if changing {
+        return Err(Error::configuration(format!("{what}: {sql:?} means other rows at every moment"))
+            .with_hint("write the moment as a value, or give it to the run: at >= '${from}' with --var from=…"));
+    }
+    Ok(())
+}
+
+/// Decimal literals are decimals, so that 0.1 is 0.1.
+fn parse(sql: &str, schema: &DFSchema) -> datafusion::common::Result<Expr> {
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    SessionContext::new_with_config(config).parse_sql_expr(sql, schema)
 }
 
 /// Gives the bare columns of a parsed predicate the qualifiers that they have in `plan`.
@@ -289,6 +312,11 @@ mod tests {
         let schema = DFSchema::try_from(Schema::new(vec![Field::new("day", DataType::Date32, true)])).unwrap();
         let expr = predicate("scope", "day >= '2026-06-01' and day < '2026-06-08'", &schema).unwrap();
         assert_eq!(expr.to_string(), "day >= Date32(\"2026-06-01\") AND day < Date32(\"2026-06-08\")");
+        assert!(require_immutable("scope", "day >= '2026-06-01'", &schema).is_ok());
+        for changing in ["day < now()", "day = current_date", "random() < 0.5"] {
+            let error = require_immutable("scope", changing, &schema).unwrap_err();
+            assert!(error.message().contains("every moment"), "{error}");
+        }
         for bad in ["dya = '2026-01-01'", "day", "day >=", "1"] {
             let error = predicate("scope", bad, &schema).unwrap_err();
             assert!(error.message().starts_with("scope: "), "{error}");

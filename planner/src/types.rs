@@ -14,6 +14,8 @@ pub const NATIVE: &str = "dpone:native";
 /// reads them; nothing else may look inside.
 pub const CARRIAGE: &str = "dpone:carriage";
 pub const CARRIAGE_RAW: &str = "raw";
+/// Field metadata of a target's column: the table fills it by itself, so a source need not have it.
+pub const GENERATED: &str = "dpone:generated";
 /// Arrow's canonical extension type names.
 pub const EXTENSION: &str = "ARROW:extension:name";
 pub const EXTENSION_UUID: &str = "arrow.uuid";

@@ -186,13 +186,14 @@ impl<W: Write> BatchWriter for Csv<W> {
         let options = FormatOptions::default().with_display_error(false);
         let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let nulls: Vec<_> = batch.columns().iter().map(|c| c.logical_nulls()).collect();
         for row in 0..batch.num_rows() {
             self.line.clear();
-            for (i, (column, values)) in columns.iter().zip(batch.columns()).enumerate() {
+            for (i, (column, nulls)) in columns.iter().zip(&nulls).enumerate() {
                 if i > 0 {
                     self.line.push(',');
                 }
-                if values.is_valid(row) {
+                if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
                     self.cell.clear();
                     column.value(row).write(&mut self.cell)?;
                     self.line.push_str(&quoted(&self.cell));

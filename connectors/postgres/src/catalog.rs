@@ -64,6 +64,8 @@ pub struct TableColumn {
     pub nullable: bool,
     /// `GENERATED ALWAYS AS (…) STORED`: cannot be written.
     pub generated: bool,
+    /// `GENERATED … AS IDENTITY`: filled where nothing is written.
+    pub identity: bool,
 }
 
 /// The relation, or `None` when there is none of that name. An empty schema means the connection's, and without one the
@@ -186,7 +188,7 @@ async fn columns(client: &Client, relation: u32) -> Result<Vec<TableColumn>> {
     // Generated columns exist since version 12.
     let generated = if client.version() >= 120_000 { "attgenerated::text <> ''" } else { "false" };
     let sql = format!(
-        "SELECT attname::text, atttypid, atttypmod, attnotnull, {generated} FROM pg_attribute \
+        "SELECT attname::text, atttypid, atttypmod, attnotnull, {generated}, attidentity::text <> '' FROM pg_attribute \
          WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     );
     let rows = client.rows(&sql, &[&relation]).await?;
@@ -200,6 +202,7 @@ async fn columns(client: &Client, relation: u32) -> Result<Vec<TableColumn>> {
             native,
             nullable: !row.get::<_, bool>(3),
             generated: row.get(4),
+            identity: row.get(5),
         })
         .collect())
 }

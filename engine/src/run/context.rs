@@ -85,6 +85,8 @@ impl RunContext {
         // Rows of a file with a wide string stay what the file says: no view types behind the user's back.
         options.execution.parquet.schema_force_view_types = false;
         options.sql_parser.map_string_types_to_utf8view = false;
+        // 0.1 is a decimal: compared with one it is exact.
+        options.sql_parser.parse_float_as_decimal = true;
         options.execution.parquet.pushdown_filters = true;
         Ok(SessionContext::new_with_config_rt(config, runtime))
     }

@@ -5,7 +5,7 @@ use arrow::datatypes::Schema;
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::RESERVED_PREFIX;
-use crate::types::{is_raw, logical_name, native_of};
+use crate::types::{GENERATED, is_raw, logical_name, native_of};
 
 /// One difference that stops a load until somebody decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +16,6 @@ pub enum Drift {
     Dropped { column: String, target: String },
     /// The target's type cannot hold every value of the source's.
     Type { column: String, source: String, target: String },
-    /// The source may give NULL where the target refuses it.
-    Nullability { column: String },
 }
 
 impl std::fmt::Display for Drift {
@@ -28,17 +26,13 @@ impl std::fmt::Display for Drift {
             Self::Type { column, source, target } => {
                 write!(f, "{column}: {source} in the source does not fit {target} in the target")
             }
-            Self::Nullability { column } => {
-                write!(f, "{column}: may be NULL in the source, is NOT NULL in the target")
-            }
         }
     }
 }
 
-/// Compares what would be stored with what is there. A source that is narrower, or stricter about NULL, is no drift.
-///
-/// `nullable_ok` names columns whose staged rows are checked for NULL anyway, such as keys.
-pub fn compare(source: &Schema, target: &Schema, nullable_ok: &[String], dialect: &dyn Dialect) -> Result<Vec<Drift>> {
+/// Compares what would be stored with what is there. A source that is narrower is no drift, nor is a column that the
+/// target fills by itself; whether a column may be NULL is checked on the staged rows.
+pub fn compare(source: &Schema, target: &Schema, dialect: &dyn Dialect) -> Result<Vec<Drift>> {
     let mut drift = Vec::new();
     for field in source.fields() {
         if field.name().starts_with(RESERVED_PREFIX) {
@@ -58,12 +52,11 @@ pub fn compare(source: &Schema, target: &Schema, nullable_ok: &[String], dialect
                 source: describe(field, dialect),
                 target: describe(there, dialect),
             });
-        } else if field.is_nullable() && !there.is_nullable() && !nullable_ok.contains(field.name()) {
-            drift.push(Drift::Nullability { column: field.name().clone() });
         }
     }
     for field in target.fields() {
-        if source.field_with_name(field.name()).is_err() && !field.name().starts_with(RESERVED_PREFIX) {
+        let filled = field.name().starts_with(RESERVED_PREFIX) || field.metadata().contains_key(GENERATED);
+        if source.field_with_name(field.name()).is_err() && !filled {
             drift.push(Drift::Dropped { column: field.name().clone(), target: describe(field, dialect) });
         }
     }

@@ -16,16 +16,26 @@ pub(super) struct Aligned {
     pub(super) plan: LogicalPlan,
     pub(super) staged_schema: SchemaRef,
     pub(super) target_schema: SchemaRef,
+    /// Columns in which the target takes no NULL, and the source may have some.
+    pub(super) not_null: Vec<String>,
 }
 
 pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
-    let checked: Vec<String> = [&draft.checks.not_null[..], &draft.checks.quarantine_null[..]].concat();
+    let mut checked: Vec<String> = [&draft.checks.not_null[..], &draft.checks.quarantine_null[..]].concat();
+    let mut not_null = Vec::new();
     let source = stored_part(&draft.plan);
     if let Some(target) = &observed.target {
-        let drift = compare(&source, &target.schema, &checked, observed.dialect)?;
+        let drift = compare(&source, &target.schema, observed.dialect)?;
         if !drift.is_empty() {
             return Err(drifted(&drift, observed));
         }
+        // A view, or an expression, may hold no NULL though its type allows it: the rows decide.
+        for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name())) {
+            if target.schema.field_with_name(field.name()).is_ok_and(|there| !there.is_nullable()) {
+                not_null.push(field.name().clone());
+            }
+        }
+        checked.extend_from_slice(&not_null);
     }
     let mut staged = Vec::new();
     let mut exprs = Vec::new();
@@ -46,7 +56,7 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
         staged.push(Field::new(OPERATION_COLUMN, DataType::Int8, false));
     }
     let plan = LogicalPlanBuilder::from(draft.plan.clone()).project(exprs)?.build()?;
-    Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema })
+    Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema, not_null })
 }
 
 /// Each source column with its expression in the type in which it would be staged.

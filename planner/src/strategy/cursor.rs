@@ -8,7 +8,7 @@ use super::{Observed, column, filtered, require_columns};
 use crate::definition::{CursorOptions, Lag};
 use crate::error::{Error, Result};
 use crate::state::Watermark;
-use crate::types::{data_type_name, is_string, is_uuid};
+use crate::types::{NATIVE, data_type_name, is_string, is_uuid};
 
 /// The source from the watermark on, inclusive, less the lag.
 pub(super) struct Bounded {
@@ -23,7 +23,7 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
     let plan = observed.source.clone();
     require_columns("the cursor", std::slice::from_ref(&cursor.column), &plan)?;
     let field = plan.schema().field_with_unqualified_name(&cursor.column)?.clone();
-    check_ordered(&cursor.column, &field)?;
+    check_ordered("the cursor", &cursor.column, &field)?;
     let Some(watermark) = observed.state.and_then(|s| s.watermark.clone()) else {
         return Ok(Bounded { plan, from: None, lower: None });
     };
@@ -46,10 +46,12 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
     Ok(Bounded { plan: filtered(plan, predicate)?, from: Some(watermark), lower: Some(lower) })
 }
 
-fn check_ordered(name: &str, field: &arrow::datatypes::Field) -> Result<()> {
+/// Fails when the values that arrive do not sort as the column's own type does. `what` is the column's part, such as
+/// "the cursor".
+pub(super) fn check_ordered(what: &str, name: &str, field: &arrow::datatypes::Field) -> Result<()> {
     use DataType::*;
     let ordered = is_uuid(field)
-        || is_string(field.data_type())
+        || (is_string(field.data_type()) && native_sorts_as_text(field))
         || matches!(
             field.data_type(),
             Int8 | Int16
@@ -71,10 +73,21 @@ fn check_ordered(name: &str, field: &arrow::datatypes::Field) -> Result<()> {
         return Ok(());
     }
     Err(Error::configuration(format!(
-        "the cursor {name:?} is of type {}, which has no order to follow",
-        crate::types::logical_name(field)
+        "{what} {name:?} is of type {}, whose order is not known here",
+        field.metadata().get(NATIVE).cloned().unwrap_or_else(|| crate::types::logical_name(field))
     ))
-    .with_hint("use a column of an integer, decimal, float, date, timestamp, time, uuid or text type"))
+    .with_hint(
+        "use a column of an integer, decimal(p,s), float, date, timestamp, time, uuid or text type, or convert it in a \
+         query: CAST(… AS DECIMAL(38, 10))",
+    ))
+}
+
+/// Types that travel as text (an unconstrained numeric, an enum, an interval) do not sort as their text does.
+fn native_sorts_as_text(field: &arrow::datatypes::Field) -> bool {
+    field.metadata().get(NATIVE).is_none_or(|native| {
+        let base = native.split('(').next().unwrap_or_default().trim();
+        matches!(base, "text" | "varchar" | "character varying" | "name")
+    })
 }
 
 /// The watermark was taken from staged rows, whose type may be wider than the source's.

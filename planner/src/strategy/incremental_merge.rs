@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 use datafusion::functions_window::expr_fn::rank;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::cursor::bounded;
+use super::cursor::{bounded, check_ordered};
 use super::{Draft, Observed, column, filtered, require_columns};
 use crate::definition::{CursorOptions, DeletePolicy, DuplicatePolicy, NullKeys, SoftDelete};
 use crate::error::{Error, Result};
@@ -38,6 +38,9 @@ pub(super) fn draft(
     let mut notes = Vec::new();
     if let DuplicatePolicy::Latest { order_by } = duplicates {
         require_columns("the order_by column", order_by, &plan)?;
+        for name in order_by {
+            check_ordered("the order_by column", name, plan.schema().field_with_unqualified_name(name)?)?;
+        }
         plan = latest_per_key(plan, key, order_by)?;
     }
     let mut operation = Operation::Upsert;

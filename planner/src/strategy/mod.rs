@@ -125,6 +125,7 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         checks: Checks {
             max_delete_ratio: pipeline.guards.max_delete_ratio,
             max_delete_rows: pipeline.guards.max_delete_rows,
+            not_null: [draft.checks.not_null, aligned.not_null].concat(),
             ..draft.checks
         },
         state_digest,

@@ -5,7 +5,7 @@ use datafusion::common::DFSchema;
 use super::{Draft, Observed, carried_key, filtered, output_names, require_columns};
 use crate::definition::Scope;
 use crate::error::{Error, Result};
-use crate::expr::{predicate, qualify};
+use crate::expr::{predicate, qualify, require_immutable};
 use crate::plan::{Checks, ScopeFilter, WriteMode};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
@@ -20,6 +20,7 @@ pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
     };
     // The same filter that the sink applies, over the same columns: nothing outside the scope is ever staged.
     let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
+    require_immutable("the scope of replace", &sql, &unqualified)?;
     let parsed = predicate("the scope of replace", &sql, &unqualified)?;
     let qualified = qualify(parsed, &observed.source)?;
     Ok(Draft {

@@ -86,6 +86,13 @@ pub(crate) fn column(records: &Records, index: usize, field: &Field, nulls: &Nul
 }
 
 /// The array, or the first row whose value does not fit.
+/// A number beyond the type's range is not infinity: only what is written as infinity is.
+fn float<T: std::str::FromStr + Into<f64> + Copy>(bytes: &[u8]) -> Option<T> {
+    let value: T = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    let finite = value.into().is_finite() || !bytes.iter().any(u8::is_ascii_digit);
+    finite.then_some(value)
+}
+
 fn build(records: &Records, index: usize, field: &Field, nulls: &Nulls) -> std::result::Result<ArrayRef, usize> {
     use DataType::*;
     let r = records;
@@ -99,8 +106,8 @@ fn build(records: &Records, index: usize, field: &Field, nulls: &Nulls) -> std::
         UInt16 => primitive::<UInt16Type>(r, index, nulls, |b| integer(b)?.try_into().ok())?,
         UInt32 => primitive::<UInt32Type>(r, index, nulls, |b| integer(b)?.try_into().ok())?,
         UInt64 => primitive::<UInt64Type>(r, index, nulls, |b| decimal(b, 20, 0)?.try_into().ok())?,
-        Float32 => primitive::<Float32Type>(r, index, nulls, |b| std::str::from_utf8(b).ok()?.parse().ok())?,
-        Float64 => primitive::<Float64Type>(r, index, nulls, |b| std::str::from_utf8(b).ok()?.parse().ok())?,
+        Float32 => primitive::<Float32Type>(r, index, nulls, float)?,
+        Float64 => primitive::<Float64Type>(r, index, nulls, float)?,
         Decimal128(p, s) => {
             let array = primitive_array::<Decimal128Type>(r, index, nulls, |b| decimal(b, *p, *s))?;
             Arc::new(array.with_data_type(field.data_type().clone()))

@@ -16,6 +16,7 @@ mod target;
 
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{
@@ -23,6 +24,7 @@ use dpone_engine::{
     TargetTable,
 };
 use dpone_planner::dialect::Dialect;
+use dpone_planner::types::GENERATED;
 
 use crate::catalog;
 use crate::client::Server;
@@ -70,6 +72,19 @@ impl PostgresSink {
     }
 }
 
+/// Marks the columns that the table fills by itself.
+fn with_generated(schema: &Schema, table: &catalog::Table) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| {
+        let filled = table.columns.iter().any(|c| c.name == *field.name() && (c.generated || c.identity));
+        let mut metadata = field.metadata().clone();
+        if filled {
+            metadata.insert(GENERATED.to_owned(), "true".to_owned());
+        }
+        field.as_ref().clone().with_metadata(metadata)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
 #[async_trait]
 impl Sink for PostgresSink {
     fn dialect(&self) -> Arc<dyn Dialect> {
@@ -102,7 +117,7 @@ impl Sink for PostgresSink {
         notes.extend(keep::triggers_note(&client, found.oid).await?);
         let provider = crate::read::committed(&self.server, &client, &found).await?;
         Ok(Some(TargetTable {
-            schema: provider.schema(),
+            schema: with_generated(&provider.schema(), &found),
             primary_key: found.primary_key.clone(),
             provider,
             has_rows: has_rows.is_some_and(|row| row.get(0)),
