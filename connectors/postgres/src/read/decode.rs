@@ -63,7 +63,10 @@ impl Bad {
                 "the database has the encoding SQL_ASCII, or its text is damaged: convert the column in a query"
                     .to_owned()
             }
-            _ => format!("declare the column's type as text: types: {{{column}: text}}"),
+            _ => format!(
+                "declare the column as text: columns: [{{name: {column}, type: text}}] in a manifest, or read it through a \
+                 native query"
+            ),
         };
         Error::data_quality(format!("column {column:?} {what}, which {data_type} cannot say"))
             .with("column", column)
