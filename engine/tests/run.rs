@@ -344,3 +344,19 @@ async fn a_cancelled_run_commits_nothing() {
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert!(lab.rows().is_empty());
 }
+
+#[tokio::test]
+async fn rows_decide_whether_a_nullable_source_fits_a_target_without_null() {
+    use arrow::datatypes::Schema;
+    let lab = Lab::new("STRATEGY full_refresh", "SELECT * FROM src.public.events");
+    lab.source(THREE).await;
+    let nullable = lab.memory.system("src").rows(&Relation::new("public", "events")).unwrap();
+    let strict: Vec<_> = nullable.schema().fields().iter().map(|f| f.as_ref().clone().with_nullable(false)).collect();
+    let target = RecordBatch::try_new(Arc::new(Schema::new(strict)), nullable.columns().to_vec()).unwrap();
+    lab.target().put(&Relation::new("public", "events"), &[target]).unwrap();
+    lab.run().await.unwrap();
+    lab.source("(1,'2026-01-01',NULL,false)").await;
+    let error = lab.run().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::DataQuality && error.message().contains("1 in \"name\""), "{error}");
+    assert_eq!(lab.rows().len(), 3);
+}

@@ -131,9 +131,6 @@ fn facts(plan: &Explanation) -> Vec<(&'static str, String)> {
     }
     facts.push(("state", plan.state.location.clone()));
     facts.push(("watermark", plan.state.watermark.as_ref().map_or("none".to_owned(), ToString::to_string)));
-    if let Some(reason) = &plan.state.ignored {
-        facts.push(("", format!("the stored watermark is not used: {reason}")));
-    }
     if let Some(run) = &plan.state.last_run_id {
         let at = plan.state.last_committed_at.as_deref().map(|at| format!(", committed at {at}")).unwrap_or_default();
         facts.push(("last run", format!("{run}{at}")));

@@ -49,8 +49,6 @@ pub struct PlannedState {
     /// Where state is kept.
     pub location: String,
     pub watermark: Option<Watermark>,
-    /// Why a stored watermark is not used, if it is not.
-    pub ignored: Option<String>,
     pub last_run_id: Option<String>,
     pub last_committed_at: Option<String>,
 }

@@ -236,7 +236,6 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
                 _ => "beside the data".to_owned(),
             },
             watermark: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
-            ignored: None,
             last_run_id: prepared.state.as_ref().map(|s| s.run_id.clone()),
             last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
         },

@@ -159,3 +159,25 @@ fn minus(value: &ScalarValue, lag: &Lag) -> Option<ScalarValue> {
 pub(super) fn at_least(expr: Expr, lower: &ScalarValue) -> Expr {
     expr.gt_eq(lit(lower.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::types::with_native;
+    use arrow::datatypes::Field;
+
+    #[test]
+    fn text_of_another_type_is_no_cursor() {
+        let text = |native: &str| with_native(Field::new("c", DataType::Utf8, true), "postgres", native);
+        for sorted in ["text", "character varying(20)", "name"] {
+            assert!(check_ordered("the cursor", "c", &text(sorted)).is_ok(), "{sorted}");
+        }
+        assert!(check_ordered("the cursor", "c", &Field::new("c", DataType::Utf8, true)).is_ok());
+        // As text 10 sorts before 9, and every row after it would be passed over.
+        for unsorted in ["numeric", "public.mood", "interval", "inet", "money"] {
+            let error = check_ordered("the cursor", "c", &text(unsorted)).unwrap_err();
+            assert!(error.message().contains(unsorted) && error.hint().is_some(), "{error}");
+        }
+    }
+}

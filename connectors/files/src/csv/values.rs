@@ -494,4 +494,12 @@ mod tests {
         assert_eq!(timestamp(b"2013-01-01T24:00:00", false), None);
         assert_eq!(timestamp(b"1969-12-31T23:59:59.5", false), Some((-1, 500_000_000)));
     }
+
+    #[test]
+    fn a_number_beyond_the_range_is_not_infinity() {
+        assert_eq!(float::<f64>(b"1.5e3"), Some(1500.0));
+        assert_eq!(float::<f64>(b"-Infinity"), Some(f64::NEG_INFINITY));
+        assert_eq!(float::<f64>(b"1e400"), None);
+        assert_eq!(float::<f32>(b"1e39"), None);
+    }
 }
