@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::RunContext;
 use super::observer::{Progress, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
+use crate::backfill;
 use crate::codec::EngineCodec;
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
@@ -29,7 +30,18 @@ use crate::{Error, ErrorKind, Lease, LeaseRequest, LoadSpec, Result, StagedParti
 ///
 /// A transient failure before the commit is tried again from the start, as often as the options say, each time with a
 /// new load id. Whatever happens, nothing of a failed run is visible in the target.
+///
+/// A backfill runs its campaign, or goes on with it: the receipt sums up the chunks that this run loaded.
 pub async fn run(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    if backfill::is_backfill(pipeline) {
+        let report = backfill::run_campaign(context, pipeline, &backfill::CampaignOptions::default()).await?;
+        return report.into_receipt(run_id);
+    }
+    run_load(context, pipeline, run_id).await
+}
+
+/// Runs one load.
+pub(crate) async fn run_load(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
     let mut attempt = 0;
     loop {
         let error = match run_once(context, pipeline, run_id).await {
@@ -102,7 +114,7 @@ fn now() -> String {
 }
 
 /// Host and process, for the message that a second run gets.
-fn holder() -> String {
+pub(crate) fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{} (process {})", if host.is_empty() { "unknown host" } else { host }, std::process::id())

@@ -72,7 +72,7 @@ fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
 }
 
 /// Source rows whose key no row of the target has.
-fn without_known_keys(
+pub(super) fn without_known_keys(
     plan: LogicalPlan,
     observed: &Observed<'_>,
     target: &super::ObservedTarget,

@@ -1,6 +1,7 @@
 //! Load strategies: each builds a DataFusion plan over the source and picks a write mode. None knows a connector.
 
 mod align;
+mod backfill;
 mod cursor;
 mod full_refresh;
 mod incremental_append;
@@ -71,7 +72,7 @@ pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan
     plan_in_context(pipeline, observed).map_err(|e| e.with("pipeline", &pipeline.name))
 }
 
-fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<LoadPlan> {
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, &observed, &state_digest)?;
     let draft = match &pipeline.strategy {
@@ -82,6 +83,10 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         }
         Strategy::IncrementalMerge { key, cursor, duplicates, null_keys, soft_delete } => {
             incremental_merge::draft(&observed, key, cursor.as_ref(), duplicates, *null_keys, soft_delete.as_ref())?
+        }
+        Strategy::Chunk(load) => backfill::draft(pipeline, &mut observed, load)?,
+        Strategy::Backfill(_) => {
+            return Err(Error::internal("a backfill is planned chunk by chunk"));
         }
         Strategy::Unsupported(mode) => {
             return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name))

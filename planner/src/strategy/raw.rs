@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::definition::{DuplicatePolicy, Pipeline, Scope, Strategy};
+use crate::definition::{DuplicatePolicy, InnerLoad, Pipeline, Scope, Strategy};
 use crate::expr::{columns_of, passed_through, predicate};
 use crate::types::native_of;
 
@@ -74,7 +74,17 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<
                 read.extend(order_by.iter().cloned());
             }
         }
-        Strategy::Unsupported(_) => return None,
+        // The chunk column is compared; so is what an inner merge looks at.
+        Strategy::Chunk(load) => {
+            read.insert(load.column.clone());
+            if let InnerLoad::Merge { duplicates, soft_delete, .. } = &load.inner {
+                read.extend(soft_delete.iter().map(|s| s.column.clone()));
+                if let DuplicatePolicy::Latest { order_by } = duplicates {
+                    read.extend(order_by.iter().cloned());
+                }
+            }
+        }
+        Strategy::Backfill(_) | Strategy::Unsupported(_) => return None,
     }
     Some(read)
 }

@@ -1,8 +1,8 @@
 //! The load strategy and its guards: which options a mode needs, and which exclude each other.
 
-use super::Origin;
 use super::source::checked;
 use super::text::scope_predicate;
+use super::{Origin, backfill};
 use crate::definition::manifest::{
     DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, ReconciliationSettings,
     SoftDeletePolicy, SourceOptions, StrategySpec,
@@ -72,17 +72,8 @@ pub(super) fn lower(
                 key,
                 cursor,
                 duplicates: duplicates(spec, origin)?,
-                null_keys: match spec.null_keys {
-                    None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
-                    Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
-                },
-                soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
-                    column: soft.column.clone(),
-                    policy: match soft.policy {
-                        None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
-                        Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
-                    },
-                }),
+                null_keys: null_keys(spec),
+                soft_delete: soft_delete(spec),
             }
         }
         Mode::SnapshotDiff | Mode::Scd2 | Mode::CdcApply => {
@@ -98,13 +89,27 @@ pub(super) fn lower(
             unsupported(mode.as_str())
         }
         Mode::Backfill => {
-            if spec.backfill.is_none() {
-                return Err(origin.missing("sink.strategy.backfill.chunk", "backfill loads chunk by chunk"));
-            }
-            unsupported(mode.as_str())
+            backfill::lower(spec, cursor.as_ref(), source_kind, soft_delete(spec), null_keys(spec), origin)?
         }
     };
     Ok(strategy)
+}
+
+fn null_keys(spec: &StrategySpec) -> NullKeys {
+    match spec.null_keys {
+        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
+        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
+    }
+}
+
+fn soft_delete(spec: &StrategySpec) -> Option<SoftDelete> {
+    spec.soft_delete.as_ref().map(|soft| SoftDelete {
+        column: soft.column.clone(),
+        policy: match soft.policy {
+            None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
+            Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
+        },
+    })
 }
 
 fn unsupported(name: &str) -> Strategy {
@@ -192,7 +197,7 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
         .with_hint(format!("{sink_kind} takes {}; auto is always right", allowed.join(", "))))
 }
 
-fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {
+pub(super) fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {
     let at = "sink.strategy.order_by";
     let order_by = spec.order_by.as_ref().map(Names::list).unwrap_or_default();
     match (spec.duplicate_policy, order_by.is_empty()) {

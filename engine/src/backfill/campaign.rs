@@ -1,0 +1,228 @@
+//! From a definition to a campaign: its key, its chunks as pipelines, and the store of its manifest.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dpone_planner::chunk::{Chunk, split};
+use dpone_planner::definition::{Backfill, ChunkLoad, Ledger, Pipeline, SourceQuery, StateSpec, Strategy};
+use sha2::{Digest, Sha256};
+
+use super::json::JsonManifestStore;
+use super::manifest::{CampaignStatus, Partition, PartitionManifest, PartitionStatus};
+use super::store::ManifestStore;
+use crate::run::RunContext;
+use crate::{Error, Result};
+
+/// The folder of the manifests, where the definition names none.
+const DEFAULT_DIR: &str = ".dpone/backfill";
+const DIR_VARIABLE: &str = "DPONE_BACKFILL_STATE_DIR";
+
+/// A backfill of one definition.
+#[derive(Debug, Clone)]
+pub struct Campaign {
+    /// Digest of everything that decides which rows come where: a finished campaign is never taken for another's.
+    pub key: String,
+    pub pipeline: Pipeline,
+    pub backfill: Backfill,
+    pub chunks: Vec<Chunk>,
+    pub store: Arc<dyn ManifestStore>,
+    /// For people.
+    pub source: String,
+    pub target: String,
+}
+
+impl Campaign {
+    /// `id` wins over the definition's `backfill_id`.
+    pub fn new(context: &RunContext, pipeline: &Pipeline, id: Option<&str>) -> Result<Self> {
+        let Strategy::Backfill(backfill) = &pipeline.strategy else {
+            return Err(Error::configuration(format!(
+                "the pipeline {:?} is no backfill: its strategy is {}",
+                pipeline.name,
+                pipeline.strategy.name()
+            ))
+            .with_hint("a backfill has the strategy backfill: STRATEGY backfill, or mode: backfill")
+            .at(pipeline.location.clone()));
+        };
+        let mut backfill = backfill.as_ref().clone();
+        if let Some(id) = id {
+            backfill.id = Some(id.to_owned());
+        }
+        let chunks = split(&backfill.chunks)?;
+        let source = source_name(pipeline);
+        let target = format!("{}.{}", pipeline.sink.connection, pipeline.sink.relation);
+        let key = key(context, pipeline, &backfill, &chunks)?;
+        let store = store(context, pipeline, &backfill.ledger)?;
+        Ok(Self { key, pipeline: pipeline.clone(), backfill, chunks, store, source, target })
+    }
+
+    /// Enough of the key to tell campaigns apart.
+    pub fn short(&self) -> &str {
+        self.key.get(..12).unwrap_or(&self.key)
+    }
+
+    /// The chunk as a pipeline. It has a name of its own, and with it a lease, a state and receipts of its own: chunks
+    /// run beside each other and beside other runs of the pipeline.
+    pub fn chunk_pipeline(&self, chunk: &Chunk) -> Pipeline {
+        Pipeline {
+            name: format!("{}.backfill.{}.{}", self.pipeline.name, self.short(), chunk.id),
+            strategy: Strategy::Chunk(Box::new(ChunkLoad {
+                column: self.backfill.chunks.column.clone(),
+                chunk: chunk.clone(),
+                zone: self.backfill.chunks.zone.clone(),
+                inner: self.backfill.inner.clone(),
+            })),
+            ..self.pipeline.clone()
+        }
+    }
+
+    /// The same for every attempt, by whichever worker: the target's ledger loads it once.
+    pub fn run_id(&self, chunk: &Chunk) -> String {
+        format!("backfill-{}-{}", self.key, chunk.id)
+    }
+
+    pub fn chunk(&self, id: &str) -> Option<&Chunk> {
+        self.chunks.iter().find(|chunk| chunk.id == id)
+    }
+
+    /// The manifest before anything is loaded.
+    pub fn fresh_manifest(&self) -> PartitionManifest {
+        let spec = &self.backfill.chunks;
+        let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        PartitionManifest {
+            version: PartitionManifest::VERSION,
+            campaign: self.key.clone(),
+            pipeline: self.pipeline.name.clone(),
+            backfill_id: self.backfill.id.clone(),
+            status: CampaignStatus::Open,
+            source: self.source.clone(),
+            target: self.target.clone(),
+            inner_mode: self.backfill.inner.mode().to_owned(),
+            column: spec.column.clone(),
+            kind: spec.range.kind().to_owned(),
+            step: spec.range.step(),
+            timezone: spec.zone.name().to_owned(),
+            created_at: now.clone(),
+            updated_at: now,
+            partitions: self.chunks.iter().map(|chunk| self.partition(chunk)).collect(),
+        }
+    }
+
+    fn partition(&self, chunk: &Chunk) -> Partition {
+        let zone = &self.backfill.chunks.zone;
+        Partition {
+            id: chunk.id.clone(),
+            lower: chunk.lower.map(|bound| bound.text(zone)),
+            upper: chunk.upper.map(|bound| bound.text(zone)),
+            inclusive_upper: chunk.inclusive_upper,
+            null_values: chunk.null,
+            status: PartitionStatus::Pending,
+            extracted_rows: None,
+            loaded_rows: None,
+            artifact_path: None,
+            checksum: None,
+            attempts: 0,
+            last_error: None,
+            last_error_kind: None,
+            run_id: self.run_id(chunk),
+            load_id: None,
+            lease: None,
+            started_at: None,
+            finished_at: None,
+            seconds: None,
+            token: 0,
+        }
+    }
+}
+
+fn source_name(pipeline: &Pipeline) -> String {
+    match &pipeline.source.query {
+        SourceQuery::Table { connection, relation } => format!("{connection}.{relation}"),
+        SourceQuery::Native { connection, .. } => format!("{connection} (native query)"),
+        SourceQuery::Sql { .. } => "a query".to_owned(),
+    }
+}
+
+/// source identity, query, sink identity, strategy, chunk plan, engine major, and the id that the user gave.
+fn key(context: &RunContext, pipeline: &Pipeline, backfill: &Backfill, chunks: &[Chunk]) -> Result<String> {
+    let connections = &context.connections;
+    let mut hasher = Sha256::new();
+    let mut part = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    part("backfill v1");
+    part(env!("CARGO_PKG_VERSION_MAJOR"));
+    part(&pipeline.name);
+    match &pipeline.source.query {
+        SourceQuery::Table { connection, relation } => {
+            part(&connections.identity(connection)?);
+            part(&relation.to_string());
+        }
+        SourceQuery::Native { connection, sql } => {
+            part(&connections.identity(connection)?);
+            part(sql);
+        }
+        SourceQuery::Sql { sql } => {
+            part(sql);
+            // Each connection that the query may name.
+            for name in connections.names().filter(|name| sql.contains(*name)) {
+                part(name);
+                part(&connections.identity(name)?);
+            }
+        }
+    }
+    let read = &pipeline.source.read;
+    part(&format!("{:?} {:?} {:?} {:?}", read.columns, read.exclude_columns, read.predicate, read.types));
+    part(&connections.sink_identity(&pipeline.sink.connection)?);
+    part(&pipeline.sink.relation.to_string());
+    part(&format!("{:?}", backfill.inner));
+    part(&backfill.chunks.column);
+    part(backfill.chunks.range.kind());
+    part(backfill.chunks.zone.name());
+    for chunk in chunks {
+        part(&chunk.id);
+        part(&chunk.label(&backfill.chunks.zone));
+    }
+    part(backfill.id.as_deref().unwrap_or_default());
+    Ok(dpone_planner::state::hex(&hasher.finalize()[..16]))
+}
+
+fn store(context: &RunContext, pipeline: &Pipeline, ledger: &Ledger) -> Result<Arc<dyn ManifestStore>> {
+    match ledger {
+        Ledger::LocalFile { dir } => Ok(Arc::new(JsonManifestStore::new(folder(pipeline, dir.as_deref())))),
+        Ledger::AuditSchema { schema } => {
+            let target = &pipeline.sink.relation;
+            let schema = schema.as_deref();
+            let sink = context.connections.sink(&pipeline.sink.connection)?;
+            if let Some(store) = sink.manifests(target, schema)? {
+                return Ok(store);
+            }
+            // The place that the definition names for state, where the target's system has no rows to lock.
+            if let StateSpec::Elsewhere { connection, .. } = &pipeline.state
+                && let Some(store) = context.connections.sink(connection)?.manifests(target, schema)?
+            {
+                return Ok(store);
+            }
+            Err(Error::configuration(format!(
+                "the state of the backfill cannot be kept in the sink {}: workers claim rows of a database",
+                sink.dialect().system()
+            ))
+            .with_hint(
+                "use backend local_file for one machine, or name a postgres connection for the state: state: {type: \
+                 postgres, …}, or 'state_connection' in SQL",
+            )
+            .with("pipeline", &pipeline.name)
+            .at(pipeline.location.clone()))
+        }
+    }
+}
+
+/// A folder of the definition lies beside the definition, so that it is the same from every working directory.
+fn folder(pipeline: &Pipeline, dir: Option<&str>) -> PathBuf {
+    let beside = pipeline.location.file.parent().unwrap_or(Path::new(""));
+    match (dir, std::env::var_os(DIR_VARIABLE).filter(|dir| !dir.is_empty())) {
+        (Some(dir), _) => beside.join(dir),
+        (None, Some(dir)) => PathBuf::from(dir),
+        (None, None) => beside.join(DEFAULT_DIR),
+    }
+}
