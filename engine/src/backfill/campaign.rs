@@ -26,6 +26,8 @@ pub struct Campaign {
     pub backfill: Backfill,
     pub chunks: Vec<Chunk>,
     pub store: Arc<dyn ManifestStore>,
+    /// Partitions in which a chunk is read, where the user says a number.
+    parallelism: Option<usize>,
     /// For people.
     pub source: String,
     pub target: String,
@@ -52,7 +54,8 @@ impl Campaign {
         let target = format!("{}.{}", pipeline.sink.connection, pipeline.sink.relation);
         let key = key(context, pipeline, &backfill, &chunks)?;
         let store = store(context, pipeline, &backfill.ledger)?;
-        Ok(Self { key, pipeline: pipeline.clone(), backfill, chunks, store, source, target })
+        let parallelism = pipeline.tuning.parallelism.or(context.options.parallelism);
+        Ok(Self { key, pipeline: pipeline.clone(), backfill, chunks, store, parallelism, source, target })
     }
 
     /// Enough of the key to tell campaigns apart.
@@ -62,8 +65,15 @@ impl Campaign {
 
     /// The chunk as a pipeline. It has a name of its own, and with it a lease, a state and receipts of its own: chunks
     /// run beside each other and beside other runs of the pipeline.
+    ///
+    /// It is read as one partition unless the user says otherwise: a source that is asked for parts of its storage reads
+    /// all of it for every chunk, where an index on the chunk column would do.
     pub fn chunk_pipeline(&self, chunk: &Chunk) -> Pipeline {
+        let narrow = chunk.null || chunk.lower.is_some() || chunk.upper.is_some();
+        let mut tuning = self.pipeline.tuning.clone();
+        tuning.parallelism = self.parallelism.or(narrow.then_some(1));
         Pipeline {
+            tuning,
             name: format!("{}.backfill.{}.{}", self.pipeline.name, self.short(), chunk.id),
             strategy: Strategy::Chunk(Box::new(ChunkLoad {
                 column: self.backfill.chunks.column.clone(),

@@ -323,15 +323,12 @@ struct Worker {
 }
 
 impl Worker {
-    /// The workers of a process share its memory and its processors, but no connection: a chunk that waits for one while
+    /// The workers of a process share its memory limit, but no connection: a chunk that waits for one while
     /// it holds another would wait for ever.
     fn new(shared: &Arc<Shared>, context: &RunContext, workers: usize, label: String) -> Self {
         let mut context = context.clone();
         context.connections = Arc::new(context.connections.fork());
         context.options.memory_limit = (context.options.memory_limit / workers).max(16 << 20);
-        if workers > 1 && context.options.parallelism.is_none() {
-            context.options.parallelism = Some((context.parallelism(None) / workers).max(1));
-        }
         context.options.retries = context.options.retries.max(RETRIES);
         context.observer = Arc::new(ChunkObserver { inner: Arc::clone(&shared.observer), label });
         Self { shared: Arc::clone(shared), context, waited: false.into() }

@@ -7,7 +7,6 @@ use dpone_tests::{Lake, Outcome, Pg, Project, assert_same_rows, every_case};
 use serde_json::Value;
 
 const FILE: &str = "backfill.yaml";
-const DAYS: u32 = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Into {
@@ -323,7 +322,7 @@ fn failed_chunks_are_told_and_tried_again_alone() {
          ALTER TABLE landing.events ADD CONSTRAINT sane CHECK (amount < 1000);
          UPDATE shop.events SET amount = 5000 WHERE day IN ('2026-01-05', '2026-01-13') AND id < 100",
     );
-    let run = case.backfill("run", &["--retry-backoff-seconds", "0"], "");
+    let run = case.backfill("run", &[], "");
     assert_eq!(run.code(), Some(1), "{}", run.text());
     let document = run.json();
     assert_eq!((&document["status"], &document["chunks"]["failed"]), (&"failed".into(), &2.into()), "{document:#}");
@@ -334,7 +333,7 @@ fn failed_chunks_are_told_and_tried_again_alone() {
     assert!(status["partitions"][2]["last_error"].as_str().unwrap().contains("sane"), "{status:#}");
 
     case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000 AND day = '2026-01-05'");
-    let retried = case.backfill("retry-failed", &["--retry-backoff-seconds", "0"], "");
+    let retried = case.backfill("retry-failed", &[], "");
     assert_eq!(retried.code(), Some(1));
     assert_eq!((&retried.json()["run"]["loaded"], &retried.json()["chunks"]["failed"]), (&1.into(), &1.into()));
     case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000");
@@ -451,6 +450,9 @@ fn timestamps_integers_uuids_and_everything_are_loaded() {
         let range = "{column: day, from: \"2026-01-01\", to: \"2026-01-20\", step: 2d}";
         assert!(text.contains(range));
         case.project.write(FILE, text.replace(range, chunk));
+        let plan = case.backfill("plan", &[], "").ok().json();
+        let asked = plan["partitions"][0].as_str().unwrap();
+        assert_eq!(asked.contains("WHERE"), *inner != "full_refresh", "not pushed down: {asked}");
         let run = case.backfill("run", &[], "").ok().json();
         assert_eq!(run["run"]["rows"]["extracted"], 1100, "{run:#}");
         assert_same_rows("loaded", case.source(), case.rows());

@@ -143,7 +143,7 @@ fn ranges_that_hold_nothing_or_too_much_are_refused() {
         ("column: c, from: 1, to: 9, step: 0", "a whole number above 0"),
         ("column: c, from: soon, to: later, step: 1d", "expected a date"),
         ("column: c, from: 2026-01-01, to: 2026-02-01, step: 1d, timezone: Mars", "there is no time zone"),
-        ("column: c, from: 1, to: 9, step: 1, buckets: 3", "buckets are for uuids"),
+        ("column: c, kind: integer, from: 1, to: 9, step: 1, buckets: 3", "buckets are for uuids"),
         ("column: c, kind: uuid, from: 1, to: 2", "no meaning"),
         ("from: 1, to: 9, step: 1", "column"),
     ];
