@@ -1,8 +1,6 @@
 //! `incremental_merge`: rows from the watermark on are inserted, or update the row with their key.
 
-use std::cmp::Ordering;
-
-use super::{After, Before, Counts, Kind, Lag, Refusal, Row, Shape, read_from, refuse_duplicates, refuse_nulls};
+use super::{After, Before, Counts, Kind, Lag, Refusal, Row, Shape, keyed_batch, position_of, read_from};
 
 #[derive(Debug, Clone, Default)]
 pub struct IncrementalMerge {
@@ -25,19 +23,10 @@ impl IncrementalMerge {
     pub(super) fn load(&self, before: &Before<'_>) -> Result<After, Refusal> {
         let shape = before.shape;
         let (read, _) = read_from(before, self.lag);
-        let mut batch = match self.latest_by {
-            Some(column) => latest(shape, column, &read),
-            None => read,
-        };
         let mut counts = Counts::default();
-        if self.quarantine_null_keys {
-            let all = batch.len();
-            batch.retain(|row| shape.key.iter().all(|&i| row[i].is_some()));
-            counts.quarantined = (all - batch.len()) as u64;
-        }
         let cursor = shape.cursor.filter(|_| !self.include_null_cursors);
-        refuse_nulls(shape, &[&shape.key[..], cursor.as_slice()].concat(), &batch)?;
-        refuse_duplicates(shape, &batch)?;
+        let required = cursor.as_slice();
+        let batch = keyed_batch(shape, &read, self.latest_by, self.quarantine_null_keys, required, &mut counts)?;
         let mut target = before.target.to_vec();
         for row in &batch {
             self.apply(shape, row, &mut target, &mut counts);
@@ -46,8 +35,7 @@ impl IncrementalMerge {
     }
 
     fn apply(&self, shape: &Shape, row: &Row, target: &mut Vec<Row>, counts: &mut Counts) {
-        let at = target.iter().position(|other| shape.key_of(other) == shape.key_of(row));
-        match at {
+        match position_of(shape, row, target) {
             Some(at) if self.deletes(shape, row) => {
                 target.remove(at);
                 counts.deleted += 1;
@@ -80,17 +68,4 @@ impl IncrementalMerge {
             _ => row[mark.column].is_some(),
         })
     }
-}
-
-/// The greatest row of each key; NULL is least, and rows that tie are all kept.
-fn latest(shape: &Shape, column: usize, rows: &[Row]) -> Vec<Row> {
-    let kind = shape.columns[column].source;
-    let order = |a: &Row, b: &Row| match (&a[column], &b[column]) {
-        (Some(a), Some(b)) => kind.compare(a, b),
-        (a, b) => a.is_some().cmp(&b.is_some()),
-    };
-    let beaten = |row: &Row| {
-        rows.iter().any(|other| shape.key_of(other) == shape.key_of(row) && order(other, row) == Ordering::Greater)
-    };
-    rows.iter().filter(|row| !beaten(row)).cloned().collect()
 }

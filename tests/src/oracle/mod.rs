@@ -7,13 +7,19 @@ mod full_refresh;
 mod incremental_append;
 mod incremental_merge;
 mod model;
+mod partition_replace;
 mod replace;
+mod scd2;
+mod snapshot_diff;
 
 pub use full_refresh::FullRefresh;
 pub use incremental_append::IncrementalAppend;
 pub use incremental_merge::{IncrementalMerge, Mark};
 pub use model::{Column, Kind, Row, Shape, Value, take};
+pub use partition_replace::{PartitionReplace, PartitionScope};
 pub use replace::{Replace, Scope};
+pub use scd2::Scd2;
+pub use snapshot_diff::{Missing, SnapshotDiff};
 
 /// A strategy with its options.
 #[derive(Debug, Clone)]
@@ -22,6 +28,9 @@ pub enum Strategy {
     Replace(Replace),
     IncrementalAppend(IncrementalAppend),
     IncrementalMerge(IncrementalMerge),
+    PartitionReplace(PartitionReplace),
+    SnapshotDiff(SnapshotDiff),
+    Scd2(Scd2),
 }
 
 /// The counters of a receipt that the contract fixes.
@@ -55,6 +64,8 @@ struct Before<'a> {
     /// Empty when there is no target yet.
     target: &'a [Row],
     watermark: Option<&'a str>,
+    /// The number of this load, from one.
+    load: u64,
 }
 
 /// What it makes of it.
@@ -73,11 +84,13 @@ pub struct Oracle {
     /// `None` until the first run that succeeds.
     target: Option<Vec<Row>>,
     watermark: Option<String>,
+    /// Loads that succeeded.
+    pub loads: u64,
 }
 
 impl Oracle {
     pub fn new(shape: Shape, strategy: Strategy) -> Self {
-        Self { shape, strategy, target: None, watermark: None }
+        Self { shape, strategy, target: None, watermark: None, loads: 0 }
     }
 
     /// One run over the rows of the source. A run that is refused changes nothing.
@@ -87,15 +100,25 @@ impl Oracle {
             // A target that lost its rows is not the one that the watermark belongs to.
             return Err(Refusal { kind: "conflict", says: vec!["is empty".to_owned()] });
         }
-        let before = Before { shape: &self.shape, source, target: rows, watermark: self.watermark.as_deref() };
+        let before = Before {
+            shape: &self.shape,
+            source,
+            target: rows,
+            watermark: self.watermark.as_deref(),
+            load: self.loads + 1,
+        };
         let after = match &self.strategy {
             Strategy::FullRefresh(strategy) => strategy.load(&before),
             Strategy::Replace(strategy) => strategy.load(&before),
             Strategy::IncrementalAppend(strategy) => strategy.load(&before),
             Strategy::IncrementalMerge(strategy) => strategy.load(&before),
+            Strategy::PartitionReplace(strategy) => strategy.load(&before),
+            Strategy::SnapshotDiff(strategy) => strategy.load(&before),
+            Strategy::Scd2(strategy) => strategy.load(&before),
         }?;
         self.watermark = later(&self.shape, self.watermark.take(), after.watermark);
         self.target = Some(after.target);
+        self.loads += 1;
         Ok(after.counts)
     }
 
@@ -106,6 +129,44 @@ impl Oracle {
 
     pub fn exists(&self) -> bool {
         self.target.is_some()
+    }
+
+    /// The columns of [`Self::rows`]: the source's, and those that the strategy adds.
+    pub fn target_columns(&self) -> Vec<Column> {
+        let own = match &self.strategy {
+            Strategy::SnapshotDiff(strategy) => strategy.own_columns(),
+            Strategy::Scd2(_) => Scd2::own_columns(),
+            _ => Vec::new(),
+        };
+        [self.shape.columns.clone(), own].concat()
+    }
+
+    /// The column in which the strategy keeps a hash of each row: the oracle knows no value of it, only that rows which
+    /// say the same have the same.
+    pub fn hash_column(&self) -> Option<&'static str> {
+        match &self.strategy {
+            Strategy::SnapshotDiff(strategy) if strategy.store_row_hash => Some("__dpone__row_hash"),
+            Strategy::Scd2(_) => Some("__dpone__row_hash"),
+            _ => None,
+        }
+    }
+
+    /// The columns that the hash is made of.
+    pub fn hashed_columns(&self) -> Vec<usize> {
+        let all = 0..self.shape.columns.len();
+        match &self.strategy {
+            Strategy::Scd2(strategy) => all.filter(|i| strategy.tracks(*i)).collect(),
+            _ => all.collect(),
+        }
+    }
+
+    /// Whether the columns of time that the strategy adds hold the time of a load.
+    pub fn keeps_load_times(&self) -> bool {
+        match &self.strategy {
+            Strategy::SnapshotDiff(strategy) => strategy.missing == Missing::Mark,
+            Strategy::Scd2(strategy) => strategy.effective.is_none(),
+            _ => false,
+        }
     }
 
     /// A target that somebody made beforehand, without rows.
@@ -168,13 +229,92 @@ fn refuse_nulls(shape: &Shape, columns: &[usize], rows: &[Row]) -> Result<(), Re
 
 /// Refuses keys that occur more than once, with how many such keys there are.
 fn refuse_duplicates(shape: &Shape, rows: &[Row]) -> Result<(), Refusal> {
+    refuse_duplicates_of(shape, rows.iter().map(|row| shape.key_of(row)))
+}
+
+fn refuse_duplicates_of(shape: &Shape, keys: impl Iterator<Item = Vec<Value>>) -> Result<(), Refusal> {
     let mut counts = std::collections::BTreeMap::<_, u64>::new();
-    for row in rows {
-        *counts.entry(shape.key_of(row)).or_default() += 1;
+    for key in keys {
+        *counts.entry(key).or_default() += 1;
     }
     let repeated = counts.values().filter(|count| **count > 1).count();
     if repeated == 0 {
         return Ok(());
     }
     Err(Refusal::data_quality([format!("{repeated} key(s) occur more than once"), shape.key_names().join(", ")]))
+}
+
+/// Rows to be applied by key: the latest of each, none without a key. `required` columns hold no NULL.
+fn keyed_batch(
+    shape: &Shape,
+    rows: &[Row],
+    latest_by: Option<usize>,
+    quarantine_null_keys: bool,
+    required: &[usize],
+    counts: &mut Counts,
+) -> Result<Vec<Row>, Refusal> {
+    let mut batch = match latest_by {
+        Some(column) => latest(shape, column, rows),
+        None => rows.to_vec(),
+    };
+    if quarantine_null_keys {
+        let all = batch.len();
+        batch.retain(|row| shape.key.iter().all(|&i| row[i].is_some()));
+        counts.quarantined = (all - batch.len()) as u64;
+    }
+    refuse_nulls(shape, &[&shape.key, required].concat(), &batch)?;
+    refuse_duplicates(shape, &batch)?;
+    Ok(batch)
+}
+
+/// The greatest row of each key; NULL is least, and rows that tie are all kept.
+fn latest(shape: &Shape, column: usize, rows: &[Row]) -> Vec<Row> {
+    let kind = shape.columns[column].source;
+    let order = |a: &Row, b: &Row| match (&a[column], &b[column]) {
+        (Some(a), Some(b)) => kind.compare(a, b),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    };
+    let beaten =
+        |row: &Row| rows.iter().any(|other| shape.key_of(other) == shape.key_of(row) && order(other, row).is_gt());
+    rows.iter().filter(|row| !beaten(row)).cloned().collect()
+}
+
+fn position_of(shape: &Shape, row: &Row, rows: &[Row]) -> Option<usize> {
+    rows.iter().position(|other| shape.key_of(other) == shape.key_of(row))
+}
+
+/// A source without rows is a mistake more often than a wish to empty the target.
+fn refuse_empty(before: &Before<'_>, allowed: bool) -> Result<(), Refusal> {
+    if before.source.is_empty() && !before.target.is_empty() && !allowed {
+        return Err(Refusal::data_quality(["the source gave no row".to_owned()]));
+    }
+    Ok(())
+}
+
+/// Limits that stop a load before it removes too much.
+#[derive(Debug, Clone, Copy)]
+pub struct Guards {
+    pub allow_empty_source: bool,
+    /// In percent of the rows that are there; half of them unless the definition says otherwise, or allows an empty
+    /// source.
+    pub max_delete_percent: Option<usize>,
+    pub max_delete_rows: Option<usize>,
+}
+
+impl Guards {
+    fn check(&self, removed: usize, there: usize) -> Result<(), Refusal> {
+        if self.max_delete_rows.is_some_and(|most| removed > most) {
+            return Err(Refusal::data_quality(["max_delete_rows".to_owned()]));
+        }
+        let default = (!self.allow_empty_source).then_some(50);
+        if self.max_delete_percent.or(default).is_some_and(|percent| removed * 100 > percent * there) {
+            return Err(Refusal::data_quality(["max_delete_ratio".to_owned()]));
+        }
+        Ok(())
+    }
+}
+
+/// How the oracle spells the moment of a load: only that it is one, and which.
+pub fn load_time(load: u64) -> String {
+    format!("load {load:03}")
 }

@@ -103,6 +103,9 @@ pub struct Column {
 pub struct Shape {
     pub columns: Vec<Column>,
     pub key: Vec<usize>,
+    /// The column that a change of a row moves on, where there is one.
+    pub touched: Option<usize>,
+    /// The same, where the strategy reads by it.
     pub cursor: Option<usize>,
 }
 

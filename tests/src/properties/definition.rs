@@ -1,6 +1,9 @@
 //! The manifest of a case.
 
-use crate::oracle::{IncrementalAppend, IncrementalMerge, Lag, Replace, Scope, Shape, Strategy};
+use crate::oracle::{
+    Guards, IncrementalAppend, IncrementalMerge, Lag, Missing, PartitionReplace, PartitionScope, Replace, Scd2, Scope,
+    Shape, SnapshotDiff, Strategy,
+};
 
 /// Where a case loads into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,9 @@ fn spelled(shape: &Shape, strategy: &Strategy) -> (Vec<String>, Vec<String>) {
         Strategy::Replace(strategy) => (vec!["mode: replace".to_owned(), scope(shape, strategy)], Vec::new()),
         Strategy::IncrementalAppend(strategy) => append(shape, strategy),
         Strategy::IncrementalMerge(strategy) => merge(shape, strategy),
+        Strategy::PartitionReplace(strategy) => (partition_replace(shape, strategy), Vec::new()),
+        Strategy::SnapshotDiff(strategy) => (snapshot_diff(shape, strategy), Vec::new()),
+        Strategy::Scd2(strategy) => (scd2(shape, strategy), Vec::new()),
     }
 }
 
@@ -66,10 +72,7 @@ fn append(shape: &Shape, strategy: &IncrementalAppend) -> (Vec<String>, Vec<Stri
 
 fn merge(shape: &Shape, strategy: &IncrementalMerge) -> (Vec<String>, Vec<String>) {
     let mut keys = vec!["mode: incremental_merge".to_owned(), key(shape)];
-    if let Some(column) = strategy.latest_by {
-        keys.push(format!("duplicate_policy: latest, order_by: [{}]", shape.columns[column].name));
-    }
-    keys.extend(strategy.quarantine_null_keys.then(|| "null_keys: quarantine".to_owned()));
+    keys.extend(batch_options(shape, strategy.latest_by, strategy.quarantine_null_keys));
     if let Some(mark) = strategy.mark {
         let policy = if mark.delete { "delete" } else { "keep" };
         keys.push(format!("soft_delete: {{column: {}, policy: {policy}}}", shape.columns[mark.column].name));
@@ -77,6 +80,65 @@ fn merge(shape: &Shape, strategy: &IncrementalMerge) -> (Vec<String>, Vec<String
     let mut options: Vec<_> = lag(strategy.lag).into_iter().collect();
     options.extend(strategy.include_null_cursors.then(|| "null_cursor: include".to_owned()));
     (keys, options)
+}
+
+fn partition_replace(shape: &Shape, strategy: &PartitionReplace) -> Vec<String> {
+    let column = &shape.columns[strategy.column].name;
+    let mut partition = vec![format!("column: {column}")];
+    let mut keys = vec!["mode: partition_replace".to_owned()];
+    match &strategy.scope {
+        PartitionScope::Staged { most: 64 } => {}
+        PartitionScope::Staged { most } => partition.push(format!("max_partitions_per_run: {most}")),
+        PartitionScope::Window { from, to } => {
+            keys.push(format!("window: {{column: {column}, from: \"{from}\", to: \"{to}\"}}"));
+        }
+        PartitionScope::Expected(values) => {
+            partition.push(format!("expected: {}", serde_json::to_string(values).unwrap()));
+        }
+    }
+    keys.push(format!("partition: {{{}}}", partition.join(", ")));
+    keys
+}
+
+fn snapshot_diff(shape: &Shape, strategy: &SnapshotDiff) -> Vec<String> {
+    let missing = match strategy.missing {
+        Missing::Delete => "hard_delete",
+        Missing::Mark => "soft_delete",
+        Missing::Ignore => "ignore",
+    };
+    let stored = if strategy.store_row_hash { ", store_row_hash: true" } else { "" };
+    let diff = format!("diff: {{compare: {}, delete_policy: {missing}{stored}}}", strategy.compare);
+    let mut keys = vec!["mode: snapshot_diff".to_owned(), key(shape), diff];
+    keys.extend(batch_options(shape, strategy.latest_by, strategy.quarantine_null_keys));
+    keys.extend(guards(&strategy.guards));
+    keys
+}
+
+fn scd2(shape: &Shape, strategy: &Scd2) -> Vec<String> {
+    let name = |column: &usize| shape.columns[*column].name.as_str();
+    let mut scd2 = vec![format!("delete_policy: {}", if strategy.expire { "expire" } else { "ignore" })];
+    scd2.extend(strategy.effective.map(|column| format!("effective_column: {}", name(&column))));
+    if !strategy.track.is_empty() {
+        scd2.push(format!("track_columns: [{}]", strategy.track.iter().map(name).collect::<Vec<_>>().join(", ")));
+    }
+    let mut keys = vec!["mode: scd2".to_owned(), key(shape), format!("scd2: {{{}}}", scd2.join(", "))];
+    keys.extend(batch_options(shape, strategy.latest_by, strategy.quarantine_null_keys));
+    keys.extend(guards(&strategy.guards));
+    keys
+}
+
+fn batch_options(shape: &Shape, latest_by: Option<usize>, quarantine_null_keys: bool) -> Vec<String> {
+    let latest =
+        latest_by.map(|column| format!("duplicate_policy: latest, order_by: [{}]", shape.columns[column].name));
+    latest.into_iter().chain(quarantine_null_keys.then(|| "null_keys: quarantine".to_owned())).collect()
+}
+
+fn guards(guards: &Guards) -> Vec<String> {
+    let mut keys = Vec::new();
+    keys.extend(guards.allow_empty_source.then(|| "empty_source: allow".to_owned()));
+    keys.extend(guards.max_delete_percent.map(|percent| format!("max_delete_ratio: {}", percent as f64 / 100.0)));
+    keys.extend(guards.max_delete_rows.map(|rows| format!("max_delete_rows: {rows}")));
+    keys
 }
 
 fn scope(shape: &Shape, strategy: &Replace) -> String {

@@ -1,7 +1,8 @@
 //! What a case is about: a table and a strategy, drawn at random within what the strategy allows.
 
 use crate::oracle::{
-    Column, FullRefresh, IncrementalAppend, IncrementalMerge, Kind, Lag, Mark, Replace, Scope, Shape, Strategy,
+    Column, FullRefresh, Guards, IncrementalAppend, IncrementalMerge, Kind, Lag, Mark, Missing, PartitionReplace,
+    PartitionScope, Replace, Scd2, Scope, Shape, SnapshotDiff, Strategy,
 };
 
 use super::{Freedom, Random, Sink, values};
@@ -20,7 +21,7 @@ pub struct Design {
 impl Design {
     pub fn full_refresh(random: &mut Random, sink: Sink) -> Self {
         let strategy = Strategy::FullRefresh(FullRefresh {
-            overwrite_type: *random.pick(&["exchange", "truncate_insert"]),
+            overwrite_type: ["exchange", "truncate_insert"][random.below(2)],
             allow_empty_source: random.chance(50),
         });
         Self::drawn(random, sink, None, true, |_, _| strategy)
@@ -41,19 +42,21 @@ impl Design {
         })
     }
 
+    /// With keys that are NULL or repeat, where an option says what to do about them.
     pub fn incremental_merge(random: &mut Random, sink: Sink) -> Self {
         let cursor = random.chance(75).then(|| *random.pick(CURSORS));
         let lag = cursor.and_then(|cursor| lag(random, cursor));
+        let quarantine = random.chance(40);
         let mut strategy = IncrementalMerge {
             lag,
-            quarantine_null_keys: random.chance(40),
+            quarantine_null_keys: quarantine,
             include_null_cursors: cursor.is_some() && random.chance(20),
             ..IncrementalMerge::default()
         };
         let latest = random.chance(40);
         let delete = random.chance(70);
         let marked = random.chance(40);
-        Self::drawn(random, sink, cursor, true, |random, shape| {
+        let mut design = Self::drawn(random, sink, cursor, true, |random, shape| {
             strategy.latest_by = shape.cursor.filter(|_| latest);
             let marks: Vec<usize> = (0..shape.columns.len())
                 .filter(|i| matches!(shape.columns[*i].source, Kind::Boolean | Kind::Timestamptz))
@@ -63,7 +66,91 @@ impl Design {
                 strategy.mark = Some(Mark { column: *random.pick(&marks), delete });
             }
             Strategy::IncrementalMerge(strategy)
+        });
+        design.with_faults(random, latest || quarantine);
+        design
+    }
+
+    pub fn partition_replace(random: &mut Random, sink: Sink) -> Self {
+        Self::drawn(random, sink, None, true, |random, shape| {
+            Strategy::PartitionReplace(partition_replace(random, shape))
         })
+    }
+
+    pub fn snapshot_diff(random: &mut Random, sink: Sink) -> Self {
+        let (latest, quarantine) = (random.chance(40), random.chance(40));
+        let touched = (latest || random.chance(30)).then(|| *random.pick(CURSORS));
+        let compare = ["row_hash", "all_columns"][random.below(2)];
+        let missing = [Missing::Delete, Missing::Mark, Missing::Ignore][random.below(3)];
+        let store_row_hash = compare == "row_hash" && random.chance(50);
+        let guards = guards(random);
+        let mut design = Self::drawn(random, sink, touched, true, |_, shape| {
+            Strategy::SnapshotDiff(SnapshotDiff {
+                compare,
+                store_row_hash,
+                missing,
+                latest_by: shape.touched.filter(|_| latest),
+                quarantine_null_keys: quarantine,
+                guards,
+            })
+        });
+        design.shape.cursor = None;
+        design.target_made_before &= missing != Missing::Mark && !store_row_hash;
+        design.with_faults(random, latest || quarantine);
+        design
+    }
+
+    /// Versions that hold since the load.
+    pub fn scd2(random: &mut Random, sink: Sink) -> Self {
+        let (latest, quarantine) = (random.chance(30), random.chance(30));
+        let incremental = random.chance(25);
+        let touched = (latest || incremental).then(|| *random.pick(CURSORS));
+        let expire = !incremental && random.chance(70);
+        let guards = guards(random);
+        let mut design = Self::drawn(random, sink, touched, true, |random, shape| {
+            Strategy::Scd2(Scd2 {
+                expire,
+                track: tracked(random, shape),
+                effective: None,
+                latest_by: shape.touched.filter(|_| latest),
+                quarantine_null_keys: quarantine,
+                guards,
+            })
+        });
+        design.shape.cursor = design.shape.touched.filter(|_| incremental);
+        design.target_made_before = false;
+        design.with_faults(random, latest || quarantine);
+        design
+    }
+
+    /// Versions that hold since what a column of a log says.
+    pub fn scd2_of_a_log(random: &mut Random, sink: Sink) -> Self {
+        let effective = *random.pick(&[Kind::Date, Kind::Timestamp, Kind::Timestamptz]);
+        let incremental = random.chance(50);
+        let guards = guards(random);
+        let mut design = Self::drawn(random, sink, Some(effective), true, |random, shape| {
+            Strategy::Scd2(Scd2 {
+                expire: false,
+                track: tracked(random, shape),
+                effective: shape.touched,
+                latest_by: None,
+                quarantine_null_keys: false,
+                guards,
+            })
+        });
+        design.shape.cursor = design.shape.touched.filter(|_| incremental);
+        design.target_made_before = false;
+        design.freedom.log = true;
+        design.freedom.primary_key = false;
+        design
+    }
+
+    /// Where an option says what to do about NULL or repeated keys, most cases have some.
+    fn with_faults(&mut self, random: &mut Random, wanted: bool) {
+        if wanted {
+            self.freedom.faulty_keys = random.chance(80);
+            self.freedom.primary_key &= !self.freedom.faulty_keys;
+        }
     }
 
     /// Draws a table, and the strategy for it.
@@ -80,8 +167,9 @@ impl Design {
         let faulty_keys = random.chance(35);
         let freedom = Freedom {
             faulty_keys,
+            log: false,
             primary_key: !faulty_keys && random.chance(50),
-            rows: *random.pick(&[0, 1, 5, 20, 60]),
+            rows: *random.pick(&[0, 1, 5, 10, 20, 60]),
         };
         Self { shape, strategy, freedom, target_made_before, workers: *random.pick(&[1, 1, 2, 4]) }
     }
@@ -141,7 +229,7 @@ fn shape(random: &mut Random, cursor: Option<Kind>, keyed: bool, widen: bool) ->
         columns.push(Column { name: "changed_at".to_owned(), source: kind, target: kind });
         columns.len() - 1
     });
-    Shape { columns, key, cursor }
+    Shape { columns, key, touched: cursor, cursor }
 }
 
 fn wider(kind: Kind) -> Kind {
@@ -153,6 +241,46 @@ fn wider(kind: Kind) -> Kind {
         Kind::Varchar(_) => Kind::Text,
         other => other,
     }
+}
+
+/// Any, of the columns that are neither key nor moved by every change; often all.
+fn tracked(random: &mut Random, shape: &Shape) -> Vec<usize> {
+    if random.chance(60) {
+        return Vec::new();
+    }
+    let payload = (0..shape.columns.len()).filter(|i| !shape.key.contains(i) && shape.touched != Some(*i));
+    let some: Vec<usize> = payload.filter(|_| random.chance(50)).collect();
+    some
+}
+
+fn guards(random: &mut Random) -> Guards {
+    Guards {
+        allow_empty_source: random.chance(40),
+        max_delete_percent: *random.pick(&[None, Some(100), Some(100), Some(30), Some(0)]),
+        max_delete_rows: random.chance(15).then_some(2),
+    }
+}
+
+fn partition_replace(random: &mut Random, shape: &Shape) -> PartitionReplace {
+    let divides = |kind: Kind| {
+        matches!(kind, Kind::Text | Kind::Varchar(_) | Kind::Date | Kind::Int | Kind::BigInt | Kind::Boolean)
+    };
+    let columns: Vec<usize> = (0..shape.columns.len()).filter(|i| divides(shape.columns[*i].source)).collect();
+    let Some(&column) = columns.get(random.below(columns.len().max(1))) else {
+        return PartitionReplace { column: 0, scope: PartitionScope::Staged { most: 1000 } };
+    };
+    let kind = shape.columns[column].source;
+    let mut values: Vec<String> = (0..3).map(|_| random.pick(&values::pool(kind)).clone()).collect();
+    values.sort_by(|a, b| kind.compare(a, b));
+    values.dedup();
+    let (from, to) = (values[0].clone(), values[values.len() - 1].clone());
+    let scope = match random.below(4) {
+        0 if kind != Kind::Boolean => PartitionScope::Window { from, to },
+        1 => PartitionScope::Expected(values),
+        2 => PartitionScope::Staged { most: *random.pick(&[2, 5]) },
+        _ => PartitionScope::Staged { most: *random.pick(&[64, 1000]) },
+    };
+    PartitionReplace { column, scope }
 }
 
 fn lag(random: &mut Random, cursor: Kind) -> Option<Lag> {

@@ -28,24 +28,27 @@ const CASES: u64 = 3;
 
 /// Checks a property: `design` makes the case of each seed.
 #[track_caller]
+#[allow(clippy::print_stderr)]
 pub fn check(sink: Sink, design: impl Fn(&mut Random) -> Design) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let first = number("DPONE_PROPTEST_SEED");
     let cases = number("DPONE_PROPTEST_CASES").unwrap_or(if first.is_some() { 1 } else { CASES });
     let first = first.unwrap_or(1);
     let mut reader = (sink == Sink::Delta).then(DeltaReader::start);
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let mut told = case::Told::default();
     let mut failed = Vec::new();
     for seed in first..first + cases {
-        let mut history = Vec::new();
-        let run = || case::run(seed, sink, &design, reader.as_mut(), &mut history);
+        told.history.clear();
+        let run = || case::run(seed, sink, &design, reader.as_mut(), &mut told);
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            let test = std::thread::current().name().unwrap_or_default().to_owned();
-            eprintln!("seed {seed} of {test} failed, after:\n  {}", history.join("\n  "));
+            eprintln!("seed {seed} of {test} failed, after:\n  {}", told.history.join("\n  "));
             eprintln!("repeat it with: DPONE_PROPTEST_SEED={seed} scripts/test -p dpone-tests -- {test}\n");
             failed.push(seed);
             // The reader may have been left in the middle of an answer.
             reader = (sink == Sink::Delta).then(DeltaReader::start);
         }
     }
+    eprintln!("{test}: {cases} cases, {:?}", told.sums);
     assert!(failed.is_empty(), "{} of {cases} cases failed: seeds {failed:?}", failed.len());
 }

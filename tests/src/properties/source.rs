@@ -19,14 +19,16 @@ pub struct SourceTable {
     /// The greatest position of the cursor so far.
     clock: i64,
     next_id: u64,
-    /// Whether rows with NULL or repeated keys may appear.
-    faulty_keys: bool,
+    freedom: Freedom,
 }
 
 /// What the generator may do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Freedom {
+    /// Rows with NULL or repeated keys, and rows without a cursor value, may appear.
     pub faulty_keys: bool,
+    /// Keys repeat, once for each time of a row: the table is a log.
+    pub log: bool,
     pub primary_key: bool,
     pub rows: usize,
 }
@@ -46,7 +48,7 @@ impl SourceTable {
             graveyard: Vec::new(),
             clock: 0,
             next_id: 1,
-            faulty_keys: freedom.faulty_keys && !freedom.primary_key,
+            freedom,
         };
         let rows: Vec<Row> = (0..freedom.rows).map(|_| table.fresh_row(random)).collect();
         table.insert(pg, &rows);
@@ -64,78 +66,96 @@ impl SourceTable {
 
     fn mutate_once(&mut self, pg: &Pg, random: &mut Random) -> Option<String> {
         match random.below(100) {
-            0..25 => {
+            0..20 => {
                 let rows: Vec<Row> = (0..=random.below(3)).map(|_| self.fresh_row(random)).collect();
                 Some(self.insert(pg, &rows))
             }
-            25..55 => {
-                let old = self.any_row(random)?;
-                let mut new = old.clone();
-                let at = self.any_payload(random)?;
-                new[at] = values::any(self.shape.columns[at].source, random);
-                if random.chance(80) {
-                    self.touch(&mut new, random);
-                }
-                Some(self.update(pg, &old, new))
-            }
-            55..70 => {
+            20..32 => {
                 let row = self.any_row(random)?;
                 Some(self.delete(pg, &row))
             }
-            70..80 => {
-                let mut row = self.graveyard.pop()?;
-                if random.chance(70) {
-                    self.touch(&mut row, random);
-                }
-                let key = self.shape.key_of(&row);
-                let taken = !key.is_empty() && self.rows.iter().any(|other| self.shape.key_of(other) == key);
-                (!taken).then(|| self.insert(pg, &[row]))
-            }
-            80..88 => {
-                let old = self.any_row(random)?;
-                let mut new = old.clone();
-                let fresh = self.fresh_row(random);
-                for &i in &self.shape.key {
-                    new[i].clone_from(&fresh[i]);
-                }
-                if random.chance(50) {
-                    self.touch(&mut new, random);
-                }
-                Some(self.update(pg, &old, new))
-            }
-            88..90 => Some(self.truncate(pg)),
-            _ if self.faulty_keys => self.add_fault(pg, random),
-            _ => None,
+            32..40 => self.bring_back(pg, random),
+            40..48 => self.change_key(pg, random),
+            48..50 => Some(self.truncate(pg)),
+            50..75 if self.freedom.faulty_keys || self.freedom.log => self.add_fault(pg, random),
+            _ => self.change(pg, random),
         }
+    }
+
+    fn change(&mut self, pg: &Pg, random: &mut Random) -> Option<String> {
+        let old = self.any_row(random)?;
+        let mut new = old.clone();
+        let at = self.any_payload(random)?;
+        new[at] = values::any(self.shape.columns[at].source, random);
+        if random.chance(80) {
+            self.touch(&mut new, random);
+        }
+        Some(self.update(pg, &old, new))
+    }
+
+    fn bring_back(&mut self, pg: &Pg, random: &mut Random) -> Option<String> {
+        let mut row = self.graveyard.pop()?;
+        if random.chance(70) {
+            self.touch(&mut row, random);
+        }
+        let key = self.shape.key_of(&row);
+        let taken =
+            !key.is_empty() && !self.freedom.log && self.rows.iter().any(|other| self.shape.key_of(other) == key);
+        (!taken).then(|| self.insert(pg, &[row]))
+    }
+
+    fn change_key(&mut self, pg: &Pg, random: &mut Random) -> Option<String> {
+        let old = self.any_row(random)?;
+        let mut new = old.clone();
+        let fresh = self.fresh_row(random);
+        for &i in &self.shape.key {
+            new[i].clone_from(&fresh[i]);
+        }
+        if random.chance(50) {
+            self.touch(&mut new, random);
+        }
+        Some(self.update(pg, &old, new))
     }
 
     /// A row with NULL in its key, or with the key of another.
     fn add_fault(&mut self, pg: &Pg, random: &mut Random) -> Option<String> {
         let mut row = self.any_row(random)?;
-        if random.chance(40) {
-            let at = *random.pick(&self.shape.key);
-            row[at] = None;
-        } else if let Some(at) = self.any_payload(random) {
+        if self.freedom.faulty_keys && random.chance(40) {
+            let places = [&self.shape.key, self.shape.touched.as_slice()].concat();
+            row[*random.pick(&places)] = None;
+            return Some(self.insert(pg, &[row]));
+        }
+        if let Some(at) = self.any_payload(random) {
             row[at] = values::any(self.shape.columns[at].source, random);
         }
-        if random.chance(70) {
+        if self.freedom.log || random.chance(70) {
             self.touch(&mut row, random);
         }
         Some(self.insert(pg, &[row]))
     }
 
-    /// Removes rows with NULL or repeated keys.
+    /// Removes what [`Self::add_fault`] added.
     pub fn repair(&mut self, pg: &Pg) -> Vec<String> {
         let mut seen: Vec<_> = Vec::new();
         let mut faults = Vec::new();
         for row in &self.rows {
-            let key = self.shape.key_of(row);
-            if key.contains(&None) || seen.contains(&key) {
+            let mut identity = self.shape.key_of(row);
+            if let Some(at) = self.shape.touched {
+                if row[at].is_none() {
+                    identity.push(None);
+                } else if self.freedom.log {
+                    identity.push(row[at].clone());
+                }
+            }
+            if identity.contains(&None) || seen.contains(&identity) {
                 faults.push(row.clone());
             }
-            seen.push(key);
+            seen.push(identity);
         }
-        faults.iter().map(|row| self.delete(pg, row)).collect()
+        let done = faults.iter().map(|row| self.delete(pg, row)).collect();
+        // What never was right does not come back.
+        self.graveyard.retain(|row| !faults.contains(row));
+        done
     }
 
     fn any_row(&self, random: &mut Random) -> Option<Row> {
@@ -145,7 +165,7 @@ impl SourceTable {
     /// A column that is neither key nor cursor.
     fn any_payload(&self, random: &mut Random) -> Option<usize> {
         let payload: Vec<usize> = (0..self.shape.columns.len())
-            .filter(|i| !self.shape.key.contains(i) && self.shape.cursor != Some(*i))
+            .filter(|i| !self.shape.key.contains(i) && self.shape.touched != Some(*i))
             .collect();
         (!payload.is_empty()).then(|| *random.pick(&payload))
     }
@@ -168,7 +188,7 @@ impl SourceTable {
 
     /// Moves the cursor: mostly on, often onto the newest value, sometimes behind it.
     fn touch(&mut self, row: &mut Row, random: &mut Random) {
-        let Some(at) = self.shape.cursor else { return };
+        let Some(at) = self.shape.touched else { return };
         let n = match random.below(10) {
             0..5 => self.clock + 1 + random.below(3) as i64,
             5..8 => self.clock,

@@ -53,7 +53,8 @@ fn every_value_that_cases_use_is_spelled_alike_by_both_readers() {
     let (pg, project) = (Pg::new(), Project::new());
     pg.execute("CREATE SCHEMA shop");
     let column = |(i, kind): (usize, &Kind)| Column { name: format!("c{i}"), source: *kind, target: *kind };
-    let shape = Shape { columns: kinds.iter().enumerate().map(column).collect(), key: Vec::new(), cursor: None };
+    let shape =
+        Shape { columns: kinds.iter().enumerate().map(column).collect(), key: Vec::new(), touched: None, cursor: None };
     let mut source = SourceTable::create(&pg, "shop.t", &shape, Freedom::default(), &mut Random::new(0));
     let longest = kinds.iter().map(|kind| pool(*kind).len()).max().unwrap();
     let rows: Vec<Row> =
