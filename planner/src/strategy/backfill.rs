@@ -59,6 +59,7 @@ fn replace(observed: &Observed<'_>, load: &ChunkLoad) -> Result<Draft> {
         // A window without rows is emptied: the chunk is the window.
         checks: Checks::default(),
         primary_key: carried_key(observed),
+        own: Vec::new(),
         notes: Vec::new(),
     })
 }
@@ -78,6 +79,7 @@ fn append(observed: &Observed<'_>, only_new_rows: bool, key: &[String]) -> Resul
         cursor: None,
         checks: Checks { not_null: key.to_vec(), unique, ..Checks::default() },
         primary_key: Vec::new(),
+        own: Vec::new(),
         notes,
     })
 }

@@ -9,4 +9,5 @@ mod majors;
 mod matrix;
 mod orders;
 mod problems;
+mod properties;
 mod types;

@@ -135,6 +135,7 @@ fn inner(
 fn partitions(partition: &manifest::PartitionSpec, notes: &mut Vec<String>, origin: &Origin<'_>) -> Result<()> {
     let refused = [
         ("value_expression", partition.value_expression.is_some()),
+        ("expected", partition.expected.is_some()),
         ("require_native", partition.require_native == Some(true)),
         ("native_mode", partition.native_mode == Some(manifest::NativeMode::Required)),
         ("partition_function", partition.partition_function.is_some()),

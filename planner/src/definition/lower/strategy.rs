@@ -1,5 +1,8 @@
 //! The load strategy and its guards: which options a mode needs, and which exclude each other.
 
+mod compare;
+mod partition;
+
 use super::source::checked;
 use super::text::scope_predicate;
 use super::{Origin, backfill};
@@ -76,17 +79,28 @@ pub(super) fn lower(
                 soft_delete: soft_delete(spec),
             }
         }
-        Mode::SnapshotDiff | Mode::Scd2 | Mode::CdcApply => {
+        Mode::SnapshotDiff => {
+            no_cursor(&cursor, "snapshot_diff compares everything", origin)?;
+            if key.is_empty() {
+                return Err(key_missing(mode, origin));
+            }
+            compare::snapshot_diff(spec, key, origin)?
+        }
+        Mode::Scd2 => {
+            if key.is_empty() {
+                return Err(key_missing(mode, origin));
+            }
+            compare::scd2(spec, key, cursor, origin)?
+        }
+        Mode::CdcApply => {
             if key.is_empty() {
                 return Err(key_missing(mode, origin));
             }
             unsupported(mode.as_str())
         }
         Mode::PartitionReplace => {
-            if spec.partition.is_none() {
-                return Err(origin.missing("sink.strategy.partition.column", "partition_replace replaces by it"));
-            }
-            unsupported(mode.as_str())
+            no_cursor(&cursor, "partition_replace reads whole partitions", origin)?;
+            partition::lower(spec, origin)?
         }
         Mode::Backfill => {
             backfill::lower(spec, cursor.as_ref(), source_kind, soft_delete(spec), null_keys(spec), origin)?
