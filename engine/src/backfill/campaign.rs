@@ -69,9 +69,8 @@ impl Campaign {
     /// It is read as one partition unless the user says otherwise: a source that is asked for parts of its storage reads
     /// all of it for every chunk, where an index on the chunk column would do.
     pub fn chunk_pipeline(&self, chunk: &Chunk) -> Pipeline {
-        let narrow = chunk.null || chunk.lower.is_some() || chunk.upper.is_some();
         let mut tuning = self.pipeline.tuning.clone();
-        tuning.parallelism = self.parallelism.or(narrow.then_some(1));
+        tuning.parallelism = self.parallelism.or((!chunk.is_everything()).then_some(1));
         Pipeline {
             tuning,
             name: format!("{}.backfill.{}.{}", self.pipeline.name, self.short(), chunk.id),

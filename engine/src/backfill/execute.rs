@@ -354,6 +354,8 @@ impl Worker {
                 shared.done().stopped.get_or_insert_with(|| "the backfill was cancelled meanwhile".to_owned());
                 Ok(false)
             }
+            // Whoever only repeats failures waits for nobody.
+            Claim::Busy { .. } if !shared.take.contains(&PartitionStatus::Pending) => Ok(false),
             Claim::Busy { holder, until } => {
                 if !self.waited.swap(true, Ordering::Relaxed) {
                     shared.note(&format!("the last chunks are being loaded by {holder}; its claim ends at {until}"));
@@ -503,12 +505,12 @@ impl Worker {
         }
     }
 
-    /// `; 12 of 260 done, about 3 min left`
+    /// `, 12 of 260 done, about 3 min left`
     async fn far(&self) -> String {
         let shared = &self.shared;
         let Ok(manifest) = reload(&shared.campaign).await else { return String::new() };
         let counts = manifest.counts();
-        let mut text = format!("; {} of {} done", counts.success, counts.total);
+        let mut text = format!(", {} of {} done", counts.success, counts.total);
         if counts.failed > 0 {
             text.push_str(&format!(", {} failed", counts.failed));
         }

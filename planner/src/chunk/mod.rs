@@ -86,7 +86,15 @@ pub struct Chunk {
     pub null: bool,
 }
 
+/// The id of the chunk that is everything.
+const ALL: &str = "all";
+
 impl Chunk {
+    /// Whether every row is in the chunk, also one without a value.
+    pub fn is_everything(&self) -> bool {
+        self.id == ALL
+    }
+
     /// `2026-01-01 .. 2026-01-08`, for people. The upper end is exclusive unless `..=` says otherwise.
     pub fn label(&self, zone: &Zone) -> String {
         if self.null {

@@ -26,6 +26,8 @@ pub fn filter(chunk: &Chunk, zone: &Zone, field: &Field, column: Expr) -> Result
     });
     Ok(match (lower, upper) {
         (Some(lower), Some(upper)) => Some(lower.and(upper)),
+        // One bucket of all values: a row without one is not in it.
+        (None, None) => (!chunk.is_everything()).then(|| column.is_not_null()),
         (one, other) => one.or(other),
     })
 }
@@ -61,6 +63,9 @@ pub fn scope(chunk: &Chunk, zone: &Zone, field: &Field) -> Result<Option<String>
     if let Some(value) = upper {
         let less = if chunk.inclusive_upper { "<=" } else { "<" };
         parts.push(format!("{column} {less} {}", sql(&value, field)?));
+    }
+    if parts.is_empty() && !chunk.is_everything() {
+        parts.push(format!("{column} IS NOT NULL"));
     }
     Ok((!parts.is_empty()).then(|| parts.join(" AND ")))
 }
@@ -250,6 +255,7 @@ mod tests {
             (integers.clone(), Field::new("c", DataType::Decimal128(18, 2), true)),
             (integers, Field::new("c", DataType::Decimal256(50, 10), true)),
             (ChunkRange::Uuids { buckets: 3 }, uuid()),
+            (ChunkRange::Uuids { buckets: 1 }, uuid()),
         ];
         for (range, field) in cases {
             let schema = DFSchema::try_from(Schema::new(vec![field.clone()])).unwrap();

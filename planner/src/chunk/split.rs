@@ -1,6 +1,6 @@
 //! Cuts a range into chunks.
 
-use super::{Bound, Chunk, ChunkRange, ChunkSpec, Moment, NullChunk, Period, Zone};
+use super::{ALL, Bound, Chunk, ChunkRange, ChunkSpec, Moment, NullChunk, Period, Zone};
 use crate::error::{Error, Result};
 
 /// The chunks of a definition, in order.
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// Fails with `configuration` when the range is empty or runs backwards, and when there are more chunks than allowed.
 pub fn split(spec: &ChunkSpec) -> Result<Vec<Chunk>> {
     let mut chunks = match &spec.range {
-        ChunkRange::Whole => vec![chunk("all", None, None)],
+        ChunkRange::Whole => vec![chunk(ALL, None, None)],
         ChunkRange::Dates { from, to, step } => {
             if to < from {
                 return Err(backwards(&from.to_string(), &to.to_string()));

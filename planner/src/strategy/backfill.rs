@@ -15,9 +15,8 @@ use crate::plan::{Checks, ScopeFilter, WriteMode};
 
 pub(super) fn draft(pipeline: &Pipeline, observed: &mut Observed<'_>, load: &ChunkLoad) -> Result<Draft> {
     let names = output_names(&observed.source)?;
-    let whole = load.chunk.lower.is_none() && load.chunk.upper.is_none() && !load.chunk.null;
-    // A full refresh of everything looks at no column.
-    if !(whole && matches!(load.inner, InnerLoad::FullRefresh { .. }) && !names.contains(&load.column)) {
+    // Everything is loaded whatever the column holds, and without one.
+    if !load.chunk.is_everything() || names.contains(&load.column) {
         require_columns("the chunk column", std::slice::from_ref(&load.column), &observed.source)?;
         narrow(observed, load)?;
     }
@@ -49,7 +48,7 @@ fn replace(observed: &Observed<'_>, load: &ChunkLoad) -> Result<Draft> {
     };
     let write_mode = match scope(&load.chunk, &load.zone, &stored)? {
         Some(sql) => WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } },
-        // One bucket of all uuids: the whole table.
+        // The chunk is everything.
         None => WriteMode::Overwrite { overwrite: OverwriteType::TruncateInsert },
     };
     Ok(Draft {
