@@ -16,6 +16,7 @@ use datafusion_proto::bytes::{
 };
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use dpone_planner::exact_cast::ExactCast;
+use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
@@ -100,12 +101,16 @@ impl PhysicalExtensionCodec for EngineCodec {
     }
 
     fn try_decode_udf(&self, name: &str, bytes: &[u8]) -> DataFusionResult<Arc<ScalarUDF>> {
-        if name != ExactCast::NAME {
-            return internal_err!("the function {name} is not known here");
-        }
-        let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
-        let cast = ExactCast::new(spec.column, spec.from, spec.to, spec.uuid);
-        Ok(Arc::new(ScalarUDF::new_from_impl(cast)))
+        let unreadable = |e| unreadable(name, &e);
+        Ok(Arc::new(match name {
+            ExactCast::NAME => {
+                let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
+                ScalarUDF::new_from_impl(ExactCast::new(spec.column, spec.from, spec.to, spec.uuid))
+            }
+            OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
+            AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
+            _ => return internal_err!("the function {name} is not known here"),
+        }))
     }
 
     fn try_encode_udf(&self, node: &ScalarUDF, out: &mut Vec<u8>) -> DataFusionResult<()> {
@@ -114,6 +119,10 @@ impl PhysicalExtensionCodec for EngineCodec {
             let (column, from, to, uuid) = cast.spec();
             serde_json::to_writer(out, &ExactCastSpec { column, from, to, uuid })
                 .map_err(|e| unreadable(ExactCast::NAME, &e))?;
+        } else if let Some(key) = any.downcast_ref::<OrderKey>() {
+            serde_json::to_writer(out, key).map_err(|e| unreadable(OrderKey::NAME, &e))?;
+        } else if let Some(at_least) = any.downcast_ref::<AtLeast>() {
+            serde_json::to_writer(out, at_least).map_err(|e| unreadable(AtLeast::NAME, &e))?;
         }
         Ok(())
     }

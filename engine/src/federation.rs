@@ -226,7 +226,7 @@ impl Opener<'_> {
         for (connection, catalog) in catalogs {
             session.register_catalog(connection, catalog);
         }
-        Ok(session.state().statement_to_plan(statement).await?)
+        dpone_planner::uuid::compare_in_plan(session.state().statement_to_plan(statement).await?)
     }
 
     fn not_full(&self, table: &TableReference) -> Error {

@@ -5,18 +5,27 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::error::{Error, Result};
+use crate::uuid::UuidPlanner;
 
 /// Parses a predicate over the columns of `schema`, coerces its types and folds its constants.
 ///
 /// `what` names the predicate in errors, such as `replace scope`.
 pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
     let failed = |error: datafusion::error::DataFusionError| {
+        if let datafusion::error::DataFusionError::External(inner) = &error
+            && inner.is::<Error>()
+        {
+            let ours = Error::from(error);
+            let hint = ours.hint().unwrap_or_default().to_owned();
+            return Error::configuration(format!("{what}: {sql:?}: {}", ours.message())).with_hint(hint);
+        }
         Error::configuration(format!("{what}: {sql:?} is not a predicate over the table: {}", error.strip_backtrace()))
             .with_hint("write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'")
     };
@@ -56,7 +65,9 @@ pub fn require_immutable(what: &str, sql: &str, schema: &DFSchema) -> Result<()>
 fn parse(sql: &str, schema: &DFSchema) -> datafusion::common::Result<Expr> {
     let mut config = SessionConfig::new();
     config.options_mut().sql_parser.parse_float_as_decimal = true;
-    SessionContext::new_with_config(config).parse_sql_expr(sql, schema)
+    let mut session = SessionContext::new_with_config(config);
+    session.register_expr_planner(UuidPlanner::shared())?;
+    Ok(crate::uuid::compare(session.parse_sql_expr(sql, schema)?, schema)?)
 }
 
 /// Gives the bare columns of a parsed predicate the qualifiers that they have in `plan`.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use dpone_planner::uuid::UuidPlanner;
 use tokio_util::sync::CancellationToken;
 
 use super::observer::{Observer, Quiet};
@@ -88,7 +90,9 @@ impl RunContext {
         // 0.1 is a decimal: compared with one it is exact.
         options.sql_parser.parse_float_as_decimal = true;
         options.execution.parquet.pushdown_filters = true;
-        Ok(SessionContext::new_with_config_rt(config, runtime))
+        let mut session = SessionContext::new_with_config_rt(config, runtime);
+        session.register_expr_planner(UuidPlanner::shared())?;
+        Ok(session)
     }
 
     pub(crate) fn parallelism(&self, own: Option<usize>) -> usize {

@@ -8,7 +8,7 @@ mod incremental_merge;
 mod raw;
 mod replace;
 
-pub use raw::raw_columns;
+pub use raw::{compares_rows, raw_columns};
 
 use std::sync::Arc;
 

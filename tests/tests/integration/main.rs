@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connecting;
+mod cursors;
 mod faults;
 mod majors;
 mod matrix;
 mod orders;
 mod problems;
+mod scopes;
 mod types;

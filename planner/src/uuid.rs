@@ -1,0 +1,203 @@
+//! Uuids in expressions: a uuid column is sixteen bytes, and people write its values as text.
+//!
+//! DataFusion compares bytes with bytes. [`compare`] turns the texts that stand beside a uuid into its bytes, and casts of
+//! a uuid to text into its canonical text.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue};
+use datafusion::logical_expr::expr::{Cast, InList};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, TryCast, lit};
+
+use crate::error::{Error, Result};
+use crate::exact_cast::convert;
+use crate::types::{is_string, is_uuid};
+
+/// The bytes of a uuid as people write it: 32 hexadecimal digits, hyphens and braces anywhere that PostgreSQL has them.
+pub fn parse(text: &str) -> Option<[u8; 16]> {
+    let inner = text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(text.trim());
+    let digits: Vec<u8> = inner.bytes().filter(|byte| *byte != b'-').collect();
+    if digits.len() != 32 || inner.starts_with('-') || inner.ends_with('-') {
+        return None;
+    }
+    let mut out = [0; 16];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(out)
+}
+
+/// Canonical text: lower-case hexadecimal with hyphens.
+pub fn text(bytes: &[u8; 16]) -> String {
+    let hex = crate::state::hex(bytes);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+/// The expression with the texts that are compared with uuids as uuids.
+pub fn compare(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(expr.transform_up(|node| rewrite(node, schema))?.data)
+}
+
+/// The same for every expression of a plan.
+pub fn compare_in_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let mut schema = merge_schema(&node.inputs());
+        if let LogicalPlan::TableScan(scan) = &node {
+            schema.merge(&scan.projected_schema);
+        }
+        let names = NamePreserver::new(&node);
+        let mapped = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|inner| rewrite(inner, &schema))?;
+            Ok(rewritten.update_data(|expr| name.restore(expr)))
+        })?;
+        match mapped.transformed {
+            true => mapped.map_data(|plan| plan.recompute_schema()),
+            false => Ok(mapped),
+        }
+    })?;
+    Ok(rewritten.data)
+}
+
+fn rewrite(node: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    Ok(match node {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            match (text_beside(&left, &right, schema)?, text_beside(&right, &left, schema)?) {
+                (Some(right), _) => Transformed::yes(binary(*left, op, right)),
+                (_, Some(left)) => Transformed::yes(binary(left, op, *right)),
+                (None, None) => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            }
+        }
+        Expr::InList(InList { expr, list, negated }) if is_uuid_expr(&expr, schema) => {
+            let list = list
+                .into_iter()
+                .map(|item| Ok(text_beside(&expr, &item, schema)?.unwrap_or(item)))
+                .collect::<DataFusionResult<_>>()?;
+            Transformed::yes(Expr::InList(InList { expr, list, negated }))
+        }
+        Expr::Between(Between { expr, negated, low, high }) if is_uuid_expr(&expr, schema) => {
+            let bound = |bound: Box<Expr>| -> DataFusionResult<Box<Expr>> {
+                Ok(text_beside(&expr, &bound, schema)?.map_or(bound, Box::new))
+            };
+            let (low, high) = (bound(low)?, bound(high)?);
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::Cast(Cast { expr, field }) if is_string(field.data_type()) && is_uuid_expr(&expr, schema) => {
+            as_text(*expr, &field, schema)?
+        }
+        Expr::TryCast(TryCast { expr, field }) if is_string(field.data_type()) && is_uuid_expr(&expr, schema) => {
+            as_text(*expr, &field, schema)?
+        }
+        other => Transformed::no(other),
+    })
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::*;
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
+    Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
+}
+
+fn as_text(expr: Expr, to: &arrow::datatypes::Field, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    let (_, from) = expr.to_field(schema)?;
+    let text = arrow::datatypes::Field::new(from.name(), arrow::datatypes::DataType::Utf8, true);
+    let text = convert(expr, &from, &text)?;
+    Ok(Transformed::yes(match to.data_type() {
+        arrow::datatypes::DataType::Utf8 => text,
+        other => datafusion::logical_expr::cast(text, other.clone()),
+    }))
+}
+
+fn is_uuid_expr(expr: &Expr, schema: &DFSchema) -> bool {
+    !matches!(expr, Expr::Literal(..)) && expr.to_field(schema).is_ok_and(|(_, field)| is_uuid(&field))
+}
+
+/// The uuid that `other` is, where `expr` is a uuid and `other` a text that was written down.
+fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult<Option<Expr>> {
+    let Expr::Literal(
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)),
+        _,
+    ) = other
+    else {
+        return Ok(None);
+    };
+    if !is_uuid_expr(expr, schema) {
+        return Ok(None);
+    }
+    let bytes = parse(text).ok_or_else(|| {
+        Error::configuration(format!("{expr} is a uuid, and is compared with {text:?}, which is none"))
+            .with_hint("write all 32 hexadecimal digits, such as 0188d2c8-5b6e-7cc1-98c4-dc0c0c07398f")
+    })?;
+    Ok(Some(lit(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())))))
+}
+
+/// Types comparisons of uuids while a query is planned: without it, planning fails where a comparison is a value of the
+/// output.
+#[derive(Debug, Default)]
+pub struct UuidPlanner;
+
+impl UuidPlanner {
+    pub fn shared() -> Arc<dyn ExprPlanner> {
+        Arc::new(Self)
+    }
+}
+
+impl ExprPlanner for UuidPlanner {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = match (text_beside(&left, &right, schema)?, text_beside(&right, &left, schema)?) {
+            (Some(right), _) => (left, right),
+            (_, Some(left)) => (left, right),
+            (None, None) => (left, right),
+        };
+        Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::types::{EXTENSION_UUID, with_extension};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    const ID: &str = "0188d2c8-5b6e-7cc1-98c4-dc0c0c07398f";
+
+    #[test]
+    fn a_uuid_reads_as_it_prints() {
+        let bytes = parse(ID).unwrap();
+        assert_eq!(text(&bytes), ID);
+        assert_eq!(parse(&format!("{{{}}}", ID.to_uppercase().replace('-', ""))), Some(bytes));
+        for wrong in ["", "-", &ID[1..], &format!("{ID}-"), &ID.replace('8', "g"), &format!("{ID}0")] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn texts_beside_a_uuid_become_uuids_and_others_stay() {
+        let id = with_extension(Field::new("id", DataType::FixedSizeBinary(16), true), EXTENSION_UUID);
+        let schema = Schema::new(vec![id, Field::new("t", DataType::Utf8, true)]);
+        let schema = DFSchema::try_from(schema).unwrap();
+        for sql in [
+            format!("id = '{ID}'"),
+            format!("'{ID}' <= id"),
+            format!("id IN ('{ID}', NULL)"),
+            format!("id NOT BETWEEN '{ID}' AND '{ID}'"),
+            format!("t = '{ID}' OR id IS NOT DISTINCT FROM '{ID}'"),
+            format!("CAST(id AS VARCHAR) LIKE '0188%' AND t = '{ID}'"),
+        ] {
+            let predicate = crate::expr::predicate("scope", &sql, &schema);
+            assert!(predicate.is_ok(), "{sql}: {predicate:?}");
+        }
+        let error = crate::expr::predicate("scope", "id > 'abc'", &schema).unwrap_err();
+        assert!(error.message().contains("\"abc\"") && error.hint().is_some(), "{error}");
+    }
+}
