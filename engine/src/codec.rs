@@ -18,6 +18,7 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use dpone_planner::exact_cast::ExactCast;
 use dpone_planner::order::{AtLeast, OrderKey};
 
+use crate::repeat::RepeatExec;
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::{Connections, Error};
@@ -47,6 +48,7 @@ impl EngineCodec {
 enum Node {
     Scan { connection: String, spec: serde_json::Value },
     Stage { spec: Box<StageSpec> },
+    Repeat,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -78,6 +80,7 @@ impl PhysicalExtensionCodec for EngineCodec {
                 let sink = self.connections.sink(&spec.connection)?;
                 Ok(Arc::new(StageExec::new(Arc::clone(input), sink, *spec)?))
             }
+            (Node::Repeat, [input]) => Ok(Arc::new(RepeatExec::new(Arc::clone(input)))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
     }
@@ -93,6 +96,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Scan { connection: scan.scan().connection().to_owned(), spec: scan.scan().spec() }
         } else if let Some(stage) = any.downcast_ref::<StageExec>() {
             Node::Stage { spec: Box::new(stage.spec().clone()) }
+        } else if any.is::<RepeatExec>() {
+            Node::Repeat
         } else {
             return internal_err!("the execution node {} has no serialised form", node.name());
         };

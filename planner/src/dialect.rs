@@ -47,6 +47,16 @@ pub trait Dialect: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Fails where the values of a column cannot be told apart by the system, so that it cannot be a key to match rows by.
+    fn check_key(&self, _column: &Field) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fails where tables of the system cannot be partitioned as the definition asks.
+    fn check_partitions(&self, _partition_by: &[String]) -> Result<()> {
+        Ok(())
+    }
+
     fn quote_relation(&self, table: &Relation) -> String {
         match &table.database {
             Some(database) => {

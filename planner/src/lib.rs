@@ -8,6 +8,7 @@ pub mod dialect;
 pub mod error;
 pub mod exact_cast;
 pub mod expr;
+pub mod literal;
 pub mod order;
 pub mod plan;
 pub mod relation;
@@ -16,7 +17,6 @@ pub mod secret;
 pub mod state;
 pub mod strategy;
 pub mod types;
-pub mod uuid;
 
 pub use error::{Error, ErrorKind, Location, Result};
 pub use relation::Relation;

@@ -50,6 +50,22 @@ impl Dialect for PostgresDialect {
         Ok(field.clone().with_data_type(stored))
     }
 
+    fn check_key(&self, column: &Field) -> Result<()> {
+        let native = self.native_type(column)?;
+        let hint = match native.as_str() {
+            "json" => "make the target's column jsonb, or take the key's parts out of it in a query",
+            "xml" | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle" | "txid_snapshot"
+            | "pg_snapshot" => "match the rows by another column, or by its text: CAST(… AS VARCHAR) in a query",
+            _ => return Ok(()),
+        };
+        Err(Error::configuration(format!(
+            "the key column {:?} is {native}, whose values PostgreSQL does not compare for equality",
+            column.name()
+        ))
+        .with("column", column.name())
+        .with_hint(hint))
+    }
+
     fn check_scope(&self, columns: &Schema, scope: &Expr) -> Result<()> {
         let columns = columns
             .fields()

@@ -9,7 +9,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use dpone_planner::uuid::UuidPlanner;
+use dpone_planner::literal::LiteralPlanner;
 use tokio_util::sync::CancellationToken;
 
 use super::observer::{Observer, Quiet};
@@ -91,7 +91,7 @@ impl RunContext {
         options.sql_parser.parse_float_as_decimal = true;
         options.execution.parquet.pushdown_filters = true;
         let mut session = SessionContext::new_with_config_rt(config, runtime);
-        session.register_expr_planner(UuidPlanner::shared())?;
+        session.register_expr_planner(LiteralPlanner::shared())?;
         Ok(session)
     }
 

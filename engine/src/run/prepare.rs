@@ -112,6 +112,7 @@ pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &En
         .create_physical_plan(&plan.logical)
         .await
         .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
+    let physical = crate::repeat::repeatable(physical)?;
     Ok(Prepared { session, snapshots, source, target, state, plan, physical })
 }
 

@@ -33,7 +33,7 @@ impl LowerBound {
     pub(super) fn stored_in(&self, field: &arrow::datatypes::Field) -> Self {
         match &self.value {
             ScalarValue::FixedSizeBinary(16, Some(bytes)) if is_string(field.data_type()) => {
-                let text = <[u8; 16]>::try_from(bytes.as_slice()).map(|bytes| crate::uuid::text(&bytes)).ok();
+                let text = <[u8; 16]>::try_from(bytes.as_slice()).map(|bytes| crate::literal::text(&bytes)).ok();
                 Self { value: ScalarValue::Utf8(text), order: ValueOrder::Arrow }
             }
             _ => self.clone(),
@@ -122,7 +122,7 @@ fn in_type_of(watermark: &Watermark, field: &arrow::datatypes::Field, order: &Va
         return Err(mismatch());
     }
     if is_uuid(field) && is_string(&scalar.data_type()) {
-        let bytes = crate::uuid::parse(&watermark.value).ok_or_else(mismatch)?;
+        let bytes = crate::literal::parse(&watermark.value).ok_or_else(mismatch)?;
         return Ok(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())));
     }
     let cast = scalar.cast_to(field.data_type()).map_err(|_| mismatch())?;

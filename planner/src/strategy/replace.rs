@@ -73,11 +73,11 @@ fn window_sql(column: &str, field: &Field, from: &str, to: &str) -> Result<Strin
 
 /// Canonical, so that it means the same to a sink that keeps uuids as text.
 fn uuid_literal(column: &str, text: &str) -> Result<String> {
-    let bytes = crate::uuid::parse(text).ok_or_else(|| {
+    let bytes = crate::literal::parse(text).ok_or_else(|| {
         Error::configuration(format!("the window's column {column:?} is a uuid, and the bound {text:?} is none"))
             .with_hint("write all 32 hexadecimal digits, such as 80000000-0000-0000-0000-000000000000")
     })?;
-    Ok(format!("'{}'", crate::uuid::text(&bytes)))
+    Ok(format!("'{}'", crate::literal::text(&bytes)))
 }
 
 fn sql_type(column: &str, field: &Field) -> Result<String> {

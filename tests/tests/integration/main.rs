@@ -4,6 +4,7 @@
 
 mod connecting;
 mod cursors;
+mod edges;
 mod faults;
 mod majors;
 mod matrix;

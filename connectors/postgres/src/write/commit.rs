@@ -146,13 +146,19 @@ pub(super) async fn commit(sink: &PostgresSink, commit: &Commit<'_>) -> Result<R
     let layout = staging::layout(&client, &names).await?;
     // Indexes are built before the target is locked: its readers wait only for the swap itself.
     let finished = match layout.swap {
-        true => Some(exchange::finish(sink, commit, &layout, &names, &target).await?),
+        true => match exchange::finish(sink, commit, &layout, &names, &target).await {
+            Ok(finished) => Some(finished),
+            Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+        },
         false => None,
     };
     let receipt = {
         let work = Work { sink, commit, layout: &layout, names: &names, target: &target, tables: &tables };
         let cancel = CancelOnDrop::new(&client);
-        let receipt = work.transaction(&client, finished.as_ref()).await?;
+        let receipt = match work.transaction(&client, finished.as_ref()).await {
+            Ok(receipt) => receipt,
+            Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+        };
         cancel.disarm();
         receipt
     };

@@ -1,7 +1,8 @@
-//! Uuids in expressions: a uuid column is sixteen bytes, and people write its values as text.
+//! Literals beside columns: what people write for a uuid or a float, in the type of the column.
 //!
-//! DataFusion compares bytes with bytes. [`compare`] turns the texts that stand beside a uuid into its bytes, and casts of
-//! a uuid to text into its canonical text.
+//! A uuid column is sixteen bytes, and its values are written as text. A literal such as 0.5 is a decimal, and DataFusion
+//! compares floats with decimals as decimals, which know no NaN and no infinity, and hold fifteen digits behind the point.
+//! [`compare`] makes both literals values of the column's type, and casts of a uuid to text its canonical text.
 
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub fn text(bytes: &[u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// The expression with the texts that are compared with uuids as uuids.
+/// The expression with the literals that are compared with uuids and floats in their types.
 pub fn compare(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(expr.transform_up(|node| rewrite(node, schema))?.data)
 }
@@ -67,22 +68,22 @@ pub fn compare_in_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn rewrite(node: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
     Ok(match node {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
-            match (text_beside(&left, &right, schema)?, text_beside(&right, &left, schema)?) {
+            match (beside(&left, &right, schema)?, beside(&right, &left, schema)?) {
                 (Some(right), _) => Transformed::yes(binary(*left, op, right)),
                 (_, Some(left)) => Transformed::yes(binary(left, op, *right)),
                 (None, None) => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
             }
         }
-        Expr::InList(InList { expr, list, negated }) if is_uuid_expr(&expr, schema) => {
+        Expr::InList(InList { expr, list, negated }) => {
             let list = list
                 .into_iter()
-                .map(|item| Ok(text_beside(&expr, &item, schema)?.unwrap_or(item)))
+                .map(|item| Ok(beside(&expr, &item, schema)?.unwrap_or(item)))
                 .collect::<DataFusionResult<_>>()?;
             Transformed::yes(Expr::InList(InList { expr, list, negated }))
         }
-        Expr::Between(Between { expr, negated, low, high }) if is_uuid_expr(&expr, schema) => {
+        Expr::Between(Between { expr, negated, low, high }) => {
             let bound = |bound: Box<Expr>| -> DataFusionResult<Box<Expr>> {
-                Ok(text_beside(&expr, &bound, schema)?.map_or(bound, Box::new))
+                Ok(beside(&expr, &bound, schema)?.map_or(bound, Box::new))
             };
             let (low, high) = (bound(low)?, bound(high)?);
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
@@ -120,6 +121,28 @@ fn is_uuid_expr(expr: &Expr, schema: &DFSchema) -> bool {
     !matches!(expr, Expr::Literal(..)) && expr.to_field(schema).is_ok_and(|(_, field)| is_uuid(&field))
 }
 
+/// `other` in the type of `expr`, where it is a literal that is to be read as one.
+fn beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult<Option<Expr>> {
+    match other {
+        Expr::Literal(ScalarValue::Decimal128(Some(_), ..) | ScalarValue::Decimal256(Some(_), ..), _) => {
+            Ok(float_beside(expr, other, schema))
+        }
+        other => text_beside(expr, other, schema),
+    }
+}
+
+/// The double that a decimal literal is, where `expr` is a float.
+fn float_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> Option<Expr> {
+    use arrow::datatypes::DataType::{Float16, Float32, Float64};
+    let Expr::Literal(value, _) = other else { return None };
+    if matches!(expr, Expr::Literal(..)) || !matches!(expr.get_type(schema), Ok(Float16 | Float32 | Float64)) {
+        return None;
+    }
+    // Through its digits, so that 0.1 is the double that is written 0.1.
+    let digits = arrow::util::display::array_value_to_string(&value.to_array().ok()?, 0).ok()?;
+    Some(lit(digits.parse::<f64>().ok()?))
+}
+
 /// The uuid that `other` is, where `expr` is a uuid and `other` a text that was written down.
 fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult<Option<Expr>> {
     let Expr::Literal(
@@ -139,21 +162,25 @@ fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult
     Ok(Some(lit(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())))))
 }
 
-/// Types comparisons of uuids while a query is planned: without it, planning fails where a comparison is a value of the
+/// Types comparisons while a query is planned: without it, planning fails where a comparison with a uuid is a value of the
 /// output.
 #[derive(Debug, Default)]
-pub struct UuidPlanner;
+pub struct LiteralPlanner;
 
-impl UuidPlanner {
+impl LiteralPlanner {
     pub fn shared() -> Arc<dyn ExprPlanner> {
         Arc::new(Self)
     }
 }
 
-impl ExprPlanner for UuidPlanner {
+impl ExprPlanner for LiteralPlanner {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> DataFusionResult<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
-        let (left, right) = match (text_beside(&left, &right, schema)?, text_beside(&right, &left, schema)?) {
+        use datafusion::sql::sqlparser::ast::BinaryOperator as Op;
+        if !matches!(op, Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq | Op::Spaceship) {
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        }
+        let (left, right) = match (beside(&left, &right, schema)?, beside(&right, &left, schema)?) {
             (Some(right), _) => (left, right),
             (_, Some(left)) => (left, right),
             (None, None) => (left, right),
@@ -179,6 +206,22 @@ mod tests {
         for wrong in ["", "-", &ID[1..], &format!("{ID}-"), &ID.replace('8', "g"), &format!("{ID}0")] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_decimal_beside_a_float_is_a_double() {
+        let schema =
+            Schema::new(vec![Field::new("f", DataType::Float64, true), Field::new("r", DataType::Float32, true)]);
+        let schema = DFSchema::try_from(schema).unwrap();
+        let shown = |sql: &str| crate::expr::predicate("scope", sql, &schema).unwrap().to_string();
+        assert_eq!(shown("f > 0.1"), "f > Float64(0.1)");
+        assert_eq!(
+            shown("-0.5 <= f AND f NOT BETWEEN 0.5 AND 1.5"),
+            "f >= Float64(-0.5) AND (f < Float64(0.5) OR f > Float64(1.5))"
+        );
+        assert_eq!(shown("r = 1.5"), "r = Float32(1.5)");
+        // What no float of the column's width is, it never equals.
+        assert_eq!(shown("r < 0.1"), "CAST(r AS Float64) < Float64(0.1)");
     }
 
     #[test]
