@@ -16,6 +16,7 @@ use datafusion_proto::bytes::{
 };
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use dpone_planner::exact_cast::ExactCast;
+use dpone_planner::literal::Converted;
 use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::repeat::RepeatExec;
@@ -114,6 +115,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             }
             OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
             AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
+            Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
             _ => return internal_err!("the function {name} is not known here"),
         }))
     }

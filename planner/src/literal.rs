@@ -6,17 +6,21 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue};
+use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::{Cast, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, TryCast, lit};
+use datafusion::logical_expr::{
+    Between, BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, TryCast, Volatility, lit,
+};
 
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
-use crate::types::{is_string, is_uuid};
+use crate::types::{NATIVE, is_string, is_uuid};
 
 /// The bytes of a uuid as people write it: 32 hexadecimal digits, hyphens and braces anywhere that PostgreSQL has them.
 pub fn parse(text: &str) -> Option<[u8; 16]> {
@@ -52,9 +56,14 @@ pub fn compare_in_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
             schema.merge(&scan.projected_schema);
         }
         let names = NamePreserver::new(&node);
+        let is_output = matches!(node, LogicalPlan::Projection(_));
         let mapped = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|inner| rewrite(inner, &schema))?;
+            let rewritten = match is_output {
+                true => rewritten.transform_data(|expr| Ok(converted_text(expr, &schema)))?,
+                false => rewritten,
+            };
             Ok(rewritten.update_data(|expr| name.restore(expr)))
         })?;
         match mapped.transformed {
@@ -63,6 +72,68 @@ pub fn compare_in_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
         }
     })?;
     Ok(rewritten.data)
+}
+
+/// A column that travels as text, cast in the query's output, is no longer of its native type: the new type is what the
+/// query asks for.
+fn converted_text(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::Alias(mut alias) => {
+            let inner = converted_text(*alias.expr, schema);
+            alias.expr = Box::new(inner.data);
+            Transformed::new_transformed(Expr::Alias(alias), inner.transformed)
+        }
+        Expr::Cast(Cast { expr, field }) => {
+            let from = expr.to_field(schema).map(|(_, from)| from);
+            let is_text = from.is_ok_and(|from| is_string(from.data_type()) && from.metadata().contains_key(NATIVE));
+            let cast = Expr::Cast(Cast { expr, field });
+            match is_text {
+                true => Transformed::yes(ScalarUDF::new_from_impl(Converted::default()).call(vec![cast])),
+                false => Transformed::no(cast),
+            }
+        }
+        other => Transformed::no(other),
+    }
+}
+
+/// Gives its argument without what is known about where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Converted {
+    signature: Signature,
+}
+
+impl Converted {
+    pub const NAME: &'static str = "dpone_converted";
+}
+
+impl Default for Converted {
+    fn default() -> Self {
+        Self { signature: Signature::any(1, Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Converted {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[DataType]) -> DataFusionResult<DataType> {
+        match arguments {
+            [one] => Ok(one.clone()),
+            _ => internal_err!("{} takes one argument", Self::NAME),
+        }
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        match (args.args.pop(), args.args.is_empty()) {
+            (Some(argument), true) => Ok(argument),
+            _ => internal_err!("{} takes one argument", Self::NAME),
+        }
+    }
 }
 
 fn rewrite(node: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
@@ -109,10 +180,10 @@ fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
 
 fn as_text(expr: Expr, to: &arrow::datatypes::Field, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
     let (_, from) = expr.to_field(schema)?;
-    let text = arrow::datatypes::Field::new(from.name(), arrow::datatypes::DataType::Utf8, true);
+    let text = arrow::datatypes::Field::new(from.name(), DataType::Utf8, true);
     let text = convert(expr, &from, &text)?;
     Ok(Transformed::yes(match to.data_type() {
-        arrow::datatypes::DataType::Utf8 => text,
+        DataType::Utf8 => text,
         other => datafusion::logical_expr::cast(text, other.clone()),
     }))
 }
@@ -194,7 +265,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::types::{EXTENSION_UUID, with_extension};
-    use arrow::datatypes::{DataType, Field, Schema};
+    use arrow::datatypes::{Field, Schema};
 
     const ID: &str = "0188d2c8-5b6e-7cc1-98c4-dc0c0c07398f";
 
