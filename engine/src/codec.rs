@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::{Result as DataFusionResult, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
@@ -15,16 +15,21 @@ use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
 };
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use dpone_planner::diff::DiffSpec;
 use dpone_planner::exact_cast::ExactCast;
 use dpone_planner::literal::Converted;
 use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::repeat::RepeatExec;
+use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
+
+use crate::diff::DiffExec;
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
+use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -50,6 +55,14 @@ enum Node {
     Scan { connection: String, spec: serde_json::Value },
     Stage { spec: Box<StageSpec> },
     Repeat,
+    Diff { spec: Box<DiffSpec>, schema: SchemaRef },
+    Tally {},
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RowDigestSpec {
+    kind: DigestKind,
+    fields: Vec<Field>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -82,6 +95,10 @@ impl PhysicalExtensionCodec for EngineCodec {
                 Ok(Arc::new(StageExec::new(Arc::clone(input), sink, *spec)?))
             }
             (Node::Repeat, [input]) => Ok(Arc::new(RepeatExec::new(Arc::clone(input)))),
+            (Node::Diff { spec, schema }, [source, target]) => {
+                Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
+            }
+            (Node::Tally {}, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input)))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
     }
@@ -99,6 +116,10 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Stage { spec: Box::new(stage.spec().clone()) }
         } else if any.is::<RepeatExec>() {
             Node::Repeat
+        } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
+            Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
+        } else if any.is::<TallyExec>() {
+            Node::Tally {}
         } else {
             return internal_err!("the execution node {} has no serialised form", node.name());
         };
@@ -116,6 +137,11 @@ impl PhysicalExtensionCodec for EngineCodec {
             OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
             AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
             Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
+            RowDigest::NAME => {
+                let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
+                ScalarUDF::new_from_impl(RowDigest::new(spec.kind, spec.fields))
+            }
+            HashText::NAME => ScalarUDF::new_from_impl(HashText::default()),
             _ => return internal_err!("the function {name} is not known here"),
         }))
     }
@@ -130,6 +156,9 @@ impl PhysicalExtensionCodec for EngineCodec {
             serde_json::to_writer(out, key).map_err(|e| unreadable(OrderKey::NAME, &e))?;
         } else if let Some(at_least) = any.downcast_ref::<AtLeast>() {
             serde_json::to_writer(out, at_least).map_err(|e| unreadable(AtLeast::NAME, &e))?;
+        } else if let Some(digest) = any.downcast_ref::<RowDigest>() {
+            let spec = RowDigestSpec { kind: digest.kind(), fields: digest.fields().to_vec() };
+            serde_json::to_writer(out, &spec).map_err(|e| unreadable(RowDigest::NAME, &e))?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod connections;
+pub mod diff;
 pub mod failpoint;
 pub mod federation;
 pub mod probe;
@@ -17,6 +18,7 @@ pub mod sink;
 pub mod source;
 pub mod stage;
 pub mod state;
+pub mod tally;
 pub mod testing;
 
 pub use connections::{Connections, Connector, ResolvedConnection};

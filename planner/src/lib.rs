@@ -5,6 +5,7 @@
 
 pub mod definition;
 pub mod dialect;
+pub mod diff;
 pub mod error;
 pub mod exact_cast;
 pub mod expr;
@@ -12,10 +13,12 @@ pub mod literal;
 pub mod order;
 pub mod plan;
 pub mod relation;
+pub mod row_hash;
 pub mod schema;
 pub mod secret;
 pub mod state;
 pub mod strategy;
+pub mod tally;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Location, Result};

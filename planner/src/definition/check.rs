@@ -139,7 +139,7 @@ impl<'a> Checker<'a> {
         }
         for key in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
             let absent = node.get(key).is_none_or(|value| value.value == Value::Null);
-            if absent && !meant.iter().any(|name| *name == key) {
+            if absent && !meant.contains(&key) {
                 let name = (self.terms)(&join(path, key));
                 let at = node.entry(key).map_or(&node.at, |entry| &entry.key_at);
                 let hint =

@@ -12,20 +12,21 @@ use crate::plan::{Checks, ScopeFilter, WriteMode};
 use crate::types::{NATIVE, is_uuid, logical_name};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
-    output_names(&observed.source)?;
     let sql = match scope {
         Scope::Predicate(sql) => sql.clone(),
-        Scope::Window { column, from, to } => {
-            require_columns("the window's column", std::slice::from_ref(column), &observed.source)?;
-            let field = observed.source.schema().field_with_unqualified_name(column)?;
-            window_sql(column, field, from, to)?
-        }
+        Scope::Window { column, from, to } => window(observed, column, from, to)?,
     };
+    by_predicate("the scope of replace", observed, sql)
+}
+
+/// The source and the target, both cut down to the rows for which the predicate is true.
+pub(super) fn by_predicate(what: &str, observed: &Observed<'_>, sql: String) -> Result<Draft> {
+    output_names(&observed.source)?;
     // The same filter that the sink applies, over the same columns: nothing outside the scope is ever staged.
     let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
-    require_immutable("the scope of replace", &sql, &unqualified)?;
-    let parsed = predicate("the scope of replace", &sql, &unqualified)?;
-    check_stored_scope(observed, &sql)?;
+    require_immutable(what, &sql, &unqualified)?;
+    let parsed = predicate(what, &sql, &unqualified)?;
+    check_stored_scope(what, observed, &sql)?;
     let qualified = qualify(parsed, &observed.source)?;
     Ok(Draft {
         plan: filtered(observed.source.clone(), qualified)?,
@@ -34,21 +35,22 @@ pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
         // An empty scope is emptied: the batch is the slice.
         checks: Checks::default(),
         primary_key: carried_key(observed),
+        own: Vec::new(),
         notes: Vec::new(),
     })
 }
 
 /// Fails where the sink cannot say the scope as it is meant. The sink applies it to its own columns.
-fn check_stored_scope(observed: &Observed<'_>, sql: &str) -> Result<()> {
+fn check_stored_scope(what: &str, observed: &Observed<'_>, sql: &str) -> Result<()> {
     let stored = match &observed.target {
         Some(target) => std::sync::Arc::clone(&target.schema),
         None => observed.dialect.stored_schema(observed.source.schema().as_arrow())?,
     };
     let schema = DFSchema::try_from(stored.as_ref().clone())?;
-    let scope = predicate("the scope of replace, over the target", sql, &schema)?;
+    let scope = predicate(&format!("{what}, over the target"), sql, &schema)?;
     observed.dialect.check_scope(&stored, &scope).map_err(|_| {
         Error::configuration(format!(
-            "the scope of replace, {sql}, cannot be said in the SQL of {} with exactly the same meaning",
+            "{what}, {sql}, cannot be said in the SQL of {} with exactly the same meaning",
             observed.dialect.system()
         ))
         .with_hint(
@@ -58,17 +60,30 @@ fn check_stored_scope(observed: &Observed<'_>, sql: &str) -> Result<()> {
     })
 }
 
-/// Half-open, so that neighbouring windows never share a row.
-fn window_sql(column: &str, field: &Field, from: &str, to: &str) -> Result<String> {
+/// `from <= column < to`: half-open, so that neighbouring windows never share a row.
+pub(super) fn window(observed: &Observed<'_>, column: &str, from: &str, to: &str) -> Result<String> {
+    let literal = literals(observed, "the window's column", column)?;
     let quoted = column.replace('"', "\"\"");
-    let (from, to) = if is_uuid(field) {
-        (uuid_literal(column, from)?, uuid_literal(column, to)?)
-    } else {
-        let sql_type = sql_type(column, field)?;
-        let literal = |text: &str| format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"));
-        (literal(from), literal(to))
-    };
-    Ok(format!("\"{quoted}\" >= {from} AND \"{quoted}\" < {to}"))
+    Ok(format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from)?, literal(to)?))
+}
+
+/// `column IN (values)`
+pub(super) fn one_of(observed: &Observed<'_>, column: &str, values: &[String]) -> Result<String> {
+    let literal = literals(observed, "the partition column", column)?;
+    let values = values.iter().map(|v| literal(v)).collect::<Result<Vec<_>>>()?;
+    Ok(format!("\"{}\" IN ({})", column.replace('"', "\"\""), values.join(", ")))
+}
+
+/// Spells texts as values of the column's type.
+fn literals(observed: &Observed<'_>, what: &str, column: &str) -> Result<impl Fn(&str) -> Result<String>> {
+    require_columns(what, &[column.to_owned()], &observed.source)?;
+    let field = observed.source.schema().field_with_unqualified_name(column)?;
+    let sql_type = if is_uuid(field) { None } else { Some(sql_type(what, column, field)?) };
+    let column = column.to_owned();
+    Ok(move |text: &str| match &sql_type {
+        Some(sql_type) => Ok(format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"))),
+        None => uuid_literal(&column, text),
+    })
 }
 
 /// Canonical, so that it means the same to a sink that keeps uuids as text.
@@ -80,11 +95,11 @@ fn uuid_literal(column: &str, text: &str) -> Result<String> {
     Ok(format!("'{}'", crate::literal::text(&bytes)))
 }
 
-fn sql_type(column: &str, field: &Field) -> Result<String> {
+fn sql_type(what: &str, column: &str, field: &Field) -> Result<String> {
     use arrow::datatypes::DataType::*;
     let refused = || {
         Error::configuration(format!(
-            "a window over column {column:?} of type {} is not possible",
+            "{what} {column:?} is of type {}, over which no scope is possible",
             field.metadata().get(NATIVE).cloned().unwrap_or_else(|| logical_name(field))
         ))
         .with_hint("use a date, timestamp, number, uuid or text column, or a custom_predicate")
@@ -98,8 +113,9 @@ fn sql_type(column: &str, field: &Field) -> Result<String> {
         Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         Float32 | Float64 => "DOUBLE".to_owned(),
         Date32 | Date64 => "DATE".to_owned(),
-        Timestamp(_, None) => "TIMESTAMP".to_owned(),
-        Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_owned(),
+        // Microseconds: nanoseconds end in 2262, and a window may well reach further.
+        Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),
+        Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
         Utf8 | LargeUtf8 | Utf8View => "VARCHAR".to_owned(),
         _ => return Err(refused()),
     })

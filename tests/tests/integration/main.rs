@@ -10,5 +10,6 @@ mod majors;
 mod matrix;
 mod orders;
 mod problems;
+mod properties;
 mod scopes;
 mod types;
