@@ -290,8 +290,7 @@ mod tests {
             shown("-0.5 <= f AND f NOT BETWEEN 0.5 AND 1.5"),
             "f >= Float64(-0.5) AND (f < Float64(0.5) OR f > Float64(1.5))"
         );
-        assert_eq!(shown("r = 1.5"), "r = Float32(1.5)");
-        // What no float of the column's width is, it never equals.
+        assert_eq!(shown("r = 1.5"), "CAST(r AS Float64) = Float64(1.5)");
         assert_eq!(shown("r < 0.1"), "CAST(r AS Float64) < Float64(0.1)");
     }
 
