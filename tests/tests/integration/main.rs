@@ -4,10 +4,13 @@
 
 mod backfill;
 mod connecting;
+mod cursors;
+mod edges;
 mod faults;
 mod majors;
 mod matrix;
 mod orders;
 mod problems;
 mod properties;
+mod scopes;
 mod types;
