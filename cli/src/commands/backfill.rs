@@ -13,7 +13,7 @@ use super::run::parse_lease;
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_positive, parse_seconds};
 use crate::exit::Exit;
 use crate::progress::Watcher;
-use crate::project::{self, Loaded};
+use crate::project::Loaded;
 use crate::render::backfill as show;
 use crate::style::Style;
 use crate::{interrupt, output, render};
@@ -140,10 +140,9 @@ impl BackfillArgs {
 impl Which {
     fn load(&self) -> Result<(Loaded, Vec<Pipeline>)> {
         let interval = [("data_interval_start", &self.interval_start), ("data_interval_end", &self.interval_end)];
-        let mut vars: Vec<(String, String)> =
+        let vars: Vec<(String, String)> =
             interval.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect();
-        vars.extend(self.definition.vars.vars.iter().cloned());
-        let loaded = project::load(&self.definition.files, &vars)?;
+        let loaded = self.definition.load_with(&vars)?;
         let selected = loaded.select(self.selector.as_deref())?;
         let pipelines: Vec<Pipeline> = match &self.selector {
             // One that is asked for by name is looked at, whatever it is: it may say why it is none.
@@ -181,7 +180,7 @@ pub(crate) async fn backfill(args: BackfillArgs, color: When) -> Result<Exit> {
 
 async fn plan(which: &Which, count: bool, engine: &EngineArgs, color: When) -> Result<Exit> {
     let (loaded, pipelines) = which.load()?;
-    super::warn_about(&pipelines, Style::for_stderr(color));
+    loaded.warn(&pipelines, Style::for_stderr(color));
     let mut context = loaded.context(engine.options());
     context.cancel = interrupt::token();
     let mut results = Vec::new();
@@ -208,7 +207,7 @@ async fn plan(which: &Which, count: bool, engine: &EngineArgs, color: When) -> R
 
 async fn run(which: &Which, how: &How, engine: &EngineArgs, choice: Choice, color: When) -> Result<Exit> {
     let (loaded, pipelines) = which.load()?;
-    super::warn_about(&pipelines, Style::for_stderr(color));
+    loaded.warn(&pipelines, Style::for_stderr(color));
     let mut options = engine.options();
     options.retries = how.retry_attempts;
     options.retry_backoff = how.retry_backoff_seconds;
@@ -275,27 +274,21 @@ async fn cancel(which: &Which, color: When) -> Result<Exit> {
         results.push(backfill::cancel(&context, pipeline).await);
     }
     let style = Style::for_stdout(color);
-    finish(
-        results,
-        which.output.format,
-        color,
-        |manifest| show::manifest(manifest),
-        |manifest, _| {
-            let counts = manifest.counts();
-            let mut text = format!(
-                "{}  {}: {} of {} chunks are committed, {} will not be begun\n",
-                style.bold(&manifest.pipeline),
-                style.yellow("cancelled"),
-                counts.success,
-                counts.total,
-                counts.skipped
-            );
-            if counts.running > 0 {
-                text.push_str(&format!("{} chunks are being loaded, and will be finished\n", counts.running));
-            }
-            text
-        },
-    )
+    finish(results, which.output.format, color, show::manifest, |manifest, _| {
+        let counts = manifest.counts();
+        let mut text = format!(
+            "{}  {}: {} of {} chunks are committed, {} will not be begun\n",
+            style.bold(&manifest.pipeline),
+            style.yellow("cancelled"),
+            counts.success,
+            counts.total,
+            counts.skipped
+        );
+        if counts.running > 0 {
+            text.push_str(&format!("{} chunks are being loaded, and will be finished\n", counts.running));
+        }
+        text
+    })
 }
 
 /// Prints what there is, one document for JSON, and ends with the code of the errors.
