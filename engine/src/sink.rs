@@ -66,6 +66,12 @@ pub trait Sink: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether several loads of one table may be described, staged and committed at the same time. Where not, a backfill
+    /// loads one chunk after the other.
+    fn concurrent_loads(&self) -> bool {
+        true
+    }
+
     /// The place that is written to, without secrets: the same text means the same place. `None`: the connection's
     /// options say it.
     fn identity(&self) -> Option<String> {

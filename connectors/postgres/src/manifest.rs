@@ -48,7 +48,7 @@ impl PostgresManifests {
         let tables = [
             (
                 &self.campaigns,
-                "campaign text PRIMARY KEY, version integer NOT NULL, pipeline text NOT NULL, backfill_id text, \
+                "campaign text PRIMARY KEY, origin text NOT NULL, version integer NOT NULL, pipeline text NOT NULL, backfill_id text, \
                  status text NOT NULL, source text NOT NULL, target text NOT NULL, inner_mode text NOT NULL, \
                  \"column\" text NOT NULL, kind text NOT NULL, step text, timezone text NOT NULL, \
                  created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL",
@@ -83,7 +83,7 @@ impl PostgresManifests {
         let sql = format!(
             "SELECT campaign, version, pipeline, backfill_id, status, source, target, inner_mode, \"column\", kind, step, \
              timezone, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-             to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM {} WHERE campaign = $1",
+             to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), origin FROM {} WHERE campaign = $1",
             relation(&self.campaigns)
         );
         let Some(row) = or_nothing(client.query_opt(&sql, &[&campaign])).await? else { return Ok(None) };
@@ -135,6 +135,7 @@ fn header(row: &Row) -> Result<PartitionManifest> {
         timezone: row.get(11),
         created_at: row.get(12),
         updated_at: row.get(13),
+        origin: row.get(14),
         partitions: Vec::new(),
     })
 }
@@ -182,8 +183,8 @@ impl ManifestStore for PostgresManifests {
         // Another machine that begins at the same time waits here, and then finds the campaign.
         let sql = format!(
             "INSERT INTO {} (campaign, version, pipeline, backfill_id, status, source, target, inner_mode, \"column\", kind, \
-             step, timezone, created_at, updated_at) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8, $9, $10, $11, \
-             clock_timestamp(), clock_timestamp()) ON CONFLICT (campaign) DO NOTHING",
+             step, timezone, origin, created_at, updated_at) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8, $9, $10, $11, \
+             $12, clock_timestamp(), clock_timestamp()) ON CONFLICT (campaign) DO NOTHING",
             relation(&self.campaigns)
         );
         let version = PartitionManifest::VERSION as i32;
@@ -202,6 +203,7 @@ impl ManifestStore for PostgresManifests {
                     &fresh.kind,
                     &fresh.step,
                     &fresh.timezone,
+                    &fresh.origin,
                 ],
             )
             .await?;

@@ -22,10 +22,14 @@ const DIR_VARIABLE: &str = "DPONE_BACKFILL_STATE_DIR";
 pub struct Campaign {
     /// Digest of everything that decides which rows come where: a finished campaign is never taken for another's.
     pub key: String,
+    /// Digest of the place that is read and the table that is written alone.
+    pub origin: String,
     pub pipeline: Pipeline,
     pub backfill: Backfill,
     pub chunks: Vec<Chunk>,
     pub store: Arc<dyn ManifestStore>,
+    /// The sink does not take several loads of one table at once.
+    pub(super) one_at_a_time: bool,
     /// Partitions in which a chunk is read, where the user says a number.
     parallelism: Option<usize>,
     /// For people.
@@ -50,12 +54,21 @@ impl Campaign {
             backfill.id = Some(id.to_owned());
         }
         let chunks = split(&backfill.chunks)?;
+        let one_at_a_time = !context.connections.sink(&pipeline.sink.connection)?.concurrent_loads();
+        if one_at_a_time && backfill.workers > 1 {
+            backfill.notes.push(format!(
+                "the target takes one load at a time: 1 worker in place of {}",
+                std::mem::replace(&mut backfill.workers, 1)
+            ));
+        }
         let source = source_name(pipeline);
         let target = format!("{}.{}", pipeline.sink.connection, pipeline.sink.relation);
-        let key = key(context, pipeline, &backfill, &chunks)?;
+        let origin = origin(context, pipeline)?;
+        let key = key(pipeline, &origin, &backfill, &chunks);
         let store = store(context, pipeline, &backfill.ledger)?;
         let parallelism = pipeline.tuning.parallelism.or(context.options.parallelism);
-        Ok(Self { key, pipeline: pipeline.clone(), backfill, chunks, store, parallelism, source, target })
+        let pipeline = pipeline.clone();
+        Ok(Self { key, origin, pipeline, backfill, chunks, store, one_at_a_time, parallelism, source, target })
     }
 
     /// Enough of the key to tell campaigns apart.
@@ -100,6 +113,7 @@ impl Campaign {
         PartitionManifest {
             version: PartitionManifest::VERSION,
             campaign: self.key.clone(),
+            origin: self.origin.clone(),
             pipeline: self.pipeline.name.clone(),
             backfill_id: self.backfill.id.clone(),
             status: CampaignStatus::Open,
@@ -151,49 +165,71 @@ fn source_name(pipeline: &Pipeline) -> String {
     }
 }
 
-/// source identity, query, sink identity, strategy, chunk plan, engine major, and the id that the user gave.
-fn key(context: &RunContext, pipeline: &Pipeline, backfill: &Backfill, chunks: &[Chunk]) -> Result<String> {
+/// Digests texts, each with its length, so that no two lists of them look alike.
+struct Digester(Sha256);
+
+impl Digester {
+    fn new(what: &str) -> Self {
+        let mut digester = Self(Sha256::new());
+        digester.part(what);
+        digester
+    }
+
+    fn part(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    fn finish(self) -> String {
+        dpone_planner::state::hex(&self.0.finalize()[..16])
+    }
+}
+
+/// Which place is read, and which table is written.
+fn origin(context: &RunContext, pipeline: &Pipeline) -> Result<String> {
     let connections = &context.connections;
-    let mut hasher = Sha256::new();
-    let mut part = |text: &str| {
-        hasher.update((text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    part("backfill v1");
-    part(env!("CARGO_PKG_VERSION_MAJOR"));
-    part(&pipeline.name);
+    let mut digest = Digester::new("origin v1");
     match &pipeline.source.query {
         SourceQuery::Table { connection, relation } => {
-            part(&connections.identity(connection)?);
-            part(&relation.to_string());
+            digest.part(&connections.identity(connection)?);
+            digest.part(&relation.to_string());
         }
         SourceQuery::Native { connection, sql } => {
-            part(&connections.identity(connection)?);
-            part(sql);
+            digest.part(&connections.identity(connection)?);
+            digest.part(sql);
         }
         SourceQuery::Sql { sql } => {
-            part(sql);
+            digest.part(sql);
             // Each connection that the query may name.
             for name in connections.names().filter(|name| sql.contains(*name)) {
-                part(name);
-                part(&connections.identity(name)?);
+                digest.part(name);
+                digest.part(&connections.identity(name)?);
             }
         }
     }
+    digest.part(&connections.sink_identity(&pipeline.sink.connection)?);
+    digest.part(&pipeline.sink.relation.to_string());
+    Ok(digest.finish())
+}
+
+/// Source identity, query, sink identity, strategy, chunk plan, engine major, and the id that the user gave.
+fn key(pipeline: &Pipeline, origin: &str, backfill: &Backfill, chunks: &[Chunk]) -> String {
+    let mut digest = Digester::new("backfill v1");
+    digest.part(env!("CARGO_PKG_VERSION_MAJOR"));
+    digest.part(&pipeline.name);
+    digest.part(origin);
     let read = &pipeline.source.read;
-    part(&format!("{:?} {:?} {:?} {:?}", read.columns, read.exclude_columns, read.predicate, read.types));
-    part(&connections.sink_identity(&pipeline.sink.connection)?);
-    part(&pipeline.sink.relation.to_string());
-    part(&format!("{:?}", backfill.inner));
-    part(&backfill.chunks.column);
-    part(backfill.chunks.range.kind());
-    part(backfill.chunks.zone.name());
+    digest.part(&format!("{:?} {:?} {:?} {:?}", read.columns, read.exclude_columns, read.predicate, read.types));
+    digest.part(&format!("{:?}", backfill.inner));
+    digest.part(&backfill.chunks.column);
+    digest.part(backfill.chunks.range.kind());
+    digest.part(backfill.chunks.zone.name());
     for chunk in chunks {
-        part(&chunk.id);
-        part(&chunk.label(&backfill.chunks.zone));
+        digest.part(&chunk.id);
+        digest.part(&chunk.label(&backfill.chunks.zone));
     }
-    part(backfill.id.as_deref().unwrap_or_default());
-    Ok(dpone_planner::state::hex(&hasher.finalize()[..16]))
+    digest.part(backfill.id.as_deref().unwrap_or_default());
+    digest.finish()
 }
 
 fn store(context: &RunContext, pipeline: &Pipeline, ledger: &Ledger) -> Result<Arc<dyn ManifestStore>> {

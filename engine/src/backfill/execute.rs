@@ -79,7 +79,11 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
         check_nulls(context, &campaign).await?;
     }
 
-    let workers = options.workers.unwrap_or(campaign.backfill.workers).clamp(1, 256).min(counts.total.max(1));
+    let asked = options.workers.unwrap_or(campaign.backfill.workers).clamp(1, 256).min(counts.total.max(1));
+    let workers = if campaign.one_at_a_time { 1 } else { asked };
+    if workers < asked && options.workers.is_some() {
+        notes.push(format!("the target takes one load at a time: 1 worker in place of {asked}"));
+    }
     let shared = Arc::new(Shared::new(context, campaign, options, target_exists));
     let mut outcome = drive(&shared, context, workers).await;
     let report = shared.report(started_at, clock, notes, &mut outcome).await?;
@@ -124,10 +128,10 @@ async fn check_others(campaign: &Campaign, stored: Option<&PartitionManifest>, n
         }
         let which = other.campaign.get(..12).unwrap_or_default().to_owned();
         let same_id = other.backfill_id == campaign.backfill.id;
-        if !begun && same_id && other.target == campaign.target && !campaign.backfill.inner.is_idempotent() {
+        if !begun && same_id && other.origin == campaign.origin && !campaign.backfill.inner.is_idempotent() {
             return Err(Error::conflict(format!(
-                "an earlier backfill of this pipeline ({which}) has appended {} of its {} chunks to {}; its source or its \
-                 definition was another. Rows of both would be there twice",
+                "an earlier backfill of this pipeline ({which}) has appended {} of its {} chunks to {}; its definition \
+                 was another. Rows of both would be there twice",
                 counts.success, counts.total, other.target
             ))
             .with_hint(

@@ -344,6 +344,7 @@ mod tests {
         PartitionManifest {
             version: PartitionManifest::VERSION,
             campaign: "abc".into(),
+            origin: "o".into(),
             pipeline: "orders".into(),
             backfill_id: None,
             status: CampaignStatus::Open,

@@ -11,6 +11,8 @@ pub struct PartitionManifest {
     pub version: u32,
     /// Digest of source, query, target, inner mode, chunks and major version: another definition is another campaign.
     pub campaign: String,
+    /// Digest of the place that is read and the table that is written alone.
+    pub origin: String,
     pub pipeline: String,
     pub backfill_id: Option<String>,
     pub status: CampaignStatus,

@@ -12,6 +12,7 @@ const FILE: &str = "backfill.yaml";
 enum Into {
     Postgres,
     Delta,
+    Parquet,
 }
 
 /// 20 days of events, 50 a day, some of them twice: a plain append that repeats a chunk is seen.
@@ -31,6 +32,7 @@ fn manifest(into: Into, inner: &str, backfill: &str) -> String {
     let sink = match into {
         Into::Postgres => "type: postgres\n  connection_type: env\n  connection_id: DB",
         Into::Delta => "type: delta\n  path: lake",
+        Into::Parquet => "type: parquet\n  path: lake",
     };
     format!(
         "name: events\nsource:\n  type: postgres\n  connection_type: env\n  connection_id: DB\n  table: {{schema: shop, \
@@ -84,6 +86,9 @@ impl Case {
     fn rows(&self) -> Vec<String> {
         match self.into {
             Into::Postgres => self.pg.column("SELECT concat_ws('|', id, day, amount, note) FROM landing.events"),
+            Into::Parquet => {
+                Lake::Parquet.rows(&self.project.path("lake/landing/events"), "concat_ws('|', id, day, amount, note)")
+            }
             Into::Delta => {
                 Lake::Delta.rows(&self.project.path("lake/landing/events"), "concat_ws('|', id, day, amount, note)")
             }
@@ -116,7 +121,8 @@ impl Case {
 #[test]
 fn every_inner_mode_loads_the_range_once() {
     let inner = ["replace", "partition_replace", "incremental_append", "incremental_merge"];
-    let cases = [Into::Postgres, Into::Delta].into_iter().flat_map(|into| inner.map(|mode| (into, mode)));
+    let sinks = [Into::Postgres, Into::Delta, Into::Parquet];
+    let cases = sinks.into_iter().flat_map(|into| inner.map(|mode| (into, mode)));
     every_case(cases.collect::<Vec<_>>(), |(into, mode)| {
         let case = Case::new(*into, mode, "      parallel_workers: 3\n");
         if *mode == "incremental_merge" {
