@@ -146,6 +146,9 @@ fn uuids(spec: &ChunkSpec, buckets: u32) -> Result<Vec<Chunk>> {
     if u64::from(buckets) > spec.max_chunks as u64 {
         return Err(too_many(spec, buckets.into()));
     }
+    if buckets == 1 {
+        return Ok(vec![numbered(0, None, None)]);
+    }
     let count = u128::from(buckets);
     // 2^128 / count without overflow, so that the parts differ by one at most.
     let (width, rest) = (u128::MAX / count, u128::MAX % count + 1);
