@@ -285,12 +285,16 @@ impl Attempt<'_> {
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
         self.stage(Stage::Stage);
-        let Staged { parts, facts, compared, tallied } =
+        let Staged { parts, mut facts, compared, tallied } =
             or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
         or_cancelled(cancel, prepared.snapshots.verify()).await?;
-        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
+        let tallied_rows = tallied.as_ref().map(|t| t.extracted);
+        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied_rows).unwrap_or(facts.extracted);
+        if let Some(cursor) = tallied.and_then(|t| t.cursor) {
+            facts.cursor = Some(cursor);
+        }
         or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         if let Some(compared) = &compared {
             comparison::verify(prepared, load, compared)?;
@@ -307,8 +311,8 @@ impl Attempt<'_> {
         receipt.rows.extracted = source_rows;
         if let Some(compared) = &compared {
             comparison::complete(&mut receipt.rows, compared);
-        } else if let Some(tallied) = tallied {
-            receipt.rows.unchanged += tallied.saturating_sub(facts.whole);
+        } else if let Some(rows) = tallied_rows {
+            receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }
         // A comparison has checked the guards already, on exactly the rows that it found.
         let guards = compared.is_none().then_some(&prepared.plan.checks);
@@ -377,8 +381,8 @@ struct Staged {
     parts: Vec<StagedPartition>,
     facts: PartitionFacts,
     compared: Option<DiffFacts>,
-    /// Rows that the source gave, where the plan's output does not show it.
-    tallied: Option<u64>,
+    /// What the source gave, where the plan's output does not show it.
+    tallied: Option<PartitionFacts>,
 }
 
 /// Stages every partition, as many at once as the plan has.
@@ -456,6 +460,7 @@ fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
         quarantine_null: plan.checks.quarantine_null.clone(),
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
         partitions: plan.checks.max_partitions.clone(),
+        interval: plan.checks.interval.clone(),
         ..ProbeSpec::default()
     };
     if let Some(cursor) = &plan.cursor {
@@ -524,6 +529,14 @@ async fn verify(
                  duplicate_policy: latest with order_by",
             ));
         }
+    }
+    // After the duplicates: two rows with one key and one time are that in the first place.
+    if facts.reversed > 0 {
+        return Err(Error::conflict(format!(
+            "{} version(s) would end before they begin: versions in {} begin after the time of this load",
+            facts.reversed, load.target
+        ))
+        .with_hint("check the clocks of the machines that load this table, and run again when the time has passed"));
     }
     Ok(())
 }

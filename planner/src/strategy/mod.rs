@@ -17,7 +17,7 @@ pub use raw::{compares_rows, raw_columns};
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
@@ -85,7 +85,7 @@ struct Draft {
     /// Key of a target that is created.
     primary_key: Vec<String>,
     /// Columns of the plan that the strategy adds to the source's.
-    own: Vec<String>,
+    own: Vec<Field>,
     notes: Vec<String>,
 }
 
