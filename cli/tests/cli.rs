@@ -339,7 +339,7 @@ fn a_query_that_is_none_is_told_in_words() {
     for (sql, told) in [
         ("", "the query is empty"),
         (" ; ", "the query is empty"),
-        ("-- nothing", "the query is empty"),
+        ("/* nothing */", "the query is empty"),
         ("SELECT 1; SELECT 2", "these are 2 statements"),
         ("DROP TABLE lake.landing.orders", "only a query"),
     ] {
