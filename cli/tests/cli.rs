@@ -460,12 +460,32 @@ fn a_sink_that_has_no_folder_is_refused_by_check_and_run() {
         "dpone.sql",
         "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
          CREATE CONNECTION s TYPE parquet OPTIONS ('path' 'out');\n\
-         CREATE PIPELINE one INTO s.l.one PARTITIONED BY (id) STRATEGY full_refresh AS SELECT * FROM f.files.x;",
+         CREATE PIPELINE one INTO s.l.one PARTITION BY (id) STRATEGY full_refresh AS SELECT * FROM f.files.x;",
     );
     for verb in ["plan", "check", "run"] {
         let ended = project.dpone(&[verb]);
         assert_eq!(ended.code, 2, "{verb}: {ended:?}");
         assert!(format!("{}{}", ended.stdout, ended.stderr).contains("has no partitions"), "{verb}: {ended:?}");
     }
-    assert!(!project.path().join("out").exists());
+    assert!(!project.path().join("out/l/one").exists());
+}
+
+#[test]
+fn a_folder_that_the_first_run_makes_is_no_failed_check() {
+    let project = Project::empty();
+    project.write("data/x.csv", "id\n1\n");
+    for kind in ["parquet", "csv", "delta"] {
+        project.write(
+            "dpone.sql",
+            &format!(
+                "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+                 CREATE CONNECTION s TYPE {kind} OPTIONS ('path' 'out_{kind}');\n\
+                 CREATE PIPELINE one INTO s.l.one STRATEGY full_refresh AS SELECT * FROM f.files.x;"
+            ),
+        );
+        for step in ["check", "run", "check"] {
+            let ended = project.dpone(&[step]);
+            assert_eq!(ended.code, 0, "{step} {kind}: {ended:?}");
+        }
+    }
 }

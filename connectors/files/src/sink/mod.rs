@@ -314,7 +314,7 @@ impl Sink for FileSink {
         self.options.clone().with(&load.options)?;
         if !load.partition_by.is_empty() {
             return Err(Error::configuration(format!("a {} sink has no partitions", self.kind()))
-                .with_hint("leave PARTITIONED BY out, or use delta"));
+                .with_hint("leave PARTITION BY out, or use delta"));
         }
         let capabilities = self.capabilities();
         let refused = match &load.write_mode {
