@@ -203,7 +203,7 @@ fn parts(needed: u64, memory: u64) -> u16 {
 const MOST_PARTS: u16 = 64;
 
 /// Bytes of an entry of the table of keys besides its hashes and values.
-const ENTRY_OVERHEAD: usize = 8;
+const ENTRY_OVERHEAD: usize = 12;
 
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
 fn check_key(fields: &[Field], key: &[String]) -> Result<()> {
