@@ -70,7 +70,7 @@ pub(super) fn run(
     pg.execute("CREATE SCHEMA shop; CREATE SCHEMA landing");
     // A killed run's lease runs out after a second, so that the rerun need not wait a minute.
     let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).argument("--lease-seconds").argument("1");
-    let manifest = manifest(&design.shape, &design.strategy, sink, design.workers);
+    let manifest = manifest(&design, sink);
     project.write(FILE, &manifest);
     told.history.push(manifest);
     told.history.push(format!("{:?}", design.shape));

@@ -4,6 +4,7 @@
 
 mod connecting;
 mod faults;
+mod hostile;
 mod majors;
 mod matrix;
 mod orders;
