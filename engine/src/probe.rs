@@ -2,15 +2,16 @@
 //! rows at it.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
 use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
+use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit};
 use dpone_planner::state::{Boundary, Watermark};
 
 use crate::{Error, Result};
@@ -28,6 +29,8 @@ pub struct ProbeSpec {
     pub loaded: Option<(Watermark, Boundary)>,
     /// Keep the hashes of the rows at the new greatest cursor value.
     pub keep_boundary: bool,
+    /// Count the different values of these columns, up to one more than may be.
+    pub partitions: Option<PartitionLimit>,
 }
 
 impl ProbeSpec {
@@ -64,6 +67,9 @@ pub struct PartitionFacts {
     /// Hashes of the rows at `cursor`, with counts.
     pub boundary: Vec<(String, u64)>,
     pub boundary_overflow: bool,
+    /// Hashes of the different values of the partition columns, in order; at most one more than may be.
+    #[serde(default)]
+    pub partitions: Vec<String>,
 }
 
 impl PartitionFacts {
@@ -79,6 +85,9 @@ impl PartitionFacts {
                 None => self.nulls.push((column, count, first)),
             }
         }
+        self.partitions.extend(other.partitions);
+        self.partitions.sort();
+        self.partitions.dedup();
         let Some(theirs) = other.cursor else { return Ok(()) };
         let order = match &self.cursor {
             None => Ordering::Less,
@@ -127,7 +136,17 @@ pub(crate) struct Probe {
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
     hasher: Option<RowConverter>,
+    /// Where the staged rows carry their operation.
+    operation: Option<usize>,
+    partitions: Option<PartitionProbe>,
     facts: PartitionFacts,
+}
+
+struct PartitionProbe {
+    indexes: Vec<usize>,
+    converter: RowConverter,
+    most: usize,
+    seen: BTreeSet<u128>,
 }
 
 struct CursorProbe {
@@ -172,7 +191,18 @@ impl Probe {
         let hasher = needs_hash
             .then(|| RowConverter::new(schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect()))
             .transpose()?;
+        let partitions = match &spec.partitions {
+            None => None,
+            Some(limit) => {
+                let indexes = indexes(&limit.columns)?;
+                let sorts = indexes.iter().map(|i| SortField::new(schema.field(*i).data_type().clone())).collect();
+                let most = usize::try_from(limit.most).unwrap_or(usize::MAX);
+                Some(PartitionProbe { indexes, converter: RowConverter::new(sorts)?, most, seen: BTreeSet::new() })
+            }
+        };
         Ok(Self {
+            operation: schema.index_of(OPERATION_COLUMN).ok(),
+            partitions,
             not_null: indexes(&spec.not_null)?,
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
@@ -188,7 +218,7 @@ impl Probe {
         let first_row = self.facts.extracted;
         self.facts.extracted += batch.num_rows() as u64;
         let batch = self.without_quarantined(batch)?;
-        self.find_nulls(&batch, first_row);
+        self.find_nulls(&batch, first_row)?;
         if !self.facts.nulls.is_empty() {
             // The run fails after all partitions have counted; nothing of this batch needs to travel.
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
@@ -197,6 +227,7 @@ impl Probe {
             .map_err(|e| Error::internal(format!("the plan's rows do not have the staged schema: {e}")))?;
         let batch = self.without_loaded(batch)?;
         self.follow_cursor(&batch)?;
+        self.count_partitions(&batch)?;
         self.facts.passed += batch.num_rows() as u64;
         Ok(batch)
     }
@@ -208,6 +239,9 @@ impl Probe {
             facts.boundary_overflow = cursor.overflow;
             facts.boundary = cursor.at_greatest.into_iter().map(|(hash, n)| (format!("{hash:032x}"), n)).collect();
             facts.boundary.sort();
+        }
+        if let Some(partitions) = self.partitions.take() {
+            facts.partitions = partitions.seen.into_iter().map(|hash| format!("{hash:032x}")).collect();
         }
         Ok(facts)
     }
@@ -230,9 +264,20 @@ impl Probe {
         Ok(kept)
     }
 
-    fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) {
+    fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) -> Result<()> {
         for &index in &self.not_null {
             let column = batch.column(index);
+            if column.null_count() == 0 {
+                continue;
+            }
+            // Rows that delete or patch hold nothing but their key and what they set.
+            let column = match self.operation {
+                Some(operation) => {
+                    let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
+                    &arrow::compute::filter(column, &whole)?
+                }
+                None => column,
+            };
             let nulls = column.null_count() as u64;
             if nulls == 0 {
                 continue;
@@ -246,6 +291,20 @@ impl Probe {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn count_partitions(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(partitions) = &mut self.partitions else { return Ok(()) };
+        if partitions.seen.len() > partitions.most {
+            return Ok(());
+        }
+        let columns = batch.project(&partitions.indexes)?;
+        partitions.seen.extend(row_hashes(&partitions.converter, &columns)?);
+        while partitions.seen.len() > partitions.most.saturating_add(1) {
+            partitions.seen.pop_last();
+        }
+        Ok(())
     }
 
     fn without_loaded(&mut self, batch: RecordBatch) -> Result<RecordBatch> {

@@ -74,7 +74,17 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<
                 read.extend(order_by.iter().cloned());
             }
         }
-        Strategy::Unsupported(_) => return None,
+        Strategy::PartitionReplace { column, .. } => {
+            read.insert(column.clone());
+        }
+        // Both sides are read alike: the server's own bytes tell whether a row changed, exactly. A hash that is stored has
+        // to be the same whatever the rows come through, so it is made of values.
+        Strategy::SnapshotDiff { row_hash: false, duplicates, .. } => {
+            if let DuplicatePolicy::Latest { order_by } = duplicates {
+                read.extend(order_by.iter().cloned());
+            }
+        }
+        Strategy::SnapshotDiff { .. } | Strategy::Scd2 { .. } | Strategy::Unsupported(_) => return None,
     }
     Some(read)
 }
