@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
 use arrow::compute::{filter_record_batch, is_not_null};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit};
@@ -183,7 +183,8 @@ impl Probe {
         };
         let loaded = match (&spec.loaded, &cursor) {
             (Some((watermark, _)), Some(cursor)) => {
-                Some(LoadedRows { index: cursor.index, watermark: watermark.array()?, remaining: boundary })
+                let watermark = Scalar::new(signless(&watermark.array()?.into_inner()));
+                Some(LoadedRows { index: cursor.index, watermark, remaining: boundary })
             }
             _ => None,
         };
@@ -309,7 +310,7 @@ impl Probe {
 
     fn without_loaded(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
         let Some(loaded) = &self.loaded else { return Ok(batch) };
-        let at_watermark = cmp::eq(batch.column(loaded.index), &loaded.watermark)?;
+        let at_watermark = cmp::eq(&signless(batch.column(loaded.index)), &loaded.watermark)?;
         if at_watermark.true_count() == 0 {
             return Ok(batch);
         }
@@ -339,11 +340,11 @@ impl Probe {
 
     fn follow_cursor(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(cursor) = &mut self.cursor else { return Ok(()) };
-        let column = batch.column(cursor.index);
+        let column = signless(batch.column(cursor.index));
         if column.null_count() == column.len() {
             return Ok(());
         }
-        let greatest = greatest(column)?;
+        let greatest = greatest(&column)?;
         let order = match &cursor.greatest {
             None => Ordering::Less,
             Some(so_far) => compare(so_far, &greatest)?,
@@ -359,7 +360,7 @@ impl Probe {
         if !cursor.keep_boundary || cursor.overflow {
             return Ok(());
         }
-        let at_greatest = filter_record_batch(batch, &cmp::eq(column, &Scalar::new(greatest.to_array()?))?)?;
+        let at_greatest = filter_record_batch(batch, &cmp::eq(&column, &Scalar::new(greatest.to_array()?))?)?;
         let Some(hasher) = &self.hasher else { return Ok(()) };
         if at_greatest.num_rows() > 64 * Boundary::MAX_ROWS {
             cursor.overflow = true;
@@ -373,6 +374,17 @@ impl Probe {
             cursor.at_greatest.clear();
         }
         Ok(())
+    }
+}
+
+/// Floats with -0 as 0: Arrow sorts them apart, the databases that are read call them equal.
+fn signless(column: &ArrayRef) -> ArrayRef {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{Float32Type, Float64Type};
+    match column.data_type() {
+        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| v + 0.0)),
+        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| v + 0.0)),
+        _ => Arc::clone(column),
     }
 }
 

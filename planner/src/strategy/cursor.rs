@@ -38,12 +38,22 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
             .with_hint("use a number for a numeric cursor, and an interval such as `2d` for a date or timestamp")
         })?;
     }
+    lower = signless(lower);
     let on_cursor = column(&plan, &cursor.column)?;
     // Rows without a cursor value are read each time: they are loaded or refused by name, never passed over in silence.
     let predicate = on_cursor.clone().gt_eq(lit(lower.clone())).or(on_cursor.is_null());
     let predicate =
         if field.is_nullable() { predicate } else { column(&plan, &cursor.column)?.gt_eq(lit(lower.clone())) };
     Ok(Bounded { plan: filtered(plan, predicate)?, from: Some(watermark), lower: Some(lower) })
+}
+
+/// A lower bound of zero as -0: DataFusion sorts -0 below 0, databases call them equal, and both shall be read.
+fn signless(bound: ScalarValue) -> ScalarValue {
+    match bound {
+        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(-0.0)),
+        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(-0.0)),
+        other => other,
+    }
 }
 
 /// Fails when the values that arrive do not sort as the column's own type does. `what` is the column's part, such as

@@ -8,8 +8,9 @@ use dpone_engine::{ReadRequest, Snapshot, SourceTable};
 use dpone_planner::{Error, Result};
 use tokio::sync::Mutex;
 
+use super::filter::quote_name;
 use super::table;
-use crate::catalog;
+use crate::catalog::{self, RelationKind, Table};
 use crate::client::{Client, Server};
 
 /// The coordinating connection. Scans hold it too, so that the snapshot outlives whoever asked for it.
@@ -68,6 +69,38 @@ impl PostgresSnapshot {
     }
 }
 
+/// Keeps a table as the snapshot sees it until the snapshot is closed. TRUNCATE, and an ALTER that rewrites, empty a table
+/// for older snapshots as well, and wait only for those who hold the table.
+async fn hold(client: &Client, table: &Table) -> Result<()> {
+    if table.kind == RelationKind::Foreign {
+        return Ok(());
+    }
+    let name = format!("{}.{}", quote_name(&table.relation.schema), quote_name(&table.relation.name));
+    // Holds its partitions too, and the tables that a view reads.
+    client.run(&format!("SELECT FROM {name} LIMIT 0")).await?;
+    // Whoever came between the snapshot and this: the snapshot's catalog names another file than there is now.
+    let rewritten = client
+        .row(
+            "WITH RECURSIVE tree AS (SELECT $1::oid AS oid UNION \
+             SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid) \
+             SELECT count(*) FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
+             WHERE c.relkind IN ('r', 'm') AND c.relfilenode <> 0 \
+             AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)",
+            &[&table.oid],
+        )
+        .await?
+        .map_or(0, |row| row.get::<_, i64>(0));
+    if rewritten == 0 {
+        return Ok(());
+    }
+    Err(Error::transient(format!(
+        "{} was truncated or rewritten at the moment at which the read began",
+        table.relation
+    ))
+    .with("table", table.relation.to_string())
+    .with_hint("run again: the snapshot does not show such a table's rows as they were"))
+}
+
 async fn export(client: &Client) -> Result<String> {
     let row = client.row("SELECT pg_export_snapshot()", &[]).await?;
     row.map(|row| row.get(0)).ok_or_else(|| Error::internal("the server exported no snapshot"))
@@ -88,6 +121,7 @@ impl Snapshot for PostgresSnapshot {
         let mut opened = match &request.target {
             ReadTarget::Table(relation) => {
                 let found = catalog::require(client, relation, self.server.config().schema.as_deref()).await?;
+                hold(client, &found).await?;
                 table::open(&context, found, request).await?
             }
             ReadTarget::Query(query) => table::open_query(&context, query, request).await?,
