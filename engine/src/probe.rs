@@ -58,6 +58,9 @@ pub struct PartitionFacts {
     pub extracted: u64,
     /// Rows that went on to staging.
     pub passed: u64,
+    /// Of those, the rows that are whole: neither deletions nor patches.
+    #[serde(default)]
+    pub whole: u64,
     pub quarantined: u64,
     /// Rows at the watermark that an earlier run had loaded.
     pub skipped: u64,
@@ -77,6 +80,7 @@ impl PartitionFacts {
     pub fn merge(&mut self, other: PartitionFacts) -> Result<()> {
         self.extracted += other.extracted;
         self.passed += other.passed;
+        self.whole += other.whole;
         self.quarantined += other.quarantined;
         self.skipped += other.skipped;
         for (column, count, first) in other.nulls {
@@ -230,6 +234,12 @@ impl Probe {
         self.follow_cursor(&batch)?;
         self.count_partitions(&batch)?;
         self.facts.passed += batch.num_rows() as u64;
+        self.facts.whole += match self.operation {
+            Some(operation) => {
+                cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?.true_count() as u64
+            }
+            None => batch.num_rows() as u64,
+        };
         Ok(batch)
     }
 

@@ -64,8 +64,9 @@ fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<Stri
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 => "BIGINT".to_owned(),
         Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         Float32 | Float64 => "DOUBLE".to_owned(),
+        Boolean => "BOOLEAN".to_owned(),
         Date32 | Date64 => "DATE".to_owned(),
-        // Without a precision they would be nanoseconds, which reach from 1677 to 2262.
+        // Microseconds: nanoseconds end in 2262, and a window may well reach further.
         Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),
         Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
         Utf8 | LargeUtf8 | Utf8View => "VARCHAR".to_owned(),
