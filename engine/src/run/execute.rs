@@ -270,7 +270,7 @@ impl Attempt<'_> {
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
         receipt.rows.extracted = source_rows;
         if let Some(compared) = &compared {
-            comparison::complete(&mut receipt.rows, compared);
+            comparison::complete(&mut receipt.rows, compared, prepared);
         } else if let Some(tallied) = tallied {
             receipt.rows.unchanged += tallied.saturating_sub(facts.whole);
         }

@@ -34,6 +34,7 @@ impl Scd2 {
         let shape = before.shape;
         refuse_empty(before, self.guards.allow_empty_source || shape.cursor.is_some())?;
         let (read, _) = read_from(before, None);
+        let extracted = Some(read.len());
         let mut counts = Counts::default();
         let (target, batch) = match self.effective {
             None => {
@@ -50,7 +51,7 @@ impl Scd2 {
                 (self.since_the_column(before, effective, &batch, &mut counts), batch)
             }
         };
-        Ok(After { target, counts, watermark: shape.greatest_cursor(&batch) })
+        Ok(After { read: extracted, target, counts, watermark: shape.greatest_cursor(&batch) })
     }
 
     fn since_the_load(&self, before: &Before<'_>, batch: &[Row], counts: &mut Counts) -> Result<Vec<Row>, Refusal> {
@@ -81,7 +82,8 @@ impl Scd2 {
                 version.to = Some(now.clone());
                 closed += 1;
             }
-            counts.deleted = closed as u64;
+            // A version is closed, not removed.
+            counts.updated += closed as u64;
             self.guards.check(closed, current)?;
         }
         Ok(versions.into_iter().map(Version::written).collect())

@@ -70,7 +70,7 @@ impl SnapshotDiff {
                 Missing::Ignore => {}
             }
         }
-        Ok(After { target, counts, watermark: None })
+        Ok(After { read: Some(before.source.len()), target, counts, watermark: None })
     }
 
     /// A row of the target that is not marked as deleted.

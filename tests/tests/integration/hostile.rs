@@ -255,30 +255,49 @@ fn a_connection_that_dies_in_the_middle_leaves_nothing_and_the_next_run_is_right
 }
 
 #[test]
-fn a_source_that_is_truncated_and_filled_in_the_middle_is_read_as_it_was_or_as_it_is() {
-    every_case(["lease.acquired", "staging.prepared", "stage.partition.started"], |step| {
-        let pg = database("CREATE TABLE shop.t (id int PRIMARY KEY, v text)");
-        pg.execute("INSERT INTO shop.t SELECT i, repeat('x', 500) FROM generate_series(1, 3000) i");
-        let project = project(&pg, "t", "partitioning: {export_workers: 4}", "t", "mode: full_refresh");
-        let old = pg.rows("shop.t");
-        let run = project.spawn("load.yaml", "one", &format!("{step}=sleep:1500"));
-        std::thread::sleep(Duration::from_millis(900));
-        // A TRUNCATE waits for readers that hold the table, and is seen at once by those that do not.
-        pg.execute("TRUNCATE shop.t; INSERT INTO shop.t SELECT -i, 'new' FROM generate_series(1, 100) i");
-        let outcome = Outcome::new(&["run", "one"], run.wait_with_output().unwrap());
-        if outcome.code() == Some(0) {
-            let found = pg.rows("landing.t");
-            assert!(
-                found.len() == old.len() || found.len() == 100,
-                "neither the rows before nor those after: {} rows at {step}\n{}",
-                found.len(),
-                outcome.text()
+fn a_source_that_is_truncated_in_the_middle_is_never_taken_for_empty() {
+    let kinds = ["t", "v", "p", "query"];
+    every_case(["lease.acquired", "staging.prepared", "stage.partition.started", "staged"], |step| {
+        every_case(kinds, |kind| {
+            let pg = database(
+                "CREATE TABLE shop.t (id int PRIMARY KEY, v text); CREATE VIEW shop.v AS SELECT * FROM shop.t; \
+                 CREATE TABLE shop.p (id int, v text) PARTITION BY LIST (id); \
+                 CREATE TABLE shop.p_rest PARTITION OF shop.p DEFAULT",
             );
-        } else {
-            assert!(!pg.exists("landing.t") || pg.count("landing.t") == 0, "{}", outcome.text());
-        }
-        project.run("load.yaml", "two").ok();
-        assert_same_rows("the next run", pg.rows("shop.t"), pg.rows("landing.t"));
+            let table = if *kind == "p" { "shop.p" } else { "shop.t" };
+            pg.execute(&format!("INSERT INTO {table} SELECT i, repeat('x', 200) FROM generate_series(1, 900) i"));
+            let strategy = "mode: full_refresh";
+            let project = project(
+                &pg,
+                if *kind == "query" { "t" } else { kind },
+                "partitioning: {export_workers: 4}",
+                "l",
+                strategy,
+            );
+            if *kind == "query" {
+                let text = std::fs::read_to_string(project.path("load.yaml")).unwrap();
+                let query = "query: {sql: 'SELECT * FROM shop.t'}";
+                let text = text.replace("table: {schema: shop, name: \"t\"}, ", "");
+                project.write("load.yaml", text.replace("partitioning: {export_workers: 4}", query));
+            }
+            let old = pg.rows(table);
+            let run = project.spawn("load.yaml", "one", &format!("{step}=sleep:1500"));
+            std::thread::sleep(Duration::from_millis(900));
+            pg.execute(&format!(
+                "TRUNCATE {table}; INSERT INTO {table} SELECT -i, 'new' FROM generate_series(1, 100) i"
+            ));
+            let outcome = Outcome::new(&["run", "one"], run.wait_with_output().unwrap());
+            if outcome.code() == Some(0) {
+                let found = pg.rows("landing.l");
+                let expected = if found.len() == old.len() { old } else { pg.rows(table) };
+                assert_same_rows(&format!("{kind}, truncated at {step}: {}", outcome.text()), expected, found);
+            } else {
+                let outcome = outcome.failed("transient").says("truncated");
+                assert!(!pg.exists("landing.l") || pg.count("landing.l") == 0, "{}", outcome.text());
+            }
+            project.run("load.yaml", "two").ok();
+            assert_same_rows("the next run", pg.rows(table), pg.rows("landing.l"));
+        });
     });
 }
 
@@ -362,10 +381,103 @@ fn a_cursor_that_is_null_in_new_rows_fails_with_the_count_and_loads_nothing() {
     let pg = database("CREATE TABLE shop.t (id int, at int); INSERT INTO shop.t VALUES (1, 1), (2, 2)");
     every_case(["mode: incremental_append", "mode: incremental_merge, unique_key: [id]"], |strategy| {
         let project = into_delta(&pg, "t", "incremental_column: at", strategy);
-        pg.execute("DELETE FROM shop.t WHERE at IS NULL");
+        pg.execute("DELETE FROM shop.t WHERE id > 2");
         project.run("load.yaml", "one").ok();
         pg.execute("INSERT INTO shop.t VALUES (3, NULL), (4, 9), (5, NULL)");
         project.run("load.yaml", "two").failed("data_quality").says("2 in \"at\"");
         assert_eq!(delta_lines(&project, &["id", "at"]).len(), 2);
+    });
+}
+
+#[test]
+fn a_mirror_repairs_what_others_did_to_it() {
+    every_case(["row_hash", "all_columns"], |compare| {
+        let pg = database(
+            "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t VALUES (1, 'a'), (2, 'b'), (3, NULL)",
+        );
+        let strategy = format!("mode: snapshot_diff, unique_key: [id], diff: {{compare: {compare}}}");
+        let project = project(&pg, "t", "", "t", &strategy);
+        project.run("load.yaml", "one").ok();
+        pg.execute(
+            "UPDATE landing.t SET v = 'tampered' WHERE id = 1; UPDATE landing.t SET v = '' WHERE id = 3; \
+                    DELETE FROM landing.t WHERE id = 2; INSERT INTO landing.t VALUES (4, 'stray')",
+        );
+        let outcome = project.run("load.yaml", "two").ok();
+        let counts = ["inserted", "updated", "deleted", "unchanged"].map(|which| outcome.rows(which));
+        assert_eq!(counts, [1, 2, 1, 0], "{}", outcome.text());
+        assert_same_rows("repaired", pg.rows("shop.t"), pg.rows("landing.t"));
+    });
+}
+
+#[test]
+fn half_of_the_rows_may_go_and_no_more_unless_the_definition_says_so() {
+    let strategies = [
+        "mode: snapshot_diff, unique_key: [id]",
+        "mode: snapshot_diff, unique_key: [id], diff: {delete_policy: soft_delete}",
+        "mode: scd2, unique_key: [id]",
+    ];
+    every_case(strategies, |strategy| {
+        let pg = database(
+            "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t SELECT i, 'v' FROM generate_series(1, 10) i",
+        );
+        let project = project(&pg, "t", "", "t", strategy);
+        project.run("load.yaml", "one").ok();
+        let before = pg.rows("landing.t");
+        pg.execute("DELETE FROM shop.t WHERE id <= 6; INSERT INTO shop.t VALUES (11, 'new')");
+        project.run("load.yaml", "two").failed("data_quality").says("6 of 10").says("max_delete_ratio");
+        pg.execute("DELETE FROM shop.t");
+        project.run("load.yaml", "three").failed("data_quality").says("no row");
+        assert_same_rows("nothing was changed", before, pg.rows("landing.t"));
+        pg.execute("INSERT INTO shop.t SELECT i, 'v' FROM generate_series(6, 10) i");
+        let outcome = project.run("load.yaml", "four").ok();
+        assert_eq!(outcome.rows("unchanged"), 5, "{}", outcome.text());
+    });
+}
+
+#[test]
+fn history_stays_whole_where_the_clock_of_another_machine_was_ahead() {
+    let pg = database(
+        "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+    );
+    let project = project(&pg, "t", "", "t", "mode: scd2, unique_key: [id]");
+    project.run("load.yaml", "one").ok();
+    pg.execute("UPDATE landing.t SET __dpone__valid_from_at = now() + interval '1 hour'");
+    pg.execute("UPDATE shop.t SET v = 'changed' WHERE id = 1; DELETE FROM shop.t WHERE id = 2");
+    for run in ["two", "three"] {
+        let outcome = project.run("load.yaml", run);
+        if outcome.code() != Some(0) {
+            outcome.failed("conflict");
+        }
+        let bad = "SELECT count(*) FROM landing.t WHERE __dpone__valid_to_at <= __dpone__valid_from_at";
+        assert_eq!(pg.value(bad), "0", "a version ends before it begins");
+        let current = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) n FROM landing.t WHERE __dpone__is_current GROUP BY id) c";
+        assert_eq!(pg.value(current), "1", "one current version a key");
+    }
+}
+
+#[test]
+fn keys_that_are_spelled_anew_stay_the_same_rows_in_mirrors_and_histories() {
+    let cases = [("numeric", "1.0", "1.00"), ("double precision", "0", "'-0'"), ("numeric(9,2)", "1", "1.00")];
+    every_case(cases, |(kind, first, second)| {
+        every_case(["mode: snapshot_diff, unique_key: [k]", "mode: scd2, unique_key: [k]"], |strategy| {
+            let pg = database(&format!(
+                "CREATE TABLE shop.t (k {kind}, v int); INSERT INTO shop.t VALUES ({first}, 1), (7, 7)"
+            ));
+            let project = project(&pg, "t", "", "t", strategy);
+            project.run("load.yaml", "one").ok();
+            pg.execute(&format!("UPDATE shop.t SET k = {second} WHERE v = 1"));
+            let outcome = project.run("load.yaml", "two").ok();
+            assert_eq!(outcome.rows("deleted"), 0, "{}", outcome.text());
+            let current = if strategy.contains("scd2") { "WHERE __dpone__is_current" } else { "" };
+            assert_eq!(
+                pg.column(&format!("SELECT v FROM landing.t {current} ORDER BY v")),
+                ["1", "7"],
+                "{}",
+                outcome.text()
+            );
+            let outcome = project.run("load.yaml", "three").ok();
+            let counts = ["inserted", "updated", "deleted"].map(|which| outcome.rows(which));
+            assert_eq!(counts, [0, 0, 0], "nothing is new: {}", outcome.text());
+        });
     });
 }

@@ -8,9 +8,9 @@ use dpone_engine::{ReadRequest, Snapshot, SourceTable};
 use dpone_planner::{Error, Result};
 use tokio::sync::Mutex;
 
-use super::filter::quote_name;
+use super::rewritten::{self, StoredFile};
 use super::table;
-use crate::catalog::{self, RelationKind, Table};
+use crate::catalog;
 use crate::client::{Client, Server};
 
 /// The coordinating connection. Scans hold it too, so that the snapshot outlives whoever asked for it.
@@ -28,6 +28,8 @@ pub(super) struct PostgresSnapshot {
     note: Option<String>,
     position: String,
     utf8: bool,
+    /// Where the rows of what is read lay when the snapshot was taken.
+    files: Mutex<Vec<StoredFile>>,
 }
 
 impl PostgresSnapshot {
@@ -65,40 +67,8 @@ impl PostgresSnapshot {
             (None, lsn) => format!("no common snapshot, about {}", lsn.unwrap_or_default()),
         };
         let held = Arc::new(Held { client: Mutex::new(Some(client)) });
-        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8" })
+        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8", files: Mutex::default() })
     }
-}
-
-/// Keeps a table as the snapshot sees it until the snapshot is closed. TRUNCATE, and an ALTER that rewrites, empty a table
-/// for older snapshots as well, and wait only for those who hold the table.
-async fn hold(client: &Client, table: &Table) -> Result<()> {
-    if table.kind == RelationKind::Foreign {
-        return Ok(());
-    }
-    let name = format!("{}.{}", quote_name(&table.relation.schema), quote_name(&table.relation.name));
-    // Holds its partitions too, and the tables that a view reads.
-    client.run(&format!("SELECT FROM {name} LIMIT 0")).await?;
-    // Whoever came between the snapshot and this: the snapshot's catalog names another file than there is now.
-    let rewritten = client
-        .row(
-            "WITH RECURSIVE tree AS (SELECT $1::oid AS oid UNION \
-             SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree t ON i.inhparent = t.oid) \
-             SELECT count(*) FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
-             WHERE c.relkind IN ('r', 'm') AND c.relfilenode <> 0 \
-             AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid)",
-            &[&table.oid],
-        )
-        .await?
-        .map_or(0, |row| row.get::<_, i64>(0));
-    if rewritten == 0 {
-        return Ok(());
-    }
-    Err(Error::transient(format!(
-        "{} was truncated or rewritten at the moment at which the read began",
-        table.relation
-    ))
-    .with("table", table.relation.to_string())
-    .with_hint("run again: the snapshot does not show such a table's rows as they were"))
 }
 
 async fn export(client: &Client) -> Result<String> {
@@ -121,10 +91,14 @@ impl Snapshot for PostgresSnapshot {
         let mut opened = match &request.target {
             ReadTarget::Table(relation) => {
                 let found = catalog::require(client, relation, self.server.config().schema.as_deref()).await?;
-                hold(client, &found).await?;
+                self.files.lock().await.extend(rewritten::files(client, &[found.oid]).await?);
                 table::open(&context, found, request).await?
             }
-            ReadTarget::Query(query) => table::open_query(&context, query, request).await?,
+            ReadTarget::Query(query) => {
+                let (opened, relations) = table::open_query(&context, query, request).await?;
+                self.files.lock().await.extend(rewritten::files(client, &relations).await?);
+                opened
+            }
         };
         opened.notes.extend(self.note.clone());
         Ok(opened)
@@ -132,6 +106,10 @@ impl Snapshot for PostgresSnapshot {
 
     fn position(&self) -> String {
         self.position.clone()
+    }
+
+    async fn verify(&self) -> Result<()> {
+        rewritten::verify(&self.server, &self.files.lock().await).await
     }
 
     async fn close(&self) -> Result<()> {
