@@ -160,7 +160,7 @@ async fn under_lease(
     let attempt = Attempt { context, pipeline, run_id, ends, lease, cancel, started };
     match attempt.load(false).await {
         Err(error) if comparison::is_outgrown(&error) => {
-            let note = "the target's keys do not fit in memory: comparing again, sorted";
+            let note = "the target's keys do not fit in memory: comparing again, in parts on disk";
             context.observer.note(&pipeline.name, note);
             attempt.load(true).await
         }
@@ -254,11 +254,11 @@ impl Attempt<'_> {
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
         or_cancelled(cancel, prepared.snapshots.verify()).await?;
+        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
+        or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         if let Some(compared) = &compared {
             comparison::verify(prepared, load, compared)?;
         }
-        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
-        or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         // What was compared is not needed any more, and should not keep the target's rows of before alive.
         prepared.target_snapshots.close().await?;
         failpoint::reach("verified").await?;
