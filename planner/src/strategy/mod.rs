@@ -23,7 +23,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use crate::definition::{EmptySource, Pipeline, Strategy};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
-use crate::plan::{Checks, CursorPlan, LoadPlan, OPERATION_COLUMN, WriteMode};
+use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
 use crate::schema::SchemaChange;
 use crate::state::PipelineState;
 
@@ -96,13 +96,8 @@ pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan
 fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, &observed, &state_digest)?;
-    if observed.source.schema().fields().iter().any(|field| field.name() == OPERATION_COLUMN) {
-        return Err(Error::configuration(format!(
-            "the source has a column {OPERATION_COLUMN:?}, a name that loads use"
-        ))
-        .with("column", OPERATION_COLUMN)
-        .with_hint("give it another name in a query: SELECT … AS …, or leave it out: exclude_columns"));
-    }
+    // Before the first load as before any other: a target that none of the next ones may load helps nobody.
+    crate::schema::check_names(observed.source.schema().as_arrow())?;
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
         Strategy::Replace { scope } => replace::draft(&observed, scope)?,

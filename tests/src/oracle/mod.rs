@@ -65,6 +65,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Where the source is compared as it streams, keys that repeat are found, but not all of them counted.
+    fn uncounted(self) -> Self {
+        let repeated =
+            |text: String| text.split_once(" key(s)").map_or(text.clone(), |(_, rest)| format!("key(s){rest}"));
+        Self { says: self.says.into_iter().map(repeated).collect(), ..self }
+    }
+
     fn data_quality(says: impl IntoIterator<Item = String>) -> Self {
         Self { kind: "data_quality", says: says.into_iter().collect() }
     }

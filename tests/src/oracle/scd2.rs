@@ -34,12 +34,14 @@ impl Scd2 {
         let shape = before.shape;
         refuse_empty(before, self.guards.allow_empty_source || shape.cursor.is_some())?;
         let (read, _) = read_from(before, None);
-        let extracted = Some(read.len());
+        // A watermark may stay behind rows that made no version: how often those are read again is not fixed.
+        let extracted = shape.cursor.is_none().then_some(read.len());
         let mut counts = Counts::default();
         let (target, batch) = match self.effective {
             None => {
                 let (cursor, quarantine) = (shape.cursor.as_slice(), self.quarantine_null_keys);
-                let batch = keyed_batch(shape, &read, self.latest_by, quarantine, cursor, &mut counts)?;
+                let batch = keyed_batch(shape, &read, self.latest_by, quarantine, cursor, &mut counts)
+                    .map_err(Refusal::uncounted)?;
                 (self.since_the_load(before, &batch, &mut counts)?, batch)
             }
             Some(effective) => {

@@ -1,17 +1,13 @@
-//! What an adversary would try: values that are equal and not identical, processes that wake up late, tables that change
-//! or vanish while they are loaded.
-
-use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+//! What an adversary would try with values, names, constraints and clocks.
 
 use dpone_tests::oracle::Kind;
 use dpone_tests::properties::{DeltaReader, lines};
-use dpone_tests::{Outcome, Pg, Project, assert_same_rows, every_case};
+use dpone_tests::{Pg, Project, assert_same_rows, every_case};
 
 use crate::problems::{database, project};
 
 /// The same load into a lake.
-fn into_delta(pg: &Pg, table: &str, options: &str, strategy: &str) -> Project {
+pub(crate) fn into_delta(pg: &Pg, table: &str, options: &str, strategy: &str) -> Project {
     let project = Project::new().env("DPONE_CONN_DB_URL", pg.url());
     let source = format!(
         "{{type: postgres, connection_type: env, connection_id: DB, table: {{schema: shop, name: {table}}}, options: {{{options}}}}}"
@@ -26,7 +22,7 @@ fn into_delta(pg: &Pg, table: &str, options: &str, strategy: &str) -> Project {
     project
 }
 
-fn delta_lines(project: &Project, columns: &[&str]) -> Vec<String> {
+pub(crate) fn delta_lines(project: &Project, columns: &[&str]) -> Vec<String> {
     let columns: Vec<_> = columns.iter().map(|name| ((*name).to_owned(), Kind::Text)).collect();
     lines(&DeltaReader::start().rows(&project.path("lake/landing/t"), &columns))
 }
@@ -173,174 +169,6 @@ fn columns_that_are_named_like_ours_are_loaded_or_refused_by_name() {
     });
 }
 
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
-}
-
-/// Polls until `found` holds.
-fn wait_until(what: &str, found: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !found() {
-        assert!(began.elapsed() < Duration::from_secs(20), "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-#[test]
-fn a_run_that_slept_through_its_lease_commits_nothing() {
-    every_case([true, false], |postgres| {
-        let pg = database("CREATE TABLE shop.t (id int, at int); INSERT INTO shop.t VALUES (1, 1)");
-        let (options, strategy) = ("incremental_column: at", "mode: incremental_append");
-        let project = match postgres {
-            true => project(&pg, "t", options, "t", strategy),
-            false => into_delta(&pg, "t", options, strategy),
-        };
-        let project = project.argument("--lease-seconds").argument("1");
-        project.run("load.yaml", "one").ok();
-        pg.execute("INSERT INTO shop.t VALUES (2, 2)");
-        let sleeper = project.spawn("load.yaml", "sleeper", "verified=sleep:2000");
-        std::thread::sleep(Duration::from_millis(1200));
-        signal(&sleeper, "-STOP");
-        // The other takes the lease over when it has run out.
-        let began = Instant::now();
-        loop {
-            let outcome = project.run("load.yaml", "other");
-            if outcome.code() == Some(0) {
-                assert_eq!(outcome.rows("inserted"), 1, "{}", outcome.text());
-                break;
-            }
-            assert!(began.elapsed() < Duration::from_secs(20), "{}", outcome.text());
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        signal(&sleeper, "-CONT");
-        let outcome = Outcome::new(&["run", "sleeper"], sleeper.wait_with_output().unwrap()).failed("conflict");
-        let rows =
-            if *postgres { pg.column("SELECT id FROM landing.t").len() } else { delta_lines(&project, &["id"]).len() };
-        assert_eq!(rows, 2, "{}", outcome.text());
-    });
-}
-
-#[test]
-fn a_connection_that_dies_in_the_middle_leaves_nothing_and_the_next_run_is_right() {
-    every_case(["staging.prepared", "stage.partition.done", "staged", "verified", "commit.begun"], |step| {
-        let pg = database(
-            "CREATE TABLE shop.t (id int PRIMARY KEY, v int); INSERT INTO shop.t SELECT i, i FROM generate_series(1, 500) i",
-        );
-        let project = project(&pg, "t", "", "t", "mode: incremental_merge, unique_key: [id]");
-        let project = project.argument("--lease-seconds").argument("1");
-        project.run("load.yaml", "one").ok();
-        let before = pg.rows("landing.t");
-        pg.execute("UPDATE shop.t SET v = -v");
-        let run = project.spawn("load.yaml", "two", &format!("{step}=sleep:1500"));
-        std::thread::sleep(Duration::from_millis(1000));
-        let cut = pg.value(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-             WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        );
-        assert_ne!(cut, "0", "the run was connected at {step}");
-        let outcome = Outcome::new(&["run", "two"], run.wait_with_output().unwrap());
-        // Failed, or tried again by itself: never a part.
-        let rows = pg.rows("landing.t");
-        if outcome.code() == Some(0) {
-            assert_same_rows("tried again", pg.rows("shop.t"), rows);
-        } else {
-            outcome.failed("transient");
-            assert_same_rows("failed", before, rows);
-        }
-        std::thread::sleep(Duration::from_millis(1100));
-        project.run("load.yaml", "three").ok();
-        assert_same_rows("the next run", pg.rows("shop.t"), pg.rows("landing.t"));
-        assert_eq!(pg.leftovers(), Vec::<String>::new());
-    });
-}
-
-#[test]
-fn a_source_that_is_truncated_in_the_middle_is_never_taken_for_empty() {
-    let kinds = ["t", "v", "p", "query"];
-    every_case(["lease.acquired", "staging.prepared", "stage.partition.started", "staged"], |step| {
-        every_case(kinds, |kind| {
-            let pg = database(
-                "CREATE TABLE shop.t (id int PRIMARY KEY, v text); CREATE VIEW shop.v AS SELECT * FROM shop.t; \
-                 CREATE TABLE shop.p (id int, v text) PARTITION BY LIST (id); \
-                 CREATE TABLE shop.p_rest PARTITION OF shop.p DEFAULT",
-            );
-            let table = if *kind == "p" { "shop.p" } else { "shop.t" };
-            pg.execute(&format!("INSERT INTO {table} SELECT i, repeat('x', 200) FROM generate_series(1, 900) i"));
-            let strategy = "mode: full_refresh";
-            let project = project(
-                &pg,
-                if *kind == "query" { "t" } else { kind },
-                "partitioning: {export_workers: 4}",
-                "l",
-                strategy,
-            );
-            if *kind == "query" {
-                let text = std::fs::read_to_string(project.path("load.yaml")).unwrap();
-                let query = "query: {sql: 'SELECT * FROM shop.t'}";
-                let text = text.replace("table: {schema: shop, name: \"t\"}, ", "");
-                project.write("load.yaml", text.replace("partitioning: {export_workers: 4}", query));
-            }
-            let old = pg.rows(table);
-            let run = project.spawn("load.yaml", "one", &format!("{step}=sleep:1500"));
-            std::thread::sleep(Duration::from_millis(900));
-            pg.execute(&format!(
-                "TRUNCATE {table}; INSERT INTO {table} SELECT -i, 'new' FROM generate_series(1, 100) i"
-            ));
-            let outcome = Outcome::new(&["run", "one"], run.wait_with_output().unwrap());
-            if outcome.code() == Some(0) {
-                let found = pg.rows("landing.l");
-                let expected = if found.len() == old.len() { old } else { pg.rows(table) };
-                assert_same_rows(&format!("{kind}, truncated at {step}: {}", outcome.text()), expected, found);
-            } else {
-                let outcome = outcome.failed("transient").says("truncated");
-                assert!(!pg.exists("landing.l") || pg.count("landing.l") == 0, "{}", outcome.text());
-            }
-            project.run("load.yaml", "two").ok();
-            assert_same_rows("the next run", pg.rows(table), pg.rows("landing.l"));
-        });
-    });
-}
-
-#[test]
-fn a_target_that_changes_under_a_load_stops_it_or_takes_it_whole() {
-    let changes = [
-        "DROP TABLE landing.t",
-        "ALTER TABLE landing.t DROP COLUMN v",
-        "ALTER TABLE landing.t ADD COLUMN extra int",
-        "ALTER TABLE landing.t ALTER COLUMN v TYPE int USING v::int",
-        "ALTER TABLE landing.t RENAME TO u",
-        "TRUNCATE landing.t",
-    ];
-    every_case(changes, |change| {
-        every_case(["mode: full_refresh", "mode: incremental_merge, unique_key: [id]"], |strategy| {
-            let pg = database(
-                "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t VALUES (1, '1'), (2, '2')",
-            );
-            let project = project(&pg, "t", "", "t", strategy);
-            project.run("load.yaml", "one").ok();
-            pg.execute("UPDATE shop.t SET v = '20' WHERE id = 2; INSERT INTO shop.t VALUES (3, '3')");
-            let run = project.spawn("load.yaml", "two", "staging.prepared=sleep:1500");
-            wait_until("the run holds its lease", || {
-                pg.column(
-                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
-                )
-                .len()
-                    > 1
-            });
-            std::thread::sleep(Duration::from_millis(700));
-            pg.execute(change);
-            let outcome = Outcome::new(&["run", "two"], run.wait_with_output().unwrap());
-            assert_ne!(outcome.code(), Some(3), "a bug of ours: {}", outcome.text());
-            // A change that waited for the load came after it.
-            if outcome.code() == Some(0) && pg.exists("landing.t") && *change != "TRUNCATE landing.t" {
-                let ids = pg.column("SELECT id FROM landing.t ORDER BY id");
-                assert_eq!(ids, ["1", "2", "3"], "{change}: {}", outcome.text());
-            }
-            assert_eq!(pg.leftovers(), Vec::<String>::new(), "{}", outcome.text());
-        });
-    });
-}
-
 #[test]
 fn hostile_names_are_names_as_cursors_scopes_and_order_too() {
     let name = "we\"ird ÜPPER; --";
@@ -460,10 +288,16 @@ fn keys_that_are_spelled_anew_stay_the_same_rows_in_mirrors_and_histories() {
     let cases = [("numeric", "1.0", "1.00"), ("double precision", "0", "'-0'"), ("numeric(9,2)", "1", "1.00")];
     every_case(cases, |(kind, first, second)| {
         every_case(["mode: snapshot_diff, unique_key: [k]", "mode: scd2, unique_key: [k]"], |strategy| {
+            let refused = *kind == "numeric";
             let pg = database(&format!(
                 "CREATE TABLE shop.t (k {kind}, v int); INSERT INTO shop.t VALUES ({first}, 1), (7, 7)"
             ));
             let project = project(&pg, "t", "", "t", strategy);
+            if refused {
+                // Its text has several spellings: said before anything is loaded, not by the next run.
+                project.run("load.yaml", "one").failed("configuration").says("\"k\"");
+                return;
+            }
             project.run("load.yaml", "one").ok();
             pg.execute(&format!("UPDATE shop.t SET k = {second} WHERE v = 1"));
             let outcome = project.run("load.yaml", "two").ok();

@@ -11,3 +11,4 @@ mod orders;
 mod problems;
 mod properties;
 mod types;
+mod upheaval;
