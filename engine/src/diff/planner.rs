@@ -18,7 +18,7 @@ use crate::tally::TallyExec;
 
 /// DataFusion's query planner, which also knows [`Diff`] and [`Tally`].
 #[derive(Debug)]
-pub(crate) struct QueryPlannerWithDiff;
+pub struct QueryPlannerWithDiff;
 
 #[async_trait]
 impl QueryPlanner for QueryPlannerWithDiff {

@@ -12,7 +12,7 @@ mod replace;
 mod scd2;
 mod snapshot_diff;
 
-pub use raw::raw_columns;
+pub use raw::{compares_rows, raw_columns};
 
 use std::sync::Arc;
 
@@ -94,6 +94,11 @@ pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan
 }
 
 fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+    if observed.source.schema().fields().is_empty() {
+        return Err(Error::configuration("the source gives no column, so there is nothing to load")
+            .with_hint("a table needs one column or more; exclude_columns must leave some of them"));
+    }
+    observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, &observed, &state_digest)?;
     // Before the first load as before any other: a target that none of the next ones may load helps nobody.
@@ -149,6 +154,9 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         .with_hint("use full_refresh, or a sink that has it: delta or postgres"));
     }
     let aligned = align::align(&draft, &observed)?;
+    for name in draft.write_mode.key() {
+        observed.dialect.check_key(aligned.target_schema.field_with_name(name)?)?;
+    }
     let mut ddl = Vec::new();
     if observed.target.is_none() {
         ddl.push(SchemaChange::CreateTable {
@@ -156,6 +164,10 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
             primary_key: draft.primary_key.clone(),
             partition_by: pipeline.sink.partition_by.clone(),
         });
+    }
+    for change in &ddl {
+        // Rendered for what it refuses: nothing is read for a table that cannot be made.
+        observed.dialect.render(&pipeline.sink.relation, change)?;
     }
     Ok(LoadPlan {
         pipeline: pipeline.name.clone(),

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connecting;
+mod cursors;
+mod edges;
 mod faults;
 mod hostile;
 mod majors;
@@ -10,5 +12,6 @@ mod matrix;
 mod orders;
 mod problems;
 mod properties;
+mod scopes;
 mod types;
 mod upheaval;

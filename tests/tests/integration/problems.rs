@@ -9,7 +9,7 @@ pub(crate) fn project(pg: &Pg, source: &str, options: &str, target: &str, strate
     project
 }
 
-fn load(source: &str, options: &str, target: &str, strategy: &str) -> String {
+pub(crate) fn load(source: &str, options: &str, target: &str, strategy: &str) -> String {
     let connection = "type: postgres, connection_type: env, connection_id: DB";
     let table = |name: &str| serde_json::to_string(name).unwrap();
     format!(
