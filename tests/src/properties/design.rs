@@ -286,7 +286,7 @@ fn partition_replace(random: &mut Random, shape: &Shape) -> PartitionReplace {
     let (from, to) = (values[0].clone(), values[values.len() - 1].clone());
     let scope = match random.below(4) {
         0 if kind != Kind::Boolean => PartitionScope::Window { from, to },
-        1 => PartitionScope::Expected(values),
+        1 if kind != Kind::Boolean => PartitionScope::Expected(values),
         2 => PartitionScope::Staged { most: *random.pick(&[2, 5]) },
         _ => PartitionScope::Staged { most: *random.pick(&[64, 1000]) },
     };
