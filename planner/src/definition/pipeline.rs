@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Connection;
+use super::{Backfill, ChunkLoad, Connection};
 use crate::error::Location;
 use crate::relation::Relation;
 
@@ -93,7 +93,7 @@ pub enum Lag {
     Number(i64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Strategy {
     FullRefresh {
         overwrite: OverwriteType,
@@ -117,6 +117,10 @@ pub enum Strategy {
         /// Rows for which this source column is true (or not null) are deletions.
         soft_delete: Option<SoftDelete>,
     },
+    /// Chunks of a range, each loaded by another strategy.
+    Backfill(Box<Backfill>),
+    /// One chunk of a backfill. No definition says this: a backfill makes it.
+    Chunk(Box<ChunkLoad>),
     /// Rewrites whole partitions.
     PartitionReplace {
         column: String,
@@ -153,6 +157,7 @@ impl Strategy {
             Self::Replace { .. } => "replace",
             Self::IncrementalAppend { .. } => "incremental_append",
             Self::IncrementalMerge { .. } => "incremental_merge",
+            Self::Backfill(_) | Self::Chunk(_) => "backfill",
             Self::PartitionReplace { .. } => "partition_replace",
             Self::SnapshotDiff { .. } => "snapshot_diff",
             Self::Scd2 { .. } => "scd2",
@@ -167,6 +172,8 @@ impl Strategy {
             | Self::IncrementalMerge { key, .. }
             | Self::SnapshotDiff { key, .. }
             | Self::Scd2 { key, .. } => key,
+            Self::Backfill(backfill) => backfill.inner.key(),
+            Self::Chunk(chunk) => chunk.inner.key(),
             _ => &[],
         }
     }

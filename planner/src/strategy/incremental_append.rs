@@ -66,7 +66,7 @@ pub(super) fn draft(
 }
 
 /// Source rows whose key no row of the target has.
-fn without_known_keys(
+pub(super) fn without_known_keys(
     plan: LogicalPlan,
     observed: &Observed<'_>,
     target: &super::ObservedTarget,

@@ -112,7 +112,6 @@ fn sql_type(what: &str, column: &str, field: &Field) -> Result<String> {
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 => "BIGINT".to_owned(),
         Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         Float32 | Float64 => "DOUBLE".to_owned(),
-        Boolean => "BOOLEAN".to_owned(),
         Date32 | Date64 => "DATE".to_owned(),
         // Microseconds: nanoseconds end in 2262, and a window may well reach further.
         Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),

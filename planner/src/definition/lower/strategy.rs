@@ -3,9 +3,9 @@
 mod compare;
 mod partition;
 
-use super::Origin;
 use super::source::checked;
 use super::text::scope_predicate;
+use super::{Origin, backfill};
 use crate::definition::manifest::{
     DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, ReconciliationSettings,
     SoftDeletePolicy, SourceOptions, StrategySpec,
@@ -76,13 +76,7 @@ pub(super) fn lower(
                 cursor,
                 duplicates: duplicates(spec, origin)?,
                 null_keys: null_keys(spec),
-                soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
-                    column: soft.column.clone(),
-                    policy: match soft.policy {
-                        None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
-                        Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
-                    },
-                }),
+                soft_delete: soft_delete(spec),
             }
         }
         Mode::SnapshotDiff => {
@@ -109,13 +103,27 @@ pub(super) fn lower(
             partition::lower(spec, origin)?
         }
         Mode::Backfill => {
-            if spec.backfill.is_none() {
-                return Err(origin.missing("sink.strategy.backfill.chunk", "backfill loads chunk by chunk"));
-            }
-            unsupported(mode.as_str())
+            backfill::lower(spec, cursor.as_ref(), source_kind, soft_delete(spec), null_keys(spec), origin)?
         }
     };
     Ok(strategy)
+}
+
+fn null_keys(spec: &StrategySpec) -> NullKeys {
+    match spec.null_keys {
+        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
+        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
+    }
+}
+
+fn soft_delete(spec: &StrategySpec) -> Option<SoftDelete> {
+    spec.soft_delete.as_ref().map(|soft| SoftDelete {
+        column: soft.column.clone(),
+        policy: match soft.policy {
+            None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
+            Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
+        },
+    })
 }
 
 fn unsupported(name: &str) -> Strategy {
@@ -203,14 +211,7 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
         .with_hint(format!("{sink_kind} takes {}; auto is always right", allowed.join(", "))))
 }
 
-fn null_keys(spec: &StrategySpec) -> NullKeys {
-    match spec.null_keys {
-        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
-        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
-    }
-}
-
-fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {
+pub(super) fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {
     let at = "sink.strategy.order_by";
     let order_by = spec.order_by.as_ref().map(Names::list).unwrap_or_default();
     match (spec.duplicate_policy, order_by.is_empty()) {

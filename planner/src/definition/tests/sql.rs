@@ -103,7 +103,11 @@ fn every_mode_has_its_statement() {
         ("STRATEGY partition_replace PARTITION BY (day)", "partition_replace"),
         ("STRATEGY snapshot_diff KEY (id) OPTIONS ('diff_delete_policy' 'soft_delete')", "snapshot_diff"),
         ("STRATEGY scd2 KEY (id) OPTIONS ('scd2_delete_policy' 'ignore')", "scd2"),
-        ("STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_step' '7d')", "backfill"),
+        (
+            "STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_from' '2026-01-01',
+             'backfill_chunk_to' '2026-01-31', 'backfill_chunk_step' '7d')",
+            "backfill",
+        ),
     ] {
         let pipeline = sql(&format!("CREATE PIPELINE orders INTO lake.landing.orders {clauses} AS {QUERY};"));
         assert_eq!(pipeline.strategy.name(), expected, "{clauses}");
