@@ -411,10 +411,7 @@ impl Sink for FileSink {
 /// The receipt with what the commit did.
 fn complete(commit: &Commit<'_>, counts: Counts, version: u64, notes: Vec<String>) -> Receipt {
     let mut receipt = commit.receipt.clone();
-    receipt.rows.inserted = counts.inserted;
-    receipt.rows.updated = counts.updated;
-    receipt.rows.deleted = counts.deleted;
-    receipt.rows.unchanged += counts.unchanged;
+    receipt.rows.apply(counts.inserted, counts.updated, counts.deleted, counts.unchanged);
     receipt.target_version = Some(version.to_string());
     receipt.notes.extend(notes);
     receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
