@@ -310,7 +310,7 @@ impl Attempt<'_> {
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
         receipt.rows.extracted = source_rows;
         if let Some(compared) = &compared {
-            comparison::complete(&mut receipt.rows, compared);
+            comparison::complete(&mut receipt.rows, compared, prepared);
         } else if let Some(rows) = tallied_rows {
             receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }

@@ -102,6 +102,8 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
     observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, &observed, &state_digest)?;
+    // Before the first load as before any other: a target that none of the next ones may load helps nobody.
+    crate::schema::check_names(observed.source.schema().as_arrow())?;
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
         Strategy::Replace { scope } => replace::draft(&observed, scope)?,

@@ -8,6 +8,7 @@ use dpone_engine::{ReadRequest, Snapshot, SourceTable};
 use dpone_planner::{Error, Result};
 use tokio::sync::Mutex;
 
+use super::rewritten::{self, StoredFile};
 use super::table;
 use crate::catalog;
 use crate::client::{Client, Server};
@@ -27,6 +28,8 @@ pub(super) struct PostgresSnapshot {
     note: Option<String>,
     position: String,
     utf8: bool,
+    /// Where the rows of what is read lay when the snapshot was taken.
+    files: Mutex<Vec<StoredFile>>,
 }
 
 impl PostgresSnapshot {
@@ -64,7 +67,7 @@ impl PostgresSnapshot {
             (None, lsn) => format!("no common snapshot, about {}", lsn.unwrap_or_default()),
         };
         let held = Arc::new(Held { client: Mutex::new(Some(client)) });
-        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8" })
+        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8", files: Mutex::default() })
     }
 }
 
@@ -88,9 +91,14 @@ impl Snapshot for PostgresSnapshot {
         let mut opened = match &request.target {
             ReadTarget::Table(relation) => {
                 let found = catalog::require(client, relation, self.server.config().schema.as_deref()).await?;
+                self.files.lock().await.extend(rewritten::files(client, &[found.oid]).await?);
                 table::open(&context, found, request).await?
             }
-            ReadTarget::Query(query) => table::open_query(&context, query, request).await?,
+            ReadTarget::Query(query) => {
+                let (opened, relations) = table::open_query(&context, query, request).await?;
+                self.files.lock().await.extend(rewritten::files(client, &relations).await?);
+                opened
+            }
         };
         opened.notes.extend(self.note.clone());
         Ok(opened)
@@ -98,6 +106,10 @@ impl Snapshot for PostgresSnapshot {
 
     fn position(&self) -> String {
         self.position.clone()
+    }
+
+    async fn verify(&self) -> Result<()> {
+        rewritten::verify(&self.server, &self.files.lock().await).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -16,6 +16,7 @@ use dpone_planner::{Error, Result};
 
 use super::filter::{Filter, quote_name};
 use super::partition::{self, PartitionPlan};
+use super::rewritten;
 use super::scan::{PartitionSpec, PostgresScan, ScanSpec};
 use super::snapshot::Held;
 use crate::catalog::{self, RelationKind, Table};
@@ -48,8 +49,12 @@ pub(super) async fn open(context: &Context<'_>, table: Table, request: &ReadRequ
     })
 }
 
-/// Opens a query of the user's. It runs inside a read-only transaction.
-pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &ReadRequest) -> Result<SourceTable> {
+/// Opens a query of the user's, and names the relations that it reads. It runs inside a read-only transaction.
+pub(super) async fn open_query(
+    context: &Context<'_>,
+    query: &str,
+    request: &ReadRequest,
+) -> Result<(SourceTable, Vec<u32>)> {
     let query = query.trim().trim_end_matches(';').trim_end();
     if query.is_empty() {
         return Err(Error::configuration("the query is empty"));
@@ -57,7 +62,11 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
     // The closing bracket stands on its own line: the query may end in a comment.
     let from = format!("({query}\n) AS \"query\"");
     let probe = format!("SELECT * FROM {from}");
+    // Preparing holds the tables. Whoever waits to change one would wait for us, and our readers behind him for ever.
+    context.client.run("SAVEPOINT dpone_prepare").await?;
     let statement = context.client.prepare(&probe).await.map_err(|e| from_driver(e).with("table", "query"))?;
+    let relations = rewritten::held(context.client).await?;
+    context.client.run("ROLLBACK TO SAVEPOINT dpone_prepare").await?;
     let wanted: Vec<(u32, i32)> = statement.columns().iter().map(|c| (c.type_().oid(), c.type_modifier())).collect();
     let mut seen = BTreeSet::new();
     for column in statement.columns() {
@@ -71,7 +80,9 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
     let columns = columns(described, request).map_err(|e| e.with("table", "query"))?;
     let partitions = vec![PartitionSpec { from, predicate: None }];
     let provider = PostgresTable::new(context, "query".to_owned(), columns, partitions, request, None);
-    Ok(SourceTable { provider: Arc::new(provider), key: Vec::new(), rows: None, bytes: None, notes: Vec::new() })
+    let opened =
+        SourceTable { provider: Arc::new(provider), key: Vec::new(), rows: None, bytes: None, notes: Vec::new() };
+    Ok((opened, relations))
 }
 
 fn columns<'a>(
