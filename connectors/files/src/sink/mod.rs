@@ -18,7 +18,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
-use dpone_engine::connections::check_sink_folder;
+use dpone_engine::connections::check_table_folder;
 use dpone_engine::{
     Capabilities, Commit, Error, LoadSpec, Receipt, Relation, ResolvedConnection, Result, Sink, StagedPartition,
     StateLocation, StateStore, TargetTable, failpoint,
@@ -90,7 +90,7 @@ impl Current {
 impl FileSink {
     pub(crate) fn new(connection: &ResolvedConnection, format: Format) -> Result<Self> {
         if let Location::Local(folder) = Location::of(connection)? {
-            check_sink_folder(&connection.name, &folder)?;
+            check_table_folder(&connection.name, &folder)?;
         }
         Ok(Self {
             connection: connection.name.clone(),
@@ -314,7 +314,7 @@ impl Sink for FileSink {
         self.options.clone().with(&load.options)?;
         if !load.partition_by.is_empty() {
             return Err(Error::configuration(format!("a {} sink has no partitions", self.kind()))
-                .with_hint("leave PARTITIONED BY out, or use delta"));
+                .with_hint("leave PARTITION BY out, or use delta"));
         }
         let capabilities = self.capabilities();
         let refused = match &load.write_mode {
