@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
-use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::compute::{filter_record_batch, is_not_null, is_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
@@ -35,6 +35,9 @@ pub struct ProbeSpec {
     pub keep_boundary: bool,
     /// Count the different values of these columns, up to one more than may be.
     pub partitions: Option<PartitionLimit>,
+    /// Rows that delete are as whole as others, and are checked like them.
+    #[serde(default)]
+    pub whole_deletes: bool,
     /// Count rows whose second column is not NULL and not after the first.
     #[serde(default)]
     pub interval: Option<(String, String)>,
@@ -153,6 +156,7 @@ pub(crate) struct Probe {
     hasher: Option<RowConverter>,
     /// Where the staged rows carry their operation.
     operation: Option<usize>,
+    whole_deletes: bool,
     partitions: Option<PartitionProbe>,
     interval: Option<(usize, usize)>,
     facts: PartitionFacts,
@@ -234,6 +238,7 @@ impl Probe {
         };
         Ok(Self {
             operation: schema.index_of(OPERATION_COLUMN).ok(),
+            whole_deletes: spec.whole_deletes,
             partitions,
             interval: spec.interval.as_ref().map(|(a, b)| Ok::<_, Error>((index(a)?, index(b)?))).transpose()?,
             not_null: indexes(&spec.not_null)?,
@@ -313,25 +318,18 @@ impl Probe {
             if column.null_count() == 0 {
                 continue;
             }
-            // Rows that delete or patch hold nothing but their key and what they set.
-            let column = match self.operation {
-                Some(operation) => {
-                    let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
-                    &arrow::compute::filter(column, &whole)?
-                }
-                None => column,
-            };
-            let nulls = column.null_count() as u64;
-            if nulls == 0 {
-                continue;
+            let mut missing = is_null(column)?;
+            // Rows that delete or patch may hold nothing but their key and what they set.
+            if let Some(operation) = self.operation.filter(|_| !self.whole_deletes) {
+                let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
+                missing = arrow::compute::and(&missing, &whole)?;
             }
+            let nulls = missing.true_count() as u64;
+            let Some(at) = missing.values().set_indices().next() else { continue };
             let name = self.schema.field(index).name();
             match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
                 Some(found) => found.1 += nulls,
-                None => {
-                    let at = (0..column.len()).find(|i| column.is_null(*i)).unwrap_or_default() as u64;
-                    self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
-                }
+                None => self.facts.nulls.push((name.clone(), nulls, first_row + at as u64 + 1)),
             }
         }
         Ok(())

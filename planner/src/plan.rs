@@ -140,6 +140,8 @@ pub struct PartitionLimit {
 pub struct Checks {
     /// Columns in which a staged NULL fails the run.
     pub not_null: Vec<String>,
+    /// Staged deletions are whole rows and are checked too; else they hold only their key.
+    pub whole_deletes: bool,
     /// Rows with a NULL in one of these are left out and counted.
     pub quarantine_null: Vec<String>,
     /// Column sets in which two staged rows may not agree.

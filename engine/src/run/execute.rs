@@ -461,6 +461,7 @@ fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
         partitions: plan.checks.max_partitions.clone(),
         interval: plan.checks.interval.clone(),
+        whole_deletes: plan.checks.whole_deletes,
         ..ProbeSpec::default()
     };
     if let Some(cursor) = &plan.cursor {
