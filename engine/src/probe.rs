@@ -11,6 +11,7 @@ use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
+use dpone_planner::plan::{DELETE, OPERATION_COLUMN};
 use dpone_planner::state::{Boundary, Watermark};
 
 use crate::{Error, Result};
@@ -123,6 +124,8 @@ pub(crate) fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
 pub(crate) struct Probe {
     schema: SchemaRef,
     not_null: Vec<usize>,
+    /// The operation column, where there is one: a deletion has its key, and may have nothing else.
+    operation: Option<usize>,
     quarantine: Vec<usize>,
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
@@ -174,6 +177,7 @@ impl Probe {
             .transpose()?;
         Ok(Self {
             not_null: indexes(&spec.not_null)?,
+            operation: schema.index_of(OPERATION_COLUMN).ok(),
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
             cursor,
@@ -233,7 +237,12 @@ impl Probe {
     fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) {
         for &index in &self.not_null {
             let column = batch.column(index);
-            let nulls = column.null_count() as u64;
+            if column.null_count() == 0 {
+                continue;
+            }
+            let deleted = |row: usize| self.operation.is_some_and(|at| is_deletion(batch.column(at), row));
+            let bad = |row: &usize| column.is_null(*row) && !deleted(*row);
+            let nulls = (0..column.len()).filter(bad).count() as u64;
             if nulls == 0 {
                 continue;
             }
@@ -241,7 +250,7 @@ impl Probe {
             match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
                 Some(found) => found.1 += nulls,
                 None => {
-                    let at = (0..column.len()).find(|i| column.is_null(*i)).unwrap_or_default() as u64;
+                    let at = (0..column.len()).find(bad).unwrap_or_default() as u64;
                     self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
                 }
             }
@@ -315,6 +324,11 @@ impl Probe {
         }
         Ok(())
     }
+}
+
+fn is_deletion(operations: &ArrayRef, row: usize) -> bool {
+    use arrow::array::AsArray;
+    operations.as_primitive_opt::<arrow::datatypes::Int8Type>().is_some_and(|o| o.value(row) == DELETE)
 }
 
 /// The greatest non-null value. NaN is greatest of all, as the cursor's order in a sort has it.

@@ -446,6 +446,7 @@ fn next_state(
         digest: plan.state_digest.clone(),
         watermark,
         boundary,
+        changes: plan.changes.clone(),
         load_id: load.load_id.clone(),
         run_id: load.run_id.clone(),
         committed_at: now(),

@@ -1,5 +1,6 @@
 //! Runs a pipeline: lease, describe, plan, stage, verify, commit, discard.
 
+mod changes;
 mod context;
 mod execute;
 mod explain;

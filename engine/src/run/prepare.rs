@@ -11,9 +11,10 @@ use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::state::PipelineState;
-use dpone_planner::strategy::{Modes, Observed, ObservedTarget, plan_load, raw_columns};
+use dpone_planner::strategy::{Modes, Observed, ObservedChanges, ObservedTarget, changes_from, plan_load, raw_columns};
 use dpone_planner::types::logical_name;
 
+use super::changes;
 use super::context::RunContext;
 use super::explain::{Explanation, PlannedColumn, PlannedState};
 use crate::federation::{self, OpenOptions, OpenSource, RawColumns, Snapshots};
@@ -72,10 +73,13 @@ pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &En
     }
     let parallelism = context.parallelism(pipeline.tuning.parallelism);
     let batch_rows = pipeline.tuning.batch_rows.unwrap_or(context.options.batch_rows);
-    let options = OpenOptions { parallelism, batch_rows };
     let target = ends.sink.describe(&pipeline.sink.relation).await.map_err(|e| in_sink(e, pipeline))?;
     let state = ends.store.get(&pipeline.name).await.map_err(|e| in_sink(e, pipeline))?;
 
+    let has_rows = target.as_ref().map(|t| t.has_rows);
+    let from = changes_from(pipeline, &source_identity(context, pipeline)?, state.as_ref(), has_rows)?;
+    let request = from.as_ref().map(changes::request);
+    let options = OpenOptions { parallelism, batch_rows, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
     let mut session = context.session(parallelism, batch_rows)?;
     let portable = RawColumns::new();
@@ -89,9 +93,22 @@ pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &En
     }
 
     let mut state = state;
-    let mut plan = plan_load(pipeline, observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref())?)?;
+    let changes = match from {
+        Some(from) => {
+            let ends = (target.as_ref(), state.as_ref());
+            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, ends).await?)
+        }
+        None => None,
+    };
+    let mut plan = plan_load(
+        pipeline,
+        observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref(), changes.clone())?,
+    )?;
     if plan.cursor.as_ref().is_some_and(|c| c.skip_boundary) && forget_foreign_hashes(&mut state, &plan) {
-        plan = plan_load(pipeline, observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref())?)?;
+        plan = plan_load(
+            pipeline,
+            observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref(), changes.clone())?,
+        )?;
     }
     plan.notes.extend(source.notes.iter().cloned());
     plan.notes.extend(target.iter().flat_map(|t| t.notes.iter().cloned()));
@@ -110,6 +127,7 @@ fn observed<'a>(
     source: &OpenSource,
     target: Option<&TargetTable>,
     state: Option<&'a PipelineState>,
+    changes: Option<ObservedChanges>,
 ) -> Result<Observed<'a>> {
     let capabilities = ends.sink.capabilities();
     Ok(Observed {
@@ -123,6 +141,7 @@ fn observed<'a>(
             provider: Arc::clone(&t.provider),
         }),
         state,
+        changes,
         dialect: ends.dialect.as_ref(),
         modes: Modes {
             append: capabilities.append,

@@ -25,8 +25,9 @@ pub use connection::{Connection, OptionValue, Options};
 pub use load::{Files, load};
 pub use nearest::nearest;
 pub use pipeline::{
-    CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, Lag, NullKeys, OverwriteType, Pipeline, Project,
-    ReadOptions, Scope, SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode,
+    Cadence, CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, GoneRows, Guards, Lag, NullKeys, OverwriteType,
+    Pipeline, Project, ReadOptions, Reconciliation, Scope, SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec,
+    Strategy, Tuning, UnsupportedMode, VersionWrite, Xmin,
 };
 pub use render::{render, to_yaml};
 pub use schema::{SchemaKind, json_schema};

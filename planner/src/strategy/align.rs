@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use super::{Draft, Observed, column};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
-use crate::plan::OPERATION_COLUMN;
+use crate::plan::{DELETE, OPERATION_COLUMN};
 use crate::schema::{Drift, compare};
 use crate::types::is_raw;
 
@@ -69,6 +70,39 @@ pub(super) fn aligned_exprs(plan: &LogicalPlan, observed: &Observed<'_>) -> Resu
             Ok((field.name().clone(), convert(column(plan, field.name())?, field, &to)?))
         })
         .collect()
+}
+
+/// A source column in the type in which it would be staged.
+pub(super) fn aligned_expr(plan: &LogicalPlan, name: &str, observed: &Observed<'_>) -> Result<Expr> {
+    let source = stored_part(plan);
+    let field =
+        source.field_with_name(name).map_err(|_| Error::internal(format!("column {name:?} is not in the plan")))?;
+    convert(column(plan, name)?, field, &staged_field(field, observed)?)
+}
+
+/// Adds a staged deletion for each row of `gone`, which gives keys of the target in the target's types. The rows of
+/// `aligned` carry an operation. What is not part of the key is NULL in a deletion.
+pub(super) fn with_deletions(aligned: Aligned, gone: &LogicalPlan, observed: &Observed<'_>) -> Result<Aligned> {
+    let keys = stored_part(gone);
+    let mut exprs = Vec::new();
+    let mut staged = Vec::new();
+    for field in aligned.staged_schema.fields() {
+        let name = field.name();
+        let (expr, field) = if name == OPERATION_COLUMN {
+            (lit(DELETE), field.as_ref().clone())
+        } else if let Ok(key) = keys.field_with_name(name) {
+            let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(name).ok()).unwrap_or(key);
+            (convert(column(gone, name)?, there, field)?, field.as_ref().clone())
+        } else {
+            let null = ScalarValue::try_new_null(field.data_type())?;
+            (Expr::Literal(null, None), field.as_ref().clone().with_nullable(true))
+        };
+        exprs.push(expr.alias(name));
+        staged.push(field);
+    }
+    let deletions = LogicalPlanBuilder::from(gone.clone()).project(exprs)?.build()?;
+    let plan = LogicalPlanBuilder::from(aligned.plan).union(deletions)?.build()?;
+    Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), ..aligned })
 }
 
 /// The schema of a plan's output without the operation column.

@@ -61,9 +61,9 @@ pub(super) fn draft(
     })
 }
 
-const TARGET: &str = "__dpone__target";
+pub(super) const TARGET: &str = "__dpone__target";
 
-fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
+pub(super) fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
     Ok(LogicalPlanBuilder::scan(
         TARGET,
         datafusion::datasource::provider_as_source(std::sync::Arc::clone(&target.provider)),
@@ -72,7 +72,7 @@ fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
 }
 
 /// Source rows whose key no row of the target has.
-fn without_known_keys(
+pub(super) fn without_known_keys(
     plan: LogicalPlan,
     observed: &Observed<'_>,
     target: &super::ObservedTarget,

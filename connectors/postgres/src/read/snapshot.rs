@@ -100,6 +100,14 @@ impl Snapshot for PostgresSnapshot {
         self.position.clone()
     }
 
+    async fn verify(&self) -> Result<()> {
+        // It holds the snapshot, and the locks that keep what the snapshot shows from being truncated or rewritten.
+        match self.held.client.lock().await.as_ref() {
+            Some(client) => client.run("SELECT 1").await,
+            None => Err(Error::internal("the snapshot is closed")),
+        }
+    }
+
     async fn close(&self) -> Result<()> {
         if let Some(client) = self.held.client.lock().await.take() {
             // Nothing was written: a connection that is already gone has released the snapshot too.
