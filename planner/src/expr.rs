@@ -359,6 +359,31 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn plans_that_are_more_than_rows_of_one_table_say_why() {
+        for (sql, why) in [
+            ("select id + 1 as id, upper(o_a) from (select * from o where id > 1) s order by o_b", None),
+            ("select o.* from o join c using (id)", Some("joins")),
+            ("select max(id) from o", Some("aggregates")),
+            ("select distinct id from o", Some("duplicates")),
+            ("select * from o limit 3", Some("limit")),
+            ("select * from o order by id limit 3", Some("limit")),
+            ("select id from o union all select id from c", Some("together")),
+            ("select id, row_number() over (order by id) from o", Some("window")),
+            ("select * from o where id in (select id from c)", Some("subquery")),
+            ("select * from o where o_a > cast(now() as varchar)", Some("now")),
+            ("select id, random() from o", Some("random")),
+            ("select id, unnest([1, 2]) from o", Some("several rows")),
+            ("select 1 as id", Some("no table")),
+        ] {
+            let found = more_than_rows_of_one_table(&plan(sql).await);
+            match why {
+                None => assert_eq!(found, None, "{sql}"),
+                Some(why) => assert!(found.as_ref().is_some_and(|f| f.contains(why)), "{sql}: {found:?}"),
+            }
+        }
+    }
+
     #[test]
     fn a_predicate_is_typed_and_folded_or_refused_with_its_text() {
         let schema = DFSchema::try_from(Schema::new(vec![Field::new("day", DataType::Date32, true)])).unwrap();

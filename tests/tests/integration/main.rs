@@ -9,3 +9,4 @@ mod matrix;
 mod orders;
 mod problems;
 mod types;
+mod xmin;

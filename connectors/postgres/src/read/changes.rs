@@ -87,8 +87,6 @@ pub(super) async fn plan(context: &Context<'_>, table: &Table, request: &ChangeR
         return Err(Error::configuration("the server exports no snapshot, and xmin reads all rows in one")
             .with_hint("read from the primary, or from a standby that exports snapshots"));
     }
-    // Held to the end of the read: no TRUNCATE or rewrite may take rows away that the snapshot shows.
-    context.client.run(&format!("SELECT FROM {} LIMIT 0", super::partition::quote(&table.relation))).await?;
     let now = observe(context.client, table).await?;
     let old = request.since.as_ref().map(parse).transpose()?;
     let since = old.as_ref().map(|old| compare(old, &now, &table.relation)).transpose()?;
@@ -120,6 +118,21 @@ fn parse(stored: &serde_json::Value) -> Result<Position> {
         return Err(unreadable("it is that of another reader"));
     }
     Ok(position)
+}
+
+/// Fails with `conflict` when a relation has another file than the position says: TRUNCATE and rewrites take rows away
+/// that the snapshot shows. A lock would keep them out, and could lock the read out of its own table: its later parts
+/// would wait for an ALTER TABLE that waits for the lock.
+pub(super) async fn verify(client: &Client, position: &serde_json::Value) -> Result<()> {
+    let (oids, files): (Vec<u32>, Vec<u32>) = parse(position)?.relations.into_iter().unzip();
+    let sql = "SELECT r.oid::text FROM unnest($1::oid[], $2::oid[]) r(oid, file) \
+               WHERE COALESCE(pg_relation_filenode(r.oid), 0::oid) <> r.file LIMIT 1";
+    match client.row(sql, &[&oids, &files]).await? {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::conflict("the table was truncated or rewritten while it was read").with_hint("run again"))
+        }
+    }
 }
 
 async fn observe(client: &Client, table: &Table) -> Result<Now> {
@@ -396,4 +409,138 @@ fn in_window(from: u64, to: u64) -> String {
         return "false".to_owned();
     }
     format!("(((SELECT age('{}'::xid))::int8 - age(xmin)) & 4294967295) < {}", from % EPOCH, to - from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What the server makes of the condition: 32-bit ages counted from `now`, their distance modulo 2^32.
+    fn holds(condition: &str, xid: u64, now: u64) -> bool {
+        if condition == "false" {
+            return false;
+        }
+        let number = |after: &str, until: &str| -> u64 {
+            let rest = condition.split_once(after).unwrap().1;
+            rest.split_once(until).map_or(rest, |(digits, _)| digits).parse().unwrap()
+        };
+        let (from, width) = (number("age('", "'"), number(") < ", "\u{0}"));
+        let age = |xid: u64| match (xid % EPOCH) as u32 {
+            0..=2 => i64::from(i32::MAX),
+            xid => i64::from((now as u32).wrapping_sub(xid) as i32),
+        };
+        ((age(from) - age(xid)) & 0xFFFF_FFFF) < width as i64
+    }
+
+    #[test]
+    fn a_window_has_its_transactions_and_no_others_wherever_it_lies() {
+        let bases = [3, 4, 1000, WIDEST - 2, WIDEST, EPOCH - 3, EPOCH - 1, EPOCH, EPOCH + 1, EPOCH + 3, 5 * EPOCH - 2];
+        for from in bases {
+            for width in [0, 1, 2, 5, 1 << 16, WIDEST - 1] {
+                let to = from + width;
+                let condition = in_window(from, to);
+                // The server may have gone on since the snapshot.
+                for now in [to.max(3), to + 1, to + 1000] {
+                    let edges = [from, from + 1, from + width / 2, to.saturating_sub(1), to, to + 1, to + 500];
+                    let before = [from.saturating_sub(1), from.saturating_sub(2), from.saturating_sub(1 << 20)];
+                    for xid in edges.into_iter().chain(before).filter(|xid| xid % EPOCH >= FIRST_NORMAL && *xid < now) {
+                        let inside = from <= xid && xid < to;
+                        assert_eq!(holds(&condition, xid, now), inside, "{xid} in {from}..{to} at {now}: {condition}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_of_an_earlier_epoch_is_at_most_read_again() {
+        let condition = in_window(EPOCH + 100, EPOCH + 200);
+        assert!(holds(&condition, 150, EPOCH + 300), "the same 32 bits");
+        assert!(!holds(&condition, 99, EPOCH + 300) && !holds(&condition, 200, EPOCH + 300));
+        for frozen in 0..FIRST_NORMAL {
+            assert!(!holds(&condition, frozen, EPOCH + 300));
+        }
+    }
+
+    fn position(horizon: u64, relations: &[(u32, u32)]) -> Position {
+        Position {
+            version: Position::VERSION,
+            reader: Position::READER.into(),
+            system: Some("7".into()),
+            timeline: Some(1),
+            database: 5,
+            columns: "c".into(),
+            horizon,
+            relations: relations.to_vec(),
+        }
+    }
+
+    fn now(position: Position, xmax: u64) -> Now {
+        Now { position, xmax, recovery: false, names: Vec::new(), notes: Vec::new() }
+    }
+
+    fn since(old: &Position, now: &Now) -> Since {
+        compare(old, now, &Relation::new("s", "t")).unwrap()
+    }
+
+    #[test]
+    fn what_no_longer_says_what_changed_starts_over() {
+        let old = position(1000, &[(16, 16)]);
+        let same = || position(1100, &[(16, 16)]);
+        assert_eq!(
+            since(&old, &now(same(), 1200)),
+            Since::Changes { whole: vec![], rewritten: vec![], rows_gone: false }
+        );
+        let reasons = [
+            (Position { system: Some("8".into()), ..same() }, 1200, "another one"),
+            (Position { timeline: Some(2), ..same() }, 1200, "timeline 1 to 2"),
+            (Position { database: 6, ..same() }, 1200, "database"),
+            (Position { columns: "d".into(), ..same() }, 1200, "columns of s.t"),
+            (Position { relations: vec![(16, 17)], ..same() }, 1200, "other files"),
+            (Position { relations: vec![(18, 18)], ..same() }, 1200, "other files"),
+            (Position { horizon: 999, ..same() }, 1200, "went back from 1000 to 999"),
+            (same(), 1000 + WIDEST, "2^31"),
+        ];
+        for (new, xmax, why) in reasons {
+            match since(&old, &now(new, xmax)) {
+                Since::StartOver(reason) => assert!(reason.contains(why), "{reason}"),
+                other => unreachable!("{why}: {other:?}"),
+            }
+        }
+        assert!(matches!(since(&old, &now(same(), 999 + WIDEST)), Since::Changes { .. }));
+        // What the role may not ask for says nothing.
+        let unknown = Position { system: None, timeline: None, ..same() };
+        assert!(matches!(since(&old, &now(unknown, 1200)), Since::Changes { .. }));
+    }
+
+    #[test]
+    fn a_standby_that_lags_is_asked_again_later() {
+        let behind = Now { recovery: true, ..now(position(999, &[(16, 16)]), 1200) };
+        let error = compare(&position(1000, &[(16, 16)]), &behind, &Relation::new("s", "t")).unwrap_err();
+        assert!(error.is_transient() && error.hint().is_some(), "{error:?}");
+    }
+
+    #[test]
+    fn of_a_partitioned_table_only_the_leaves_that_changed_are_read_whole() {
+        let old = position(1000, &[(16, 16), (17, 17), (18, 18)]);
+        let new = now(position(1100, &[(16, 16), (17, 27), (19, 19)]), 1200);
+        assert_eq!(since(&old, &new), Since::Changes { whole: vec![17, 19], rewritten: vec![17], rows_gone: true });
+        let added = now(position(1100, &[(16, 16), (17, 17), (18, 18), (19, 19)]), 1200);
+        assert_eq!(since(&old, &added), Since::Changes { whole: vec![19], rewritten: vec![], rows_gone: false });
+    }
+
+    #[test]
+    fn a_position_survives_its_state_and_others_are_refused() {
+        let position = position(EPOCH + 5, &[(16, 16)]);
+        let stored = serde_json::to_value(&position).unwrap();
+        assert_eq!(parse(&stored).unwrap(), position);
+        let mut newer = stored.clone();
+        newer["version"] = 2.into();
+        let mut other = stored;
+        other["reader"] = "lsn".into();
+        for bad in [newer, other, serde_json::json!({}), serde_json::json!(7)] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+    }
 }

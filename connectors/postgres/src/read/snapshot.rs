@@ -8,7 +8,7 @@ use dpone_engine::{ReadRequest, Snapshot, SourceTable};
 use dpone_planner::{Error, Result};
 use tokio::sync::Mutex;
 
-use super::table;
+use super::{changes, table};
 use crate::catalog;
 use crate::client::{Client, Server};
 
@@ -27,6 +27,8 @@ pub(super) struct PostgresSnapshot {
     note: Option<String>,
     position: String,
     utf8: bool,
+    /// Tables whose changes are read, with the positions that were given.
+    positions: Mutex<Vec<(String, serde_json::Value)>>,
 }
 
 impl PostgresSnapshot {
@@ -64,7 +66,7 @@ impl PostgresSnapshot {
             (None, lsn) => format!("no common snapshot, about {}", lsn.unwrap_or_default()),
         };
         let held = Arc::new(Held { client: Mutex::new(Some(client)) });
-        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8" })
+        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8", positions: Mutex::default() })
     }
 }
 
@@ -92,6 +94,9 @@ impl Snapshot for PostgresSnapshot {
             }
             ReadTarget::Query(query) => table::open_query(&context, query, request).await?,
         };
+        if let (Some(read), ReadTarget::Table(relation)) = (&opened.changes, &request.target) {
+            self.positions.lock().await.push((relation.to_string(), read.position.clone()));
+        }
         opened.notes.extend(self.note.clone());
         Ok(opened)
     }
@@ -101,11 +106,17 @@ impl Snapshot for PostgresSnapshot {
     }
 
     async fn verify(&self) -> Result<()> {
-        // It holds the snapshot, and the locks that keep what the snapshot shows from being truncated or rewritten.
-        match self.held.client.lock().await.as_ref() {
-            Some(client) => client.run("SELECT 1").await,
-            None => Err(Error::internal("the snapshot is closed")),
+        let positions = self.positions.lock().await;
+        if positions.is_empty() {
+            return Ok(());
         }
+        // Within the snapshot's transaction the server may still believe what it looked up before.
+        let client = self.server.connect().await?;
+        for (table, position) in positions.iter() {
+            changes::verify(&client, position).await.map_err(|e| e.with("table", table))?;
+        }
+        client.close().await;
+        Ok(())
     }
 
     async fn close(&self) -> Result<()> {

@@ -103,6 +103,12 @@ fn every_mode_has_its_statement() {
         ("STRATEGY partition_replace PARTITION BY (day)", "partition_replace"),
         ("STRATEGY snapshot_diff KEY (id) OPTIONS ('diff_delete_policy' 'soft_delete')", "snapshot_diff"),
         ("STRATEGY scd2 KEY (id) OPTIONS ('scd2_delete_policy' 'ignore')", "scd2"),
+        (
+            "STRATEGY xmin KEY (id) OPTIONS ('reconciliation' 'true', 'reconciliation_cadence' '1d',
+               'reconciliation_guards_max_delete_rows' 10)",
+            "xmin",
+        ),
+        ("STRATEGY incremental_append OPTIONS ('incremental_strategy' 'xmin')", "xmin"),
         ("STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_step' '7d')", "backfill"),
     ] {
         let pipeline = sql(&format!("CREATE PIPELINE orders INTO lake.landing.orders {clauses} AS {QUERY};"));
