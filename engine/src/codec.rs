@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::{Result as DataFusionResult, internal_err};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::ScalarUDF;
@@ -15,13 +15,16 @@ use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
 };
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use dpone_planner::diff::DiffSpec;
 use dpone_planner::exact_cast::ExactCast;
+use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
 
+use crate::diff::DiffExec;
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`StageExec`] and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -46,6 +49,13 @@ impl EngineCodec {
 enum Node {
     Scan { connection: String, spec: serde_json::Value },
     Stage { spec: Box<StageSpec> },
+    Diff { spec: Box<DiffSpec>, schema: SchemaRef },
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RowDigestSpec {
+    kind: DigestKind,
+    fields: Vec<Field>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -77,6 +87,9 @@ impl PhysicalExtensionCodec for EngineCodec {
                 let sink = self.connections.sink(&spec.connection)?;
                 Ok(Arc::new(StageExec::new(Arc::clone(input), sink, *spec)?))
             }
+            (Node::Diff { spec, schema }, [source, target]) => {
+                Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
+            }
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
     }
@@ -92,6 +105,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Scan { connection: scan.scan().connection().to_owned(), spec: scan.scan().spec() }
         } else if let Some(stage) = any.downcast_ref::<StageExec>() {
             Node::Stage { spec: Box::new(stage.spec().clone()) }
+        } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
+            Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
         } else {
             return internal_err!("the execution node {} has no serialised form", node.name());
         };
@@ -100,12 +115,18 @@ impl PhysicalExtensionCodec for EngineCodec {
     }
 
     fn try_decode_udf(&self, name: &str, bytes: &[u8]) -> DataFusionResult<Arc<ScalarUDF>> {
-        if name != ExactCast::NAME {
-            return internal_err!("the function {name} is not known here");
-        }
-        let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
-        let cast = ExactCast::new(spec.column, spec.from, spec.to, spec.uuid);
-        Ok(Arc::new(ScalarUDF::new_from_impl(cast)))
+        Ok(Arc::new(match name {
+            ExactCast::NAME => {
+                let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
+                ScalarUDF::new_from_impl(ExactCast::new(spec.column, spec.from, spec.to, spec.uuid))
+            }
+            RowDigest::NAME => {
+                let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
+                ScalarUDF::new_from_impl(RowDigest::new(spec.kind, spec.fields))
+            }
+            HashText::NAME => ScalarUDF::new_from_impl(HashText::default()),
+            _ => return internal_err!("the function {name} is not known here"),
+        }))
     }
 
     fn try_encode_udf(&self, node: &ScalarUDF, out: &mut Vec<u8>) -> DataFusionResult<()> {
@@ -114,6 +135,9 @@ impl PhysicalExtensionCodec for EngineCodec {
             let (column, from, to, uuid) = cast.spec();
             serde_json::to_writer(out, &ExactCastSpec { column, from, to, uuid })
                 .map_err(|e| unreadable(ExactCast::NAME, &e))?;
+        } else if let Some(digest) = any.downcast_ref::<RowDigest>() {
+            let spec = RowDigestSpec { kind: digest.kind(), fields: digest.fields().to_vec() };
+            serde_json::to_writer(out, &spec).map_err(|e| unreadable(RowDigest::NAME, &e))?;
         }
         Ok(())
     }

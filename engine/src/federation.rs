@@ -29,7 +29,7 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    async fn get(&mut self, context: &RunContext, connection: &str) -> Result<Arc<dyn Snapshot>> {
+    pub(crate) async fn get(&mut self, context: &RunContext, connection: &str) -> Result<Arc<dyn Snapshot>> {
         if let Some(snapshot) = self.open.get(connection) {
             return Ok(Arc::clone(snapshot));
         }

@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod connections;
+pub mod diff;
 pub mod failpoint;
 pub mod federation;
 pub mod probe;

@@ -2,16 +2,16 @@
 //! rows at it.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, Scalar};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
 use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN};
+use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit};
 use dpone_planner::state::{Boundary, Watermark};
 
 use crate::{Error, Result};
@@ -29,6 +29,8 @@ pub struct ProbeSpec {
     pub loaded: Option<(Watermark, Boundary)>,
     /// Keep the hashes of the rows at the new greatest cursor value.
     pub keep_boundary: bool,
+    /// Count the different values of these columns, up to one more than may be.
+    pub partitions: Option<PartitionLimit>,
 }
 
 impl ProbeSpec {
@@ -56,6 +58,9 @@ pub struct PartitionFacts {
     pub extracted: u64,
     /// Rows that went on to staging.
     pub passed: u64,
+    /// Of those, the rows that are whole: neither deletions nor patches.
+    #[serde(default)]
+    pub whole: u64,
     pub quarantined: u64,
     /// Rows at the watermark that an earlier run had loaded.
     pub skipped: u64,
@@ -65,6 +70,9 @@ pub struct PartitionFacts {
     /// Hashes of the rows at `cursor`, with counts.
     pub boundary: Vec<(String, u64)>,
     pub boundary_overflow: bool,
+    /// Hashes of the different values of the partition columns, in order; at most one more than may be.
+    #[serde(default)]
+    pub partitions: Vec<String>,
 }
 
 impl PartitionFacts {
@@ -72,6 +80,7 @@ impl PartitionFacts {
     pub fn merge(&mut self, other: PartitionFacts) -> Result<()> {
         self.extracted += other.extracted;
         self.passed += other.passed;
+        self.whole += other.whole;
         self.quarantined += other.quarantined;
         self.skipped += other.skipped;
         for (column, count, first) in other.nulls {
@@ -80,6 +89,9 @@ impl PartitionFacts {
                 None => self.nulls.push((column, count, first)),
             }
         }
+        self.partitions.extend(other.partitions);
+        self.partitions.sort();
+        self.partitions.dedup();
         let Some(theirs) = other.cursor else { return Ok(()) };
         let order = match &self.cursor {
             None => Ordering::Less,
@@ -124,13 +136,21 @@ pub(crate) fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
 pub(crate) struct Probe {
     schema: SchemaRef,
     not_null: Vec<usize>,
-    /// The operation column, where there is one: a deletion has its key, and may have nothing else.
-    operation: Option<usize>,
     quarantine: Vec<usize>,
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
     hasher: Option<RowConverter>,
+    /// Where the staged rows carry their operation.
+    operation: Option<usize>,
+    partitions: Option<PartitionProbe>,
     facts: PartitionFacts,
+}
+
+struct PartitionProbe {
+    indexes: Vec<usize>,
+    converter: RowConverter,
+    most: usize,
+    seen: BTreeSet<u128>,
 }
 
 struct CursorProbe {
@@ -175,9 +195,19 @@ impl Probe {
         let hasher = needs_hash
             .then(|| RowConverter::new(schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect()))
             .transpose()?;
+        let partitions = match &spec.partitions {
+            None => None,
+            Some(limit) => {
+                let indexes = indexes(&limit.columns)?;
+                let sorts = indexes.iter().map(|i| SortField::new(schema.field(*i).data_type().clone())).collect();
+                let most = usize::try_from(limit.most).unwrap_or(usize::MAX);
+                Some(PartitionProbe { indexes, converter: RowConverter::new(sorts)?, most, seen: BTreeSet::new() })
+            }
+        };
         Ok(Self {
-            not_null: indexes(&spec.not_null)?,
             operation: schema.index_of(OPERATION_COLUMN).ok(),
+            partitions,
+            not_null: indexes(&spec.not_null)?,
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
             cursor,
@@ -192,7 +222,7 @@ impl Probe {
         let first_row = self.facts.extracted;
         self.facts.extracted += batch.num_rows() as u64;
         let batch = self.without_quarantined(batch)?;
-        self.find_nulls(&batch, first_row);
+        self.find_nulls(&batch, first_row)?;
         if !self.facts.nulls.is_empty() {
             // The run fails after all partitions have counted; nothing of this batch needs to travel.
             return Ok(RecordBatch::new_empty(Arc::clone(&self.schema)));
@@ -201,7 +231,14 @@ impl Probe {
             .map_err(|e| Error::internal(format!("the plan's rows do not have the staged schema: {e}")))?;
         let batch = self.without_loaded(batch)?;
         self.follow_cursor(&batch)?;
+        self.count_partitions(&batch)?;
         self.facts.passed += batch.num_rows() as u64;
+        self.facts.whole += match self.operation {
+            Some(operation) => {
+                cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?.true_count() as u64
+            }
+            None => batch.num_rows() as u64,
+        };
         Ok(batch)
     }
 
@@ -212,6 +249,9 @@ impl Probe {
             facts.boundary_overflow = cursor.overflow;
             facts.boundary = cursor.at_greatest.into_iter().map(|(hash, n)| (format!("{hash:032x}"), n)).collect();
             facts.boundary.sort();
+        }
+        if let Some(partitions) = self.partitions.take() {
+            facts.partitions = partitions.seen.into_iter().map(|hash| format!("{hash:032x}")).collect();
         }
         Ok(facts)
     }
@@ -234,15 +274,21 @@ impl Probe {
         Ok(kept)
     }
 
-    fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) {
+    fn find_nulls(&mut self, batch: &RecordBatch, first_row: u64) -> Result<()> {
         for &index in &self.not_null {
             let column = batch.column(index);
             if column.null_count() == 0 {
                 continue;
             }
-            let deleted = |row: usize| self.operation.is_some_and(|at| is_deletion(batch.column(at), row));
-            let bad = |row: &usize| column.is_null(*row) && !deleted(*row);
-            let nulls = (0..column.len()).filter(bad).count() as u64;
+            // Rows that delete or patch hold nothing but their key and what they set.
+            let column = match self.operation {
+                Some(operation) => {
+                    let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
+                    &arrow::compute::filter(column, &whole)?
+                }
+                None => column,
+            };
+            let nulls = column.null_count() as u64;
             if nulls == 0 {
                 continue;
             }
@@ -250,11 +296,25 @@ impl Probe {
             match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
                 Some(found) => found.1 += nulls,
                 None => {
-                    let at = (0..column.len()).find(bad).unwrap_or_default() as u64;
+                    let at = (0..column.len()).find(|i| column.is_null(*i)).unwrap_or_default() as u64;
                     self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
                 }
             }
         }
+        Ok(())
+    }
+
+    fn count_partitions(&mut self, batch: &RecordBatch) -> Result<()> {
+        let Some(partitions) = &mut self.partitions else { return Ok(()) };
+        if partitions.seen.len() > partitions.most {
+            return Ok(());
+        }
+        let columns = batch.project(&partitions.indexes)?;
+        partitions.seen.extend(row_hashes(&partitions.converter, &columns)?);
+        while partitions.seen.len() > partitions.most.saturating_add(1) {
+            partitions.seen.pop_last();
+        }
+        Ok(())
     }
 
     fn without_loaded(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
@@ -324,11 +384,6 @@ impl Probe {
         }
         Ok(())
     }
-}
-
-fn is_deletion(operations: &ArrayRef, row: usize) -> bool {
-    use arrow::array::AsArray;
-    operations.as_primitive_opt::<arrow::datatypes::Int8Type>().is_some_and(|o| o.value(row) == DELETE)
 }
 
 /// The greatest non-null value. NaN is greatest of all, as the cursor's order in a sort has it.

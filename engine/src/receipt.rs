@@ -2,7 +2,8 @@
 
 use dpone_planner::state::Watermark;
 
-/// How many rows met which fate. `extracted = staged + quarantined + skipped`.
+/// How many rows met which fate. `extracted = staged + quarantined + skipped`; where the source is compared with the
+/// target, only differences are staged: `extracted = inserted + updated + unchanged + quarantined` of the source's rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RowCounts {
     /// Rows that the source gave.

@@ -5,11 +5,13 @@
 
 pub mod definition;
 pub mod dialect;
+pub mod diff;
 pub mod error;
 pub mod exact_cast;
 pub mod expr;
 pub mod plan;
 pub mod relation;
+pub mod row_hash;
 pub mod schema;
 pub mod secret;
 pub mod state;

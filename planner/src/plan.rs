@@ -59,15 +59,35 @@ pub enum ScopeFilter {
 pub enum Operation {
     /// Every staged row is inserted, or updates the row with its key.
     Upsert,
-    /// The staged column [`OPERATION_COLUMN`] (Int8, not stored in the target) says which of [`INSERT_OR_UPDATE`] and
-    /// [`DELETE`].
-    Column,
+    /// The staged column [`OPERATION_COLUMN`] (Int8, not stored in the target) says which of [`INSERT_OR_UPDATE`],
+    /// [`DELETE`] and [`PATCH`].
+    Column {
+        /// The columns that a patch sets; all others of the row keep their values, whatever the staged row holds.
+        patch: Vec<String>,
+    },
+}
+
+impl Operation {
+    /// Whether staged rows carry the operation column.
+    pub fn is_column(&self) -> bool {
+        matches!(self, Self::Column { .. })
+    }
+
+    /// The columns that a patch sets; empty where no row patches.
+    pub fn patch(&self) -> &[String] {
+        match self {
+            Self::Upsert => &[],
+            Self::Column { patch } => patch,
+        }
+    }
 }
 
 /// The staged column that carries the operation where not every row is an upsert.
 pub const OPERATION_COLUMN: &str = "__dpone__op";
 pub const INSERT_OR_UPDATE: i8 = 0;
 pub const DELETE: i8 = 1;
+/// Sets only the columns of [`Operation::Column`]'s `patch` in the row with the key; without such a row, nothing.
+pub const PATCH: i8 = 2;
 
 /// The prefix of columns and tables that are ours; users' columns may not have it.
 pub const RESERVED_PREFIX: &str = "__dpone__";
@@ -109,6 +129,13 @@ pub struct CursorPlan {
     pub from: Option<crate::state::Watermark>,
 }
 
+/// How many partitions one load may touch.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PartitionLimit {
+    pub columns: Vec<String>,
+    pub most: u64,
+}
+
 /// What is checked on the staged rows before the target is touched.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Checks {
@@ -118,8 +145,10 @@ pub struct Checks {
     pub quarantine_null: Vec<String>,
     /// Column sets in which two staged rows may not agree.
     pub unique: Vec<String>,
-    /// Fail when nothing was staged and the target has rows.
+    /// Fail when the source gave no row and the target has rows.
     pub fail_on_empty: bool,
+    /// Fail when the staged rows have more distinct values of these columns than this.
+    pub max_partitions: Option<PartitionLimit>,
     pub max_delete_ratio: Option<f64>,
     pub max_delete_rows: Option<u64>,
 }

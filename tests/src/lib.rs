@@ -7,7 +7,9 @@
 
 mod dpone;
 mod lake;
+pub mod oracle;
 mod pg;
+pub mod properties;
 mod reader;
 
 pub use dpone::{Outcome, Project};

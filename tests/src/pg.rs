@@ -78,17 +78,24 @@ impl Pg {
     /// The first column of a query, as the server's text; NULL is `∅`.
     #[track_caller]
     pub fn column(&self, sql: &str) -> Vec<String> {
+        let first = |row: Vec<Option<String>>| row.into_iter().next().flatten().unwrap_or_else(|| "∅".to_owned());
+        self.table(sql).into_iter().map(first).collect()
+    }
+
+    /// The rows of a query, as the server's text.
+    #[track_caller]
+    pub fn table(&self, sql: &str) -> Vec<Vec<Option<String>>> {
         let messages = match self.runtime.block_on(self.client().simple_query(sql)) {
             Ok(messages) => messages,
             Err(error) => {
                 panic!("{}: {sql}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
             }
         };
-        let text = |m| match m {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("∅").to_owned()),
+        let texts = |m| match m {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),
             _ => None,
         };
-        messages.into_iter().filter_map(text).collect()
+        messages.into_iter().filter_map(texts).collect()
     }
 
     /// The only value of a query.

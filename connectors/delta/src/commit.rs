@@ -198,7 +198,7 @@ impl Committer<'_> {
         receipt.rows.inserted = effect.inserted;
         receipt.rows.updated = effect.updated;
         receipt.rows.deleted = effect.deleted;
-        receipt.rows.unchanged = effect.unchanged;
+        receipt.rows.unchanged += effect.unchanged;
         receipt.target_version = Some(version.to_string());
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         receipt.notes.extend(effect.notes.iter().cloned());

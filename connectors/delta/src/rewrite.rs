@@ -17,7 +17,7 @@ use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, binary_expr, lit, when};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, ScopeFilter, WriteMode};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -202,15 +202,24 @@ impl Work<'_> {
             Some(range) => self.frame(&all)?.filter(range)?,
             None => self.frame(&all)?,
         };
-        let is_delete = || match operation {
-            Operation::Upsert => lit(false),
-            Operation::Column => qualified("s", OPERATION_COLUMN).eq(lit(DELETE)),
+        let is = |value: i8| match operation {
+            Operation::Upsert => lit(value == INSERT_OR_UPDATE),
+            Operation::Column { .. } => qualified("s", OPERATION_COLUMN).eq(lit(value)),
         };
-        let differs = || self.differs(key);
+        let is_delete = || is(DELETE);
+        let is_patch = || is(PATCH);
+        let patch_differs = || self.differs(|name| operation.patch().contains(name));
+        let differs = || {
+            let whole = self.differs(|name| !key.contains(name));
+            match operation.patch() {
+                [] => Ok::<_, Error>(whole),
+                _ => Ok(when(is_patch(), patch_differs()).otherwise(whole)?),
+            }
+        };
         let one_if = |condition: Expr| Ok::<_, Error>(when(condition, lit(1i64)).otherwise(lit(0i64))?);
         let staged = || self.staged_frame();
         let matched = self.join(candidates, staged()?, JoinType::Inner, key, None)?;
-        let counts = vec![one_if(is_delete())?, one_if(is_delete().is_false().and(differs()))?];
+        let counts = vec![one_if(is_delete())?, one_if(is_delete().is_false().and(differs()?))?];
         let affected = self.per_file(matched, counts).await?;
 
         let deleted = affected.iter().map(|(_, counts)| counts[0]).sum::<u64>();
@@ -218,22 +227,41 @@ impl Work<'_> {
         let touched: Vec<_> = affected.iter().map(|(file, _)| *file).collect();
         let dirty: Vec<_> = affected.iter().filter(|(_, c)| c[0] + c[1] > 0).map(|(file, _)| *file).collect();
 
-        let upserts = || Ok::<_, Error>(staged()?.filter(is_delete().is_false())?);
+        let upserts = || Ok::<_, Error>(staged()?.filter(is(INSERT_OR_UPDATE))?);
         let inserted =
             self.join(upserts()?, self.frame(&touched)?, JoinType::LeftAnti, key, None)?.count().await? as u64;
         // The same expression decides here and below, so no row is both kept and written again.
-        let same = Some(differs().is_false());
+        let same = Some(differs()?.is_false());
         let fresh = self.join(upserts()?, self.frame(&touched)?, JoinType::LeftAnti, key, same)?;
         let mut written = self.write(fresh, "new").await?;
         let fresh_rows = written.iter().map(|f| f.rows).sum::<u64>();
+        let mut patched_rows = 0;
         if !dirty.is_empty() {
-            let goes = Some(is_delete().or(differs()));
+            let goes = Some(is_delete().or(differs()?));
             let kept = self.join(self.frame(&dirty)?, staged()?, JoinType::LeftAnti, key, goes)?;
-            match self.write(kept, "kept").await {
-                Ok(kept) => written.extend(kept),
-                Err(error) => {
-                    remove(&self.target.place, &written).await;
-                    return Err(error);
+            let patched = match operation.patch() {
+                [] => None,
+                patch => {
+                    let patches = Some(is_patch().and(patch_differs()));
+                    let both = self.join(self.frame(&dirty)?, staged()?, JoinType::Inner, key, patches)?;
+                    let from = |name: &String| qualified(if patch.contains(name) { "s" } else { "t" }, name);
+                    let columns = self.target.schema.fields().iter().map(|f| from(f.name()).alias(f.name()));
+                    Some(both.select(columns.collect::<Vec<_>>())?)
+                }
+            };
+            for (rows, what) in [(Some(kept), "kept"), (patched, "patched")] {
+                let Some(rows) = rows else { continue };
+                match self.write(rows, what).await {
+                    Ok(files) => {
+                        if what == "patched" {
+                            patched_rows = files.iter().map(|f| f.rows).sum();
+                        }
+                        written.extend(files);
+                    }
+                    Err(error) => {
+                        remove(&self.target.place, &written).await;
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -242,19 +270,19 @@ impl Work<'_> {
             add: written.clone(),
             written,
             inserted,
-            updated: fresh_rows.saturating_sub(inserted),
+            updated: fresh_rows.saturating_sub(inserted) + patched_rows,
             deleted,
             // A delete of a key that is not there changes nothing either.
-            unchanged: staged_rows.saturating_sub(fresh_rows + deleted),
+            unchanged: staged_rows.saturating_sub(fresh_rows + patched_rows + deleted),
             operation: "MERGE",
             parameters: json!({ "key": key.join(",") }),
             ..Effect::default()
         })
     }
 
-    /// Whether the target's row and the staged one differ outside of the key; NULL equals NULL.
-    fn differs(&self, key: &[String]) -> Expr {
-        let columns = self.target.schema.fields().iter().map(|f| f.name()).filter(|name| !key.contains(name));
+    /// Whether the target's row and the staged one differ in these columns; NULL equals NULL.
+    fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
+        let columns = self.target.schema.fields().iter().map(|f| f.name()).filter(|name| compared(name));
         columns
             .filter(|name| self.commit.load.staged_schema.field_with_name(name).is_ok())
             .map(|name| binary_expr(qualified("t", name), Operator::IsDistinctFrom, qualified("s", name)))

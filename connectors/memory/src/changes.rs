@@ -8,7 +8,7 @@ use arrow::compute::{filter_record_batch, interleave_record_batch};
 use arrow::datatypes::{Int8Type, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use dpone_engine::{Error, Result};
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN};
+use dpone_planner::plan::{DELETE, OPERATION_COLUMN, PATCH};
 
 /// A table after a load.
 #[derive(Debug)]
@@ -45,16 +45,23 @@ fn comparable<const N: usize>(batches: [&RecordBatch; N], columns: &[String]) ->
     rows.try_into().map_err(|_| Error::internal("as many rows as batches"))
 }
 
-pub(crate) fn apply_changes(before: &RecordBatch, staged: &RecordBatch, key: &[String]) -> Result<Applied> {
+pub(crate) fn apply_changes(
+    before: &RecordBatch,
+    staged: &RecordBatch,
+    key: &[String],
+    patch: &[String],
+) -> Result<Applied> {
     let names: Vec<String> = before.schema().fields().iter().map(|f| f.name().clone()).collect();
     let [old_keys, new_keys] = comparable([before, staged], key)?;
     let [old_rows, new_rows] = comparable([before, staged], &names)?;
     let operations = staged.column_by_name(OPERATION_COLUMN).map(|c| c.as_primitive::<Int8Type>().clone());
-    let deletes = |row: usize| operations.as_ref().is_some_and(|o| o.value(row) == DELETE);
+    let is = |row: usize, operation: i8| operations.as_ref().is_some_and(|o| o.value(row) == operation);
+    let [old_patched, new_patched] = comparable([before, staged], patch)?;
     let by_key: HashMap<_, _> = new_keys.iter().enumerate().map(|(row, key)| (key.owned(), row)).collect();
 
     let mut applied = Applied::default();
-    // (0, row) is a row of the table, (1, row) a staged one.
+    // (0, row) is a row of the table, (1, row) a staged one; for the columns that a patch sets, both may differ.
+    let mut patched = HashMap::new();
     let mut result = Vec::with_capacity(before.num_rows() + staged.num_rows());
     let mut matched = HashSet::new();
     for row in 0..before.num_rows() {
@@ -62,8 +69,14 @@ pub(crate) fn apply_changes(before: &RecordBatch, staged: &RecordBatch, key: &[S
             None => result.push((0, row)),
             Some(new) => {
                 matched.insert(*new);
-                if deletes(*new) {
+                if is(*new, DELETE) {
                     applied.deleted += 1;
+                } else if is(*new, PATCH) {
+                    let changes = old_patched.row(row) != new_patched.row(*new);
+                    applied.updated += u64::from(changes);
+                    applied.unchanged += u64::from(!changes);
+                    patched.insert(result.len(), *new);
+                    result.push((0, row));
                 } else if old_rows.row(row) == new_rows.row(*new) {
                     applied.unchanged += 1;
                     result.push((0, row));
@@ -75,7 +88,7 @@ pub(crate) fn apply_changes(before: &RecordBatch, staged: &RecordBatch, key: &[S
         }
     }
     for row in (0..staged.num_rows()).filter(|row| !matched.contains(row)) {
-        if deletes(row) {
+        if is(row, DELETE) || is(row, PATCH) {
             // There is no such key: the change had no effect.
             applied.unchanged += 1;
         } else {
@@ -85,7 +98,14 @@ pub(crate) fn apply_changes(before: &RecordBatch, staged: &RecordBatch, key: &[S
     }
     let columns = names.iter().filter_map(|name| staged.column_by_name(name).cloned()).collect();
     let staged = RecordBatch::try_new(before.schema(), columns)?;
-    applied.rows = interleave_record_batch(&[before, &staged], &result)?;
+    let all = interleave_record_batch(&[before, &staged], &result)?;
+    for (at, new) in patched {
+        result[at] = (1, new);
+    }
+    let with_patches = interleave_record_batch(&[before, &staged], &result)?;
+    let columns = names.iter().zip(all.columns().iter().zip(with_patches.columns()));
+    let columns = columns.map(|(name, (plain, set))| Arc::clone(if patch.contains(name) { set } else { plain }));
+    applied.rows = RecordBatch::try_new(before.schema(), columns.collect())?;
     Ok(applied)
 }
 

@@ -312,7 +312,7 @@ impl Sink for MemorySystem {
         receipt.rows.inserted = applied.inserted;
         receipt.rows.updated = applied.updated;
         receipt.rows.deleted = applied.deleted;
-        receipt.rows.unchanged = applied.unchanged;
+        receipt.rows.unchanged += applied.unchanged;
         receipt.target_version = Some(version.to_string());
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         contents.pipelines.entry(load.target.clone()).or_default().record(commit.state, &receipt);
@@ -352,7 +352,7 @@ async fn apply(load: &LoadSpec, before: Option<&RecordBatch>, staged: &RecordBat
     let before = before.unwrap_or(&empty);
     let schema = if matches!(load.write_mode, WriteMode::Overwrite { .. }) { stored } else { before.schema() };
     let kept = match &load.write_mode {
-        WriteMode::Changes { key, .. } => return apply_changes(before, staged, key),
+        WriteMode::Changes { key, operation } => return apply_changes(before, staged, key, operation.patch()),
         WriteMode::Append => before.clone(),
         WriteMode::Overwrite { .. } => RecordBatch::new_empty(Arc::clone(&schema)),
         WriteMode::OverwriteScope { scope: ScopeFilter::Partitions { columns } } => {

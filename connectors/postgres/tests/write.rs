@@ -478,7 +478,7 @@ async fn changes_touch_no_unchanged_row_and_delete_by_key() {
     )
     .unwrap();
     let before = place.rows("SELECT xmin, ctid FROM $S.t WHERE id = 1").await;
-    let load = place.load("t", changes(Operation::Column), &staged);
+    let load = place.load("t", changes(Operation::Column { patch: vec![] }), &staged);
     let receipt = load.run(&[vec![batch.clone()]]).await.unwrap();
     let rows = &receipt.rows;
     assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [1, 3, 1, 2]);
@@ -489,13 +489,21 @@ async fn changes_touch_no_unchanged_row_and_delete_by_key() {
     );
     // The same changes again change nothing at all.
     let before = place.rows("SELECT id, xmin, ctid FROM $S.t ORDER BY id").await;
-    let receipt = place.load("t", changes(Operation::Column), &staged).run(&[vec![batch.clone()]]).await.unwrap();
+    let receipt = place
+        .load("t", changes(Operation::Column { patch: vec![] }), &staged)
+        .run(&[vec![batch.clone()]])
+        .await
+        .unwrap();
     let rows = &receipt.rows;
     assert_eq!([rows.inserted, rows.updated, rows.deleted, rows.unchanged], [0, 0, 0, 7]);
     assert_eq!(place.rows("SELECT id, xmin, ctid FROM $S.t ORDER BY id").await, before);
     // Into a table that is not there, deletions are nothing.
-    let receipt =
-        place.load("fresh", changes(Operation::Column), &staged).key(&["id"]).run(&[vec![batch]]).await.unwrap();
+    let receipt = place
+        .load("fresh", changes(Operation::Column { patch: vec![] }), &staged)
+        .key(&["id"])
+        .run(&[vec![batch]])
+        .await
+        .unwrap();
     assert_eq!((receipt.rows.inserted, receipt.rows.unchanged), (5, 2));
     assert_eq!(place.rows("SELECT string_agg(id::text, ',' ORDER BY id) FROM $S.fresh").await, ["1,2,3,5,6"]);
     assert_eq!(

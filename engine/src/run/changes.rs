@@ -1,10 +1,9 @@
 //! Reads of changes: what to ask the source for, and what a strategy needs to know of the answer.
 
-use datafusion::physical_plan::execute_stream;
+use datafusion::logical_expr::LogicalPlan;
 use dpone_planner::definition::Pipeline;
 use dpone_planner::state::PipelineState;
-use dpone_planner::strategy::{AllRows, ChangesFrom, ObservedChanges, compares_keys};
-use futures::StreamExt;
+use dpone_planner::strategy::{ChangesFrom, ObservedChanges, compares_keys};
 
 use super::context::RunContext;
 use crate::federation::{self, OpenOptions, OpenSource, RawColumns, Snapshots};
@@ -23,7 +22,7 @@ pub(super) async fn observe(
     source: &OpenSource,
     options: OpenOptions<'_>,
     from: ChangesFrom,
-    (target, state): (Option<&TargetTable>, Option<&PipelineState>),
+    (target, state, now): (Option<&TargetTable>, Option<&PipelineState>, i64),
 ) -> Result<ObservedChanges> {
     let read = source
         .changes
@@ -35,9 +34,8 @@ pub(super) async fn observe(
         rows_gone: read.rows_gone,
         repeats: read.repeats,
         all_rows: None,
-        now: chrono::Utc::now(),
     };
-    if compares_keys(pipeline, state, &observed, target.is_some_and(|t| t.has_rows)) {
+    if compares_keys(pipeline, state, &observed, target.is_some_and(|t| t.has_rows), now) {
         observed.all_rows = Some(all_rows(context, pipeline, snapshots, options).await?);
     }
     Ok(observed)
@@ -48,17 +46,10 @@ async fn all_rows(
     pipeline: &Pipeline,
     snapshots: &mut Snapshots,
     options: OpenOptions<'_>,
-) -> Result<AllRows> {
+) -> Result<LogicalPlan> {
     // In a session of its own: the tables have the same names as those that give the changes.
     let session = context.session(options.parallelism, options.batch_rows)?;
     let options = OpenOptions { changes: None, ..options };
     let all = federation::open(context, &session, snapshots, &pipeline.source, options, &RawColumns::new()).await?;
-    let first = datafusion::logical_expr::LogicalPlanBuilder::from(all.plan.clone()).limit(0, Some(1))?.build()?;
-    let physical = session.state().create_physical_plan(&first).await?;
-    let mut batches = execute_stream(physical, session.task_ctx())?;
-    let mut is_empty = true;
-    while let Some(batch) = batches.next().await {
-        is_empty &= batch?.num_rows() == 0;
-    }
-    Ok(AllRows { plan: all.plan, is_empty })
+    Ok(all.plan)
 }

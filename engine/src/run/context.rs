@@ -7,10 +7,12 @@ use std::time::Duration;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio_util::sync::CancellationToken;
 
 use super::observer::{Observer, Quiet};
+use crate::diff::QueryPlannerWithDiff;
 use crate::{Connections, Result};
 
 /// Limits and settings that change how a run goes, never what it loads.
@@ -35,7 +37,7 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> Self {
         Self {
-            memory_limit: 256 << 20,
+            memory_limit: 1 << 30,
             temp_dir: None,
             parallelism: None,
             batch_rows: 8192,
@@ -88,7 +90,15 @@ impl RunContext {
         // 0.1 is a decimal: compared with one it is exact.
         options.sql_parser.parse_float_as_decimal = true;
         options.execution.parquet.pushdown_filters = true;
-        Ok(SessionContext::new_with_config_rt(config, runtime))
+        // What a sort sets aside to merge what it spilled; the default is more than a small limit has.
+        options.execution.sort_spill_reservation_bytes = (self.options.memory_limit / 32).min(10 << 20);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_query_planner(Arc::new(QueryPlannerWithDiff))
+            .build();
+        Ok(SessionContext::new_with_state(state))
     }
 
     pub(crate) fn parallelism(&self, own: Option<usize>) -> usize {

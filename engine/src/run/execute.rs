@@ -14,10 +14,12 @@ use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::comparison;
 use super::context::RunContext;
 use super::observer::{Progress, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
 use crate::codec::EngineCodec;
+use crate::diff::DiffFacts;
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
@@ -154,30 +156,26 @@ async fn under_lease(
     cancel: &CancellationToken,
     started: &Started,
 ) -> Result<Receipt> {
-    context.observer.stage(&pipeline.name, Stage::Describe);
-    let prepared = or_cancelled(cancel, prepare(context, pipeline, ends)).await?;
-    context.observer.stage(&pipeline.name, Stage::Plan);
-    let load = load_spec(pipeline, &prepared, run_id);
-    tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
-    let result = load_and_commit(context, pipeline, ends, lease, cancel, started, &prepared, &load).await;
-    context.observer.stage(&pipeline.name, Stage::Discard);
-    let discarded = ends.sink.discard(&load).await;
-    if let Err(error) = prepared.snapshots.close().await {
-        tracing::debug!(%error, "the snapshot was not closed in order");
+    let attempt = Attempt { context, pipeline, run_id, ends, lease, cancel, started };
+    match attempt.load(false).await {
+        Err(error) if comparison::is_outgrown(&error) => {
+            let note = "the target's keys do not fit in memory: comparing again, sorted";
+            context.observer.note(&pipeline.name, note);
+            attempt.load(true).await
+        }
+        result => result,
     }
-    let receipt = result?;
-    if let Err(error) = discarded {
-        context.observer.note(&pipeline.name, &format!("staging could not be removed: {error}"));
-    }
-    if let Some(mirror) = &ends.mirror
-        && let Some(state) = ends.store.get(&pipeline.name).await?
-    {
-        mirror.mirror(&state, &receipt).await.map_err(|e| {
-            e.with_hint("the load itself is committed with its state; the next run writes this copy again")
-        })?;
-    }
-    failpoint::reach("discarded").await?;
-    Ok(receipt)
+}
+
+/// One attempt at a load, under the lease.
+struct Attempt<'a> {
+    context: &'a RunContext,
+    pipeline: &'a Pipeline,
+    run_id: &'a str,
+    ends: &'a Ends,
+    lease: &'a Lease,
+    cancel: &'a CancellationToken,
+    started: &'a Started,
 }
 
 fn load_spec(pipeline: &Pipeline, prepared: &Prepared, run_id: &str) -> LoadSpec {
@@ -209,76 +207,138 @@ async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = 
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-async fn load_and_commit(
-    context: &RunContext,
-    pipeline: &Pipeline,
-    ends: &Ends,
-    lease: &Lease,
-    cancel: &CancellationToken,
-    started: &Started,
-    prepared: &Prepared,
-    load: &LoadSpec,
-) -> Result<Receipt> {
-    or_cancelled(cancel, ends.sink.prepare(load)).await?;
-    failpoint::reach("staging.prepared").await?;
-    context.observer.stage(&pipeline.name, Stage::Stage);
-    let (staged, facts) = or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
-    failpoint::reach("staged").await?;
-    context.observer.stage(&pipeline.name, Stage::Verify);
-    or_cancelled(cancel, prepared.snapshots.verify()).await?;
-    or_cancelled(cancel, verify(ends, prepared, load, &staged, &facts)).await?;
-    failpoint::reach("verified").await?;
-    if cancel.is_cancelled() {
-        return Err(interrupted());
+impl Attempt<'_> {
+    fn stage(&self, stage: Stage) {
+        self.context.observer.stage(&self.pipeline.name, stage);
     }
-    context.observer.stage(&pipeline.name, Stage::Commit);
-    let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
-    let receipt = Receipt {
-        pipeline: pipeline.name.clone(),
-        strategy: prepared.plan.strategy.clone(),
-        write_mode: load.write_mode.name().to_owned(),
-        source: source_name(pipeline, &prepared.source.plan),
-        target: format!("{}.{}", pipeline.sink.connection, load.target),
-        run_id: load.run_id.clone(),
-        load_id: load.load_id.clone(),
-        status: RunStatus::Committed,
-        rows: RowCounts {
+
+    /// Plans, stages and commits. `outgrown`: comparing in memory was tried before, and did not fit.
+    async fn load(&self, outgrown: bool) -> Result<Receipt> {
+        let Self { context, pipeline, ends, cancel, .. } = self;
+        self.stage(Stage::Describe);
+        let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown)).await?;
+        self.stage(Stage::Plan);
+        let load = load_spec(pipeline, &prepared, self.run_id);
+        tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
+        let result = self.stage_and_commit(&prepared, &load).await;
+        self.stage(Stage::Discard);
+        let discarded = ends.sink.discard(&load).await;
+        for snapshots in [&prepared.snapshots, &prepared.target_snapshots] {
+            if let Err(error) = snapshots.close().await {
+                tracing::debug!(%error, "the snapshot was not closed in order");
+            }
+        }
+        let receipt = result?;
+        if let Err(error) = discarded {
+            context.observer.note(&pipeline.name, &format!("staging could not be removed: {error}"));
+        }
+        if let Some(mirror) = &ends.mirror
+            && let Some(state) = ends.store.get(&pipeline.name).await?
+        {
+            mirror.mirror(&state, &receipt).await.map_err(|e| {
+                e.with_hint("the load itself is committed with its state; the next run writes this copy again")
+            })?;
+        }
+        failpoint::reach("discarded").await?;
+        Ok(receipt)
+    }
+
+    async fn stage_and_commit(&self, prepared: &Prepared, load: &LoadSpec) -> Result<Receipt> {
+        let Self { context, pipeline, ends, cancel, .. } = self;
+        or_cancelled(cancel, ends.sink.prepare(load)).await?;
+        failpoint::reach("staging.prepared").await?;
+        self.stage(Stage::Stage);
+        let Staged { parts, facts, compared } =
+            or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
+        failpoint::reach("staged").await?;
+        self.stage(Stage::Verify);
+        or_cancelled(cancel, prepared.snapshots.verify()).await?;
+        if let Some(compared) = &compared {
+            comparison::verify(prepared, load, compared)?;
+        }
+        let source_rows = compared.as_ref().map_or(facts.extracted, |c| c.source_rows);
+        or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
+        // What was compared is not needed any more, and should not keep the target's rows of before alive.
+        prepared.target_snapshots.close().await?;
+        failpoint::reach("verified").await?;
+        if cancel.is_cancelled() {
+            return Err(interrupted());
+        }
+        self.stage(Stage::Commit);
+        let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
+        let receipt = self.receipt(prepared, load, &parts, &facts, compared.as_ref(), &state);
+        // A comparison has checked the guards already, on exactly the rows that it found.
+        let guards = compared.is_none().then_some(&prepared.plan.checks);
+        // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
+        let mut receipt = ends
+            .sink
+            .commit(&Commit {
+                load,
+                staged: &parts,
+                state: &state,
+                state_location: &ends.location,
+                lease: self.lease,
+                ddl: &prepared.plan.ddl,
+                max_delete_rows: guards.and_then(|g| g.max_delete_rows),
+                max_delete_ratio: guards.and_then(|g| g.max_delete_ratio),
+                receipt: &receipt,
+            })
+            .await?;
+        failpoint::reach("committed").await?;
+        receipt.seconds = self.started.clock.elapsed().as_secs_f64();
+        Ok(receipt)
+    }
+
+    /// The receipt as it goes into the commit, which completes it.
+    fn receipt(
+        &self,
+        prepared: &Prepared,
+        load: &LoadSpec,
+        staged: &[StagedPartition],
+        facts: &PartitionFacts,
+        compared: Option<&DiffFacts>,
+        state: &PipelineState,
+    ) -> Receipt {
+        let mut rows = RowCounts {
             extracted: facts.extracted,
             staged: facts.passed,
             quarantined: facts.quarantined,
             skipped: facts.skipped,
             ..RowCounts::default()
-        },
-        bytes: staged.iter().map(|s| s.bytes).sum(),
-        partitions: staged.len(),
-        seconds: started.clock.elapsed().as_secs_f64(),
-        watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
-        watermark_after: state.watermark.clone(),
-        source_position: prepared.snapshots.position(),
-        target_version: None,
-        started_at: started.at.clone(),
-        finished_at: now(),
-        notes: prepared.plan.notes.clone(),
-    };
-    // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
-    let mut receipt = ends
-        .sink
-        .commit(&Commit {
-            load,
-            staged: &staged,
-            state: &state,
-            state_location: &ends.location,
-            lease,
-            ddl: &prepared.plan.ddl,
-            max_delete_rows: prepared.plan.checks.max_delete_rows,
-            max_delete_ratio: prepared.plan.checks.max_delete_ratio,
-            receipt: &receipt,
-        })
-        .await?;
-    failpoint::reach("committed").await?;
-    receipt.seconds = started.clock.elapsed().as_secs_f64();
-    Ok(receipt)
+        };
+        // Beside changes only keys are compared, and those that are the same say nothing of their rows.
+        if let Some(compared) = compared.filter(|_| prepared.plan.changes.is_none()) {
+            comparison::complete(&mut rows, compared);
+        }
+        Receipt {
+            pipeline: self.pipeline.name.clone(),
+            strategy: prepared.plan.strategy.clone(),
+            write_mode: load.write_mode.name().to_owned(),
+            source: source_name(self.pipeline, &prepared.source.plan),
+            target: format!("{}.{}", self.pipeline.sink.connection, load.target),
+            run_id: load.run_id.clone(),
+            load_id: load.load_id.clone(),
+            status: RunStatus::Committed,
+            rows,
+            bytes: staged.iter().map(|s| s.bytes).sum(),
+            partitions: staged.len(),
+            seconds: self.started.clock.elapsed().as_secs_f64(),
+            watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+            watermark_after: state.watermark.clone(),
+            source_position: prepared.snapshots.position(),
+            target_version: None,
+            started_at: self.started.at.clone(),
+            finished_at: now(),
+            notes: prepared.plan.notes.clone(),
+        }
+    }
+}
+
+/// The staged partitions, and what they showed.
+struct Staged {
+    parts: Vec<StagedPartition>,
+    facts: PartitionFacts,
+    compared: Option<DiffFacts>,
 }
 
 /// Stages every partition, as many at once as the plan has.
@@ -288,7 +348,7 @@ async fn stage(
     ends: &Ends,
     prepared: &Prepared,
     load: &LoadSpec,
-) -> Result<(Vec<StagedPartition>, PartitionFacts)> {
+) -> Result<Staged> {
     let spec = StageSpec {
         connection: pipeline.sink.connection.clone(),
         load: load.clone(),
@@ -310,7 +370,7 @@ async fn stage(
         tokio::select! {
             done = running.join_next() => match done {
                 None => break,
-                Some(Ok(report)) => reports.push(report?),
+                Some(Ok(report)) => reports.push(report.map_err(|e| comparison::mark(e, node.as_ref()))?),
                 Some(Err(failed)) => return Err(Error::internal(format!("a staging task ended early: {failed}"))),
             },
             _ = tick.tick() => {}
@@ -320,12 +380,12 @@ async fn stage(
     report_progress(context, pipeline, prepared, &node);
     reports.sort_by_key(|r| r.staged.partition);
     let mut facts = PartitionFacts::default();
-    let mut staged = Vec::with_capacity(reports.len());
+    let mut parts = Vec::with_capacity(reports.len());
     for report in reports {
         facts.merge(report.facts)?;
-        staged.push(report.staged);
+        parts.push(report.staged);
     }
-    Ok((staged, facts))
+    Ok(Staged { parts, facts, compared: comparison::facts(node.as_ref()) })
 }
 
 async fn stage_one(node: Arc<StageExec>, tasks: Arc<TaskContext>, partition: usize) -> Result<PartitionReport> {
@@ -355,6 +415,7 @@ fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
         not_null: plan.checks.not_null.clone(),
         quarantine_null: plan.checks.quarantine_null.clone(),
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
+        partitions: plan.checks.max_partitions.clone(),
         ..ProbeSpec::default()
     };
     if let Some(cursor) = &plan.cursor {
@@ -373,6 +434,7 @@ async fn verify(
     load: &LoadSpec,
     staged: &[StagedPartition],
     facts: &PartitionFacts,
+    source_rows: u64,
 ) -> Result<()> {
     let checks = &prepared.plan.checks;
     if !facts.nulls.is_empty() {
@@ -394,7 +456,18 @@ async fn verify(
         )));
     }
     let has_rows = prepared.target.as_ref().is_some_and(|t| t.has_rows);
-    if checks.fail_on_empty && staged_rows == 0 && has_rows {
+    if let Some(limit) = &checks.max_partitions
+        && facts.partitions.len() as u64 > limit.most
+    {
+        return Err(Error::data_quality(format!(
+            "the staged rows belong to more than {} partitions of {}, and max_partitions_per_run is {}",
+            limit.most,
+            limit.columns.join(", "),
+            limit.most
+        ))
+        .with_hint("filter the source, raise partition.max_partitions_per_run, or load by backfill in chunks"));
+    }
+    if checks.fail_on_empty && source_rows == 0 && has_rows {
         return Err(Error::data_quality(format!("the source gave no row, and {} has rows", load.target))
             .with_hint("check the source; to empty the target on purpose, set empty_source: allow"));
     }

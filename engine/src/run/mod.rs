@@ -1,6 +1,7 @@
 //! Runs a pipeline: lease, describe, plan, stage, verify, commit, discard.
 
 mod changes;
+mod comparison;
 mod context;
 mod execute;
 mod explain;

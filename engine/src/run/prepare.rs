@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
@@ -11,8 +12,10 @@ use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::state::PipelineState;
-use dpone_planner::strategy::{Modes, Observed, ObservedChanges, ObservedTarget, changes_from, plan_load, raw_columns};
-use dpone_planner::types::logical_name;
+use dpone_planner::strategy::{
+    Modes, Observed, ObservedChanges, ObservedTarget, Sizes, changes_from, plan_load, raw_columns, unavailable,
+};
+use dpone_planner::types::{is_raw, logical_name};
 
 use super::changes;
 use super::context::RunContext;
@@ -20,7 +23,8 @@ use super::explain::{Explanation, PlannedColumn, PlannedState};
 use crate::federation::{self, OpenOptions, OpenSource, RawColumns, Snapshots};
 use crate::probe::boundary_schema;
 use crate::scan::ScanExec;
-use crate::{Error, Relation, Result, Sink, StateLocation, StateStore, TargetTable};
+use crate::source::ReadTarget;
+use crate::{Error, ReadRequest, Relation, Result, Sink, StateLocation, StateStore, TargetTable};
 
 /// The two ends of a pipeline, before anything is read.
 pub(super) struct Ends {
@@ -57,6 +61,8 @@ impl Ends {
 pub(super) struct Prepared {
     pub(super) session: SessionContext,
     pub(super) snapshots: Snapshots,
+    /// The target as it is read for a comparison.
+    pub(super) target_snapshots: Snapshots,
     pub(super) source: OpenSource,
     pub(super) target: Option<TargetTable>,
     pub(super) state: Option<PipelineState>,
@@ -64,23 +70,28 @@ pub(super) struct Prepared {
     pub(super) physical: Arc<dyn ExecutionPlan>,
 }
 
-pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &Ends) -> Result<Prepared> {
+/// `outgrown`: a comparison in memory was tried before, and did not fit.
+pub(super) async fn prepare(
+    context: &RunContext,
+    pipeline: &Pipeline,
+    ends: &Ends,
+    outgrown: bool,
+) -> Result<Prepared> {
     if let Strategy::Unsupported(mode) = &pipeline.strategy {
-        return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name))
-            .with_hint("available are full_refresh, replace, incremental_append and incremental_merge")
-            .with("pipeline", &pipeline.name)
-            .at(pipeline.location.clone()));
+        return Err(unavailable(&mode.name).with("pipeline", &pipeline.name).at(pipeline.location.clone()));
     }
     let parallelism = context.parallelism(pipeline.tuning.parallelism);
     let batch_rows = pipeline.tuning.batch_rows.unwrap_or(context.options.batch_rows);
-    let target = ends.sink.describe(&pipeline.sink.relation).await.map_err(|e| in_sink(e, pipeline))?;
+    let mut target = ends.sink.describe(&pipeline.sink.relation).await.map_err(|e| in_sink(e, pipeline))?;
     let state = ends.store.get(&pipeline.name).await.map_err(|e| in_sink(e, pipeline))?;
 
     let has_rows = target.as_ref().map(|t| t.has_rows);
-    let from = changes_from(pipeline, &source_identity(context, pipeline)?, state.as_ref(), has_rows)?;
+    let identity = source_identity(context, pipeline)?;
+    let from = changes_from(pipeline, &identity, state.as_ref(), has_rows)?;
     let request = from.as_ref().map(changes::request);
     let options = OpenOptions { parallelism, batch_rows, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
+    let mut target_snapshots = Snapshots::default();
     let mut session = context.session(parallelism, batch_rows)?;
     let portable = RawColumns::new();
     let mut source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &portable).await?;
@@ -92,23 +103,30 @@ pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &En
         source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &raw).await?;
     }
 
+    if let Some(target) = target.as_mut().filter(|_| pipeline.strategy.compares()) {
+        let raw = source.plan.schema().fields().iter().filter(|f| is_raw(f)).map(|f| f.name().clone()).collect();
+        target.provider = read_target(context, &mut target_snapshots, pipeline, target, options, raw).await?;
+    }
+
     let mut state = state;
+    let sizes = Sizes {
+        source_rows: source.rows,
+        target_rows: target.as_ref().and_then(|t| t.rows_estimate),
+        memory: context.options.memory_limit as u64,
+        outgrown,
+    };
+    let now = load_time(state.as_ref());
     let changes = match from {
         Some(from) => {
-            let ends = (target.as_ref(), state.as_ref());
-            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, ends).await?)
+            let seen = (target.as_ref(), state.as_ref(), now);
+            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, seen).await?)
         }
         None => None,
     };
-    let mut plan = plan_load(
-        pipeline,
-        observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref(), changes.clone())?,
-    )?;
+    let seen = Seen { ends, source: &source, target: target.as_ref(), identity: &identity, sizes, now, changes };
+    let mut plan = plan_load(pipeline, seen.with(state.as_ref()))?;
     if plan.cursor.as_ref().is_some_and(|c| c.skip_boundary) && forget_foreign_hashes(&mut state, &plan) {
-        plan = plan_load(
-            pipeline,
-            observed(context, pipeline, ends, &source, target.as_ref(), state.as_ref(), changes.clone())?,
-        )?;
+        plan = plan_load(pipeline, seen.with(state.as_ref()))?;
     }
     plan.notes.extend(source.notes.iter().cloned());
     plan.notes.extend(target.iter().flat_map(|t| t.notes.iter().cloned()));
@@ -117,38 +135,81 @@ pub(super) async fn prepare(context: &RunContext, pipeline: &Pipeline, ends: &En
         .create_physical_plan(&plan.logical)
         .await
         .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
-    Ok(Prepared { session, snapshots, source, target, state, plan, physical })
+    Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, physical })
 }
 
-fn observed<'a>(
+/// The target as a source: in parallel under one snapshot where the system can do that, and with the columns raw that
+/// are raw in the source.
+async fn read_target(
     context: &RunContext,
+    snapshots: &mut Snapshots,
     pipeline: &Pipeline,
+    target: &TargetTable,
+    options: OpenOptions<'_>,
+    raw: BTreeSet<String>,
+) -> Result<Arc<dyn TableProvider>> {
+    let connection = &pipeline.sink.connection;
+    if raw.is_empty() && context.connections.source(connection).is_err() {
+        return Ok(Arc::clone(&target.provider));
+    }
+    let request = ReadRequest {
+        target: ReadTarget::Table(pipeline.sink.relation.clone()),
+        parallelism: options.parallelism,
+        batch_rows: options.batch_rows,
+        raw,
+        ..ReadRequest::default()
+    };
+    let opened = snapshots.get(context, connection).await?.table(&request).await;
+    Ok(opened.map_err(|e| in_sink(e, pipeline))?.provider)
+}
+
+/// Now, but later than the last load: intervals that begin with a load never end before they begin, whatever happens
+/// to the clock.
+fn load_time(state: Option<&PipelineState>) -> i64 {
+    let last = state.and_then(|s| chrono::DateTime::parse_from_rfc3339(&s.committed_at).ok());
+    let after = last.map_or(i64::MIN, |last| last.timestamp_micros() + 1);
+    chrono::Utc::now().timestamp_micros().max(after)
+}
+
+/// What was seen at both ends.
+struct Seen<'a> {
     ends: &'a Ends,
-    source: &OpenSource,
-    target: Option<&TargetTable>,
-    state: Option<&'a PipelineState>,
+    source: &'a OpenSource,
+    target: Option<&'a TargetTable>,
+    identity: &'a str,
+    sizes: Sizes,
+    now: i64,
     changes: Option<ObservedChanges>,
-) -> Result<Observed<'a>> {
-    let capabilities = ends.sink.capabilities();
-    Ok(Observed {
-        source: source.plan.clone(),
-        source_key: source.key.clone(),
-        source_identity: source_identity(context, pipeline)?,
-        target: target.map(|t| ObservedTarget {
-            schema: Arc::clone(&t.schema),
-            primary_key: t.primary_key.clone(),
-            has_rows: t.has_rows,
-            provider: Arc::clone(&t.provider),
-        }),
-        state,
-        changes,
-        dialect: ends.dialect.as_ref(),
-        modes: Modes {
-            append: capabilities.append,
-            overwrite_scope: capabilities.overwrite_scope,
-            changes: capabilities.changes,
-        },
-    })
+}
+
+impl<'a> Seen<'a> {
+    fn with<'b>(&self, state: Option<&'b PipelineState>) -> Observed<'b>
+    where
+        'a: 'b,
+    {
+        let capabilities = self.ends.sink.capabilities();
+        Observed {
+            source: self.source.plan.clone(),
+            source_key: self.source.key.clone(),
+            source_identity: self.identity.to_owned(),
+            target: self.target.map(|t| ObservedTarget {
+                schema: Arc::clone(&t.schema),
+                primary_key: t.primary_key.clone(),
+                has_rows: t.has_rows,
+                provider: Arc::clone(&t.provider),
+            }),
+            state,
+            changes: self.changes.clone(),
+            dialect: self.ends.dialect.as_ref(),
+            modes: Modes {
+                append: capabilities.append,
+                overwrite_scope: capabilities.overwrite_scope,
+                changes: capabilities.changes,
+            },
+            sizes: self.sizes,
+            now: self.now,
+        }
+    }
 }
 
 /// Hashes that were made over another schema say nothing about these rows: the target's own rows are compared instead.
@@ -208,7 +269,7 @@ fn source_identity(context: &RunContext, pipeline: &Pipeline) -> Result<String> 
 
 pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
     let ends = Ends::open(context, pipeline)?;
-    let prepared = prepare(context, pipeline, &ends).await?;
+    let prepared = prepare(context, pipeline, &ends, false).await?;
     let dialect = &ends.dialect;
     let plan = &prepared.plan;
     let mut ddl = Vec::new();
@@ -261,6 +322,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
         notes: plan.notes.clone(),
         warnings: pipeline.warnings.clone(),
     };
+    prepared.target_snapshots.close().await?;
     prepared.snapshots.close().await?;
     Ok(explanation)
 }
@@ -292,6 +354,9 @@ fn checks(plan: &LoadPlan) -> Vec<String> {
     }
     if !checks.unique.is_empty() {
         out.push(format!("no two rows with the same {}", checks.unique.join(", ")));
+    }
+    if let Some(limit) = &checks.max_partitions {
+        out.push(format!("at most {} different values of {}", limit.most, limit.columns.join(", ")));
     }
     if checks.fail_on_empty {
         out.push("an empty source does not empty a target that has rows".to_owned());
@@ -332,7 +397,11 @@ fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
         WriteMode::Changes { key, operation } => format!(
             "{transaction}: by key ({}): update rows that differ, insert new ones{}",
             key.join(", "),
-            if *operation == Operation::Column { ", delete marked ones" } else { "" }
+            match operation {
+                Operation::Upsert => String::new(),
+                Operation::Column { patch } if patch.is_empty() => ", delete marked ones".to_owned(),
+                Operation::Column { patch } => format!(", set only {} in marked ones", patch.join(" and ")),
+            }
         ),
     });
     steps.push(match &plan.cursor {

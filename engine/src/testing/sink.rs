@@ -9,7 +9,7 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use dpone_planner::definition::OverwriteType;
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, Operation, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, Operation, PATCH, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::state::{PipelineState, Watermark};
 
@@ -85,7 +85,7 @@ impl Suite {
 
     async fn spec(&self, load: &Load<'_>) -> Result<LoadSpec> {
         let target = self.table(load.table);
-        let with_operation = matches!(&load.mode, WriteMode::Changes { operation: Operation::Column, .. });
+        let with_operation = matches!(&load.mode, WriteMode::Changes { operation: Operation::Column { .. }, .. });
         Ok(LoadSpec {
             load_id: ulid::Ulid::generate().to_string(),
             run_id: load.run_id.to_owned(),
@@ -288,7 +288,8 @@ impl Suite {
         ensure_eq(&counts(&receipt), &(1, 1, 0, 1), "inserts, updates and the unchanged are told apart")?;
         let expected = text(&["1|a|1", "2|b|∅", "3|∅|3", "4|d|4"]);
         ensure_eq(&self.rows("c_changes").await?, &expected, "changes apply by key")?;
-        let by_column = WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column };
+        let by_column =
+            WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column { patch: vec![] } };
         let third = batch_with_operation(&[
             ((1, None, None), DELETE),
             ((7, None, None), DELETE),
@@ -299,6 +300,7 @@ impl Suite {
         ensure_eq(&counts(&receipt), &(1, 1, 1, 1), "deleting a key that is not there changes nothing")?;
         let expected = text(&["2|B|2", "3|∅|3", "4|d|4", "5|e|∅"]);
         ensure_eq(&self.rows("c_changes").await?, &expected, "marked rows are deleted")?;
+        self.patches_set_only_their_columns().await?;
         let twice =
             Load::new("c_changes", upsert(), vec![batch(&[(8, None, None), (8, None, None), (9, None, None)])?]);
         let spec = self.spec(&twice).await?;
@@ -308,8 +310,35 @@ impl Suite {
         ensure_eq(&duplicates, &1, "keys that are staged more than once are counted")
     }
 
+    async fn patches_set_only_their_columns(&self) -> Result<()> {
+        let operation = Operation::Column { patch: vec!["amount".to_owned()] };
+        let mode = WriteMode::Changes { key: vec!["id".to_owned()], operation };
+        let rows = batch_with_operation(&[
+            ((2, None, Some(20)), PATCH),
+            ((4, Some("x"), Some(4)), PATCH),
+            ((77, None, Some(1)), PATCH),
+            ((3, Some("C"), None), INSERT_OR_UPDATE),
+            ((5, None, None), DELETE),
+            ((6, Some("f"), Some(6)), INSERT_OR_UPDATE),
+        ])?;
+        let receipt = self.load(Load { run_id: "run-5", ..Load::new("c_changes", mode, vec![rows]) }).await?;
+        let counts = (receipt.rows.inserted, receipt.rows.updated, receipt.rows.deleted, receipt.rows.unchanged);
+        ensure_eq(&counts, &(1, 2, 1, 2), "a patch without an effect, or without a row, changes nothing")?;
+        let expected = text(&["2|B|20", "3|C|∅", "4|d|4", "6|f|6"]);
+        ensure_eq(&self.rows("c_changes").await?, &expected, "a patch sets its columns, and no others")?;
+        let again = batch_with_operation(&[
+            ((2, Some("B"), Some(2)), INSERT_OR_UPDATE),
+            ((3, None, Some(3)), INSERT_OR_UPDATE),
+            ((5, Some("e"), None), INSERT_OR_UPDATE),
+            ((6, None, None), DELETE),
+        ])?;
+        let back = WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column { patch: vec![] } };
+        self.load(Load { run_id: "run-6", ..Load::new("c_changes", back, vec![again]) }).await?;
+        Ok(())
+    }
+
     async fn a_guard_stops_before_anything_changes(&self) -> Result<()> {
-        let mode = WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column };
+        let mode = WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column { patch: vec![] } };
         let rows = [((3, None, None), DELETE), ((4, None, None), DELETE), ((6, None, None), INSERT_OR_UPDATE)];
         let before = self.rows("c_changes").await?;
         let partitions = vec![batch_with_operation(&rows)?];

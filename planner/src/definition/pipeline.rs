@@ -119,6 +119,30 @@ pub enum Strategy {
     },
     /// Rows of transactions that ended since the last run, told by the row versions themselves.
     Xmin(Xmin),
+    /// Rewrites whole partitions.
+    PartitionReplace {
+        column: String,
+        scope: PartitionScope,
+    },
+    /// Compares a full snapshot of the source with the target, by key, and applies the differences.
+    SnapshotDiff {
+        key: Vec<String>,
+        compare: CompareBy,
+        missing: MissingRows,
+        duplicates: DuplicatePolicy,
+        null_keys: NullKeys,
+        /// Store each row's hash beside it, and compare with the stored ones.
+        row_hash: bool,
+    },
+    /// Keeps every version of a row, each with the time during which it held.
+    Scd2 {
+        key: Vec<String>,
+        history: History,
+        /// Without a cursor, everything is read on each run.
+        cursor: Option<CursorOptions>,
+        duplicates: DuplicatePolicy,
+        null_keys: NullKeys,
+    },
     /// A strategy of the contract that this version does not run. Kept, so that `plan` and `check` name it.
     Unsupported(UnsupportedMode),
 }
@@ -132,6 +156,9 @@ impl Strategy {
             Self::IncrementalAppend { .. } => "incremental_append",
             Self::IncrementalMerge { .. } => "incremental_merge",
             Self::Xmin(_) => "xmin",
+            Self::PartitionReplace { .. } => "partition_replace",
+            Self::SnapshotDiff { .. } => "snapshot_diff",
+            Self::Scd2 { .. } => "scd2",
             Self::Unsupported(mode) => &mode.name,
         }
     }
@@ -139,16 +166,24 @@ impl Strategy {
     /// The natural key, where the strategy has one.
     pub fn key(&self) -> &[String] {
         match self {
-            Self::IncrementalAppend { key, .. } | Self::IncrementalMerge { key, .. } => key,
+            Self::IncrementalAppend { key, .. }
+            | Self::IncrementalMerge { key, .. }
+            | Self::SnapshotDiff { key, .. }
+            | Self::Scd2 { key, .. } => key,
             Self::Xmin(xmin) => &xmin.key,
             _ => &[],
         }
     }
 
+    /// Whether the strategy compares the source with rows that it reads back from the target.
+    pub fn compares(&self) -> bool {
+        matches!(self, Self::SnapshotDiff { .. } | Self::Scd2 { .. } | Self::Xmin(_))
+    }
+
     pub fn cursor(&self) -> Option<&CursorOptions> {
         match self {
             Self::IncrementalAppend { cursor, .. } => Some(cursor),
-            Self::IncrementalMerge { cursor, .. } => cursor.as_ref(),
+            Self::IncrementalMerge { cursor, .. } | Self::Scd2 { cursor, .. } => cursor.as_ref(),
             _ => None,
         }
     }
@@ -228,6 +263,66 @@ pub enum Scope {
     Predicate(String),
     /// `from <= column < to`
     Window { column: String, from: String, to: String },
+}
+
+/// The partitions that `partition_replace` owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionScope {
+    /// Those that occur in the staged rows, at most so many. A partition that the source has no row of stays as it is.
+    Staged { most: u64 },
+    /// `from <= column < to`: those without a row in the source are emptied.
+    Window { from: String, to: String },
+    /// These values: those without a row in the source are emptied.
+    Values(Vec<String>),
+}
+
+/// How `snapshot_diff` tells that a row changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CompareBy {
+    /// By a 128-bit hash of the row.
+    #[default]
+    RowHash,
+    /// By the values themselves.
+    AllColumns,
+}
+
+/// What happens to rows of the target that the source has no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MissingRows {
+    #[default]
+    Delete,
+    /// Set `__dpone__is_deleted` and `__dpone__deleted_at`; a row that comes back loses its mark.
+    Mark,
+    Ignore,
+}
+
+/// How `scd2` keeps versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    pub valid_from: String,
+    pub valid_to: String,
+    pub is_current: String,
+    pub row_hash: String,
+    /// Close the current version of a key that the source has no more. Needs a full snapshot.
+    pub expire: bool,
+    /// The source column that says since when a version holds; `None`: since the load.
+    pub effective: Option<String>,
+    /// Only a change of these columns makes a version; empty: of any.
+    pub track: Vec<String>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            valid_from: "__dpone__valid_from_at".to_owned(),
+            valid_to: "__dpone__valid_to_at".to_owned(),
+            is_current: "__dpone__is_current".to_owned(),
+            row_hash: "__dpone__row_hash".to_owned(),
+            expire: true,
+            effective: None,
+            track: Vec::new(),
+        }
+    }
 }
 
 /// A source column that marks deletions.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
-use super::{Draft, Observed, column};
+use super::{Draft, Observed, ObservedTarget, column};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
-use crate::plan::{DELETE, OPERATION_COLUMN};
+use crate::plan::OPERATION_COLUMN;
 use crate::schema::{Drift, compare};
 use crate::types::is_raw;
 
@@ -25,11 +25,9 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     let mut checked: Vec<String> = [&draft.checks.not_null[..], &draft.checks.quarantine_null[..]].concat();
     let mut not_null = Vec::new();
     let source = stored_part(&draft.plan);
+    let with_operation = draft.plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
     if let Some(target) = &observed.target {
-        let drift = compare(&source, &target.schema, observed.dialect)?;
-        if !drift.is_empty() {
-            return Err(drifted(&drift, observed));
-        }
+        check_drift(&source, draft, target, observed)?;
         // A view, or an expression, may hold no NULL though its type allows it: the rows decide.
         for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name())) {
             if target.schema.field_with_name(field.name()).is_ok_and(|there| !there.is_nullable()) {
@@ -42,7 +40,8 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     let mut exprs = Vec::new();
     for field in source.fields() {
         let mut to = staged_field(field, observed)?;
-        if checked.contains(field.name()) {
+        // A row that deletes or patches has only its key.
+        if checked.contains(field.name()) && (!with_operation || draft.primary_key.contains(field.name())) {
             to = to.with_nullable(false);
         }
         exprs.push(convert(column(&draft.plan, field.name())?, field, &to)?.alias(field.name()));
@@ -52,7 +51,7 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
         Some(target) => Arc::clone(&target.schema),
         None => Arc::new(Schema::new(created_fields(&staged, draft))),
     };
-    if draft.plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN) {
+    if with_operation {
         exprs.push(column(&draft.plan, OPERATION_COLUMN)?);
         staged.push(Field::new(OPERATION_COLUMN, DataType::Int8, false));
     }
@@ -60,49 +59,69 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema, not_null })
 }
 
-/// Each source column with its expression in the type in which it would be staged.
-pub(super) fn aligned_exprs(plan: &LogicalPlan, observed: &Observed<'_>) -> Result<Vec<(String, Expr)>> {
+/// Each source column as it would be staged, with its expression.
+pub(super) fn aligned_exprs(plan: &LogicalPlan, observed: &Observed<'_>) -> Result<Vec<(Field, Expr)>> {
     stored_part(plan)
         .fields()
         .iter()
         .map(|field| {
-            let to = staged_field(field, observed)?;
-            Ok((field.name().clone(), convert(column(plan, field.name())?, field, &to)?))
+            let to = staged_field(field, observed)?.with_nullable(field.is_nullable());
+            let expr = convert(column(plan, field.name())?, field, &to)?;
+            Ok((to, expr))
         })
         .collect()
 }
 
-/// A source column in the type in which it would be staged.
-pub(super) fn aligned_expr(plan: &LogicalPlan, name: &str, observed: &Observed<'_>) -> Result<Expr> {
-    let source = stored_part(plan);
-    let field =
-        source.field_with_name(name).map_err(|_| Error::internal(format!("column {name:?} is not in the plan")))?;
-    convert(column(plan, name)?, field, &staged_field(field, observed)?)
-}
-
-/// Adds a staged deletion for each row of `gone`, which gives keys of the target in the target's types. The rows of
-/// `aligned` carry an operation. What is not part of the key is NULL in a deletion.
-pub(super) fn with_deletions(aligned: Aligned, gone: &LogicalPlan, observed: &Observed<'_>) -> Result<Aligned> {
-    let keys = stored_part(gone);
+/// Adds the rows of `gone`, which give keys in staged types, an operation, and what a patch sets. Other columns are NULL
+/// in them.
+pub(super) fn with_gone(aligned: Aligned, gone: &LogicalPlan) -> Result<Aligned> {
+    let given = gone.schema().as_arrow();
     let mut exprs = Vec::new();
     let mut staged = Vec::new();
     for field in aligned.staged_schema.fields() {
-        let name = field.name();
-        let (expr, field) = if name == OPERATION_COLUMN {
-            (lit(DELETE), field.as_ref().clone())
-        } else if let Ok(key) = keys.field_with_name(name) {
-            let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(name).ok()).unwrap_or(key);
-            (convert(column(gone, name)?, there, field)?, field.as_ref().clone())
-        } else {
-            let null = ScalarValue::try_new_null(field.data_type())?;
-            (Expr::Literal(null, None), field.as_ref().clone().with_nullable(true))
+        let (expr, field) = match given.field_with_name(field.name()) {
+            Ok(there) => (convert(column(gone, field.name())?, there, field)?, field.as_ref().clone()),
+            Err(_) => {
+                let null = ScalarValue::try_new_null(field.data_type())?;
+                (Expr::Literal(null, None), field.as_ref().clone().with_nullable(true))
+            }
         };
-        exprs.push(expr.alias(name));
+        exprs.push(expr.alias(field.name()));
         staged.push(field);
     }
-    let deletions = LogicalPlanBuilder::from(gone.clone()).project(exprs)?.build()?;
-    let plan = LogicalPlanBuilder::from(aligned.plan).union(deletions)?.build()?;
+    let gone = LogicalPlanBuilder::from(gone.clone()).project(exprs)?.build()?;
+    let plan = LogicalPlanBuilder::from(aligned.plan).union(gone)?.build()?;
     Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), ..aligned })
+}
+
+/// The source's columns against the target's, and the strategy's own columns, which the target must have.
+fn check_drift(source: &Schema, draft: &Draft, target: &ObservedTarget, observed: &Observed<'_>) -> Result<()> {
+    let is_own = |name: &String| draft.own.contains(name);
+    let given: Vec<_> = source.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
+    let there: Vec<_> = target.schema.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
+    let drift = compare(&Schema::new(given), &Schema::new(there), observed.dialect)?;
+    if !drift.is_empty() {
+        return Err(drifted(&drift, observed));
+    }
+    for field in source.fields().iter().filter(|f| is_own(f.name())) {
+        let fits = match target.schema.field_with_name(field.name()) {
+            Ok(there) => observed.dialect.staged_field(field, there)?.is_some(),
+            Err(_) => false,
+        };
+        if !fits {
+            return Err(Error::new(
+                crate::ErrorKind::DataQuality,
+                format!(
+                    "the target needs a column {:?} of type {}, which the strategy keeps there",
+                    field.name(),
+                    crate::types::logical_name(field)
+                ),
+            )
+            .with("column", field.name())
+            .with_hint("load into a table that this strategy made, or add the column to the target"));
+        }
+    }
+    Ok(())
 }
 
 /// The schema of a plan's output without the operation column.

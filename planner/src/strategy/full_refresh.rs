@@ -13,6 +13,7 @@ pub(super) fn draft(pipeline: &Pipeline, observed: &Observed<'_>, overwrite: Ove
         cursor: None,
         checks: Checks { fail_on_empty: pipeline.guards.empty_source == EmptySource::Fail, ..Checks::default() },
         primary_key: carried_key(observed),
+        own: Vec::new(),
         notes: Vec::new(),
     })
 }

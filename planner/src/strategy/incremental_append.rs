@@ -9,6 +9,7 @@ use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col};
 
 use super::align::aligned_exprs;
+use super::compare::{TARGET, target_scan};
 use super::cursor::{at_least, bounded};
 use super::{Draft, Observed, column, require_columns};
 use crate::definition::CursorOptions;
@@ -57,18 +58,9 @@ pub(super) fn draft(
         }),
         checks: Checks { not_null, unique: if only_new_rows { key.to_vec() } else { Vec::new() }, ..Checks::default() },
         primary_key: Vec::new(),
+        own: Vec::new(),
         notes,
     })
-}
-
-pub(super) const TARGET: &str = "__dpone__target";
-
-pub(super) fn target_scan(target: &super::ObservedTarget) -> Result<LogicalPlanBuilder> {
-    Ok(LogicalPlanBuilder::scan(
-        TARGET,
-        datafusion::datasource::provider_as_source(std::sync::Arc::clone(&target.provider)),
-        None,
-    )?)
 }
 
 /// Source rows whose key no row of the target has.
@@ -84,7 +76,7 @@ pub(super) fn without_known_keys(
     let converted = aligned_exprs(&plan, observed)?;
     let mut on = Vec::new();
     for name in key {
-        let expr = converted.iter().find(|(n, _)| n == name).map(|(_, e)| e.clone());
+        let expr = converted.iter().find(|(f, _)| f.name() == name).map(|(_, e)| e.clone());
         let expr = expr.ok_or_else(|| Error::internal(format!("the key column {name:?} was not aligned")))?;
         on.push(expr.eq(col(Column::from_name(format!("__dpone__key_{name}")))));
     }
@@ -106,7 +98,7 @@ fn without_loaded_rows(
         .project(names.iter().map(|n| Expr::Column(Column::new(Some(TARGET), n))))?
         .build()?;
     // Both sides in the target's types, so that equal values are equal.
-    let converted: Vec<Expr> = aligned_exprs(&plan, observed)?.into_iter().map(|(n, e)| e.alias(n)).collect();
+    let converted: Vec<Expr> = aligned_exprs(&plan, observed)?.into_iter().map(|(f, e)| e.alias(f.name())).collect();
     let source = LogicalPlanBuilder::from(plan).project(converted)?.alias("__dpone__source")?.build()?;
     let source = numbered(source, &names, "__dpone__nth")?;
     let loaded = numbered(loaded, &names, "__dpone__loaded_nth")?;

@@ -36,19 +36,13 @@ pub(super) fn draft(
         None => (observed.source.clone(), None),
     };
     let mut notes = Vec::new();
-    if let DuplicatePolicy::Latest { order_by } = duplicates {
-        require_columns("the order_by column", order_by, &plan)?;
-        for name in order_by {
-            check_ordered("the order_by column", name, plan.schema().field_with_unqualified_name(name)?)?;
-        }
-        plan = latest_per_key(plan, key, order_by)?;
-    }
+    plan = without_duplicates(plan, key, duplicates)?;
     let mut operation = Operation::Upsert;
     match soft_delete {
         Some(SoftDelete { column: mark, policy: DeletePolicy::Hard }) => {
             require_columns("the soft_delete column", std::slice::from_ref(mark), &plan)?;
             plan = with_operation(plan, mark)?;
-            operation = Operation::Column;
+            operation = Operation::Column { patch: Vec::new() };
             notes.push(format!("rows that {mark:?} marks as deleted are deleted in the target"));
         }
         Some(SoftDelete { policy: DeletePolicy::Keep, .. }) => {
@@ -76,8 +70,23 @@ pub(super) fn draft(
         }),
         checks: Checks { not_null, quarantine_null, unique: key.to_vec(), ..Checks::default() },
         primary_key: key.to_vec(),
+        own: Vec::new(),
         notes,
     })
+}
+
+/// The rows with one left of each key, where the definition says which.
+pub(super) fn without_duplicates(
+    plan: LogicalPlan,
+    key: &[String],
+    duplicates: &DuplicatePolicy,
+) -> Result<LogicalPlan> {
+    let DuplicatePolicy::Latest { order_by } = duplicates else { return Ok(plan) };
+    require_columns("the order_by column", order_by, &plan)?;
+    for name in order_by {
+        check_ordered("the order_by column", name, plan.schema().field_with_unqualified_name(name)?)?;
+    }
+    latest_per_key(plan, key, order_by)
 }
 
 /// The greatest row of each key. Two rows that tie are both kept, and then fail the check for duplicate keys: which of

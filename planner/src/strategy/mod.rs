@@ -1,16 +1,20 @@
 //! Load strategies: each builds a DataFusion plan over the source and picks a write mode. None knows a connector.
 
 mod align;
+mod compare;
 mod cursor;
 mod full_refresh;
 mod incremental_append;
 mod incremental_merge;
+mod partition_replace;
 mod raw;
 mod replace;
+mod scd2;
+mod snapshot_diff;
 mod xmin;
 
 pub use raw::raw_columns;
-pub use xmin::{AllRows, ChangesFrom, ObservedChanges, changes_from, compares_keys};
+pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
 
@@ -18,7 +22,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
-use crate::definition::{Pipeline, Strategy, VersionWrite};
+use crate::definition::{EmptySource, Pipeline, Strategy, VersionWrite};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
@@ -40,6 +44,22 @@ pub struct Observed<'a> {
     pub changes: Option<ObservedChanges>,
     pub dialect: &'a dyn Dialect,
     pub modes: Modes,
+    pub sizes: Sizes,
+    /// When the source's snapshot was taken, in microseconds since 1970-01-01 UTC, later than the last load's. The one
+    /// time that everything in this load is stamped with.
+    pub now: i64,
+}
+
+/// What decides how two sides are compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sizes {
+    /// Rows of the source and of the target, as far as their systems know.
+    pub source_rows: Option<u64>,
+    pub target_rows: Option<u64>,
+    /// Bytes that operators may hold in memory.
+    pub memory: u64,
+    /// A comparison in memory was tried, and did not fit.
+    pub outgrown: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +87,8 @@ struct Draft {
     checks: Checks,
     /// Key of a target that is created.
     primary_key: Vec<String>,
+    /// Columns of the plan that the strategy adds to the source's.
+    own: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -88,15 +110,36 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         Strategy::IncrementalMerge { key, cursor, duplicates, null_keys, soft_delete } => {
             incremental_merge::draft(&observed, key, cursor.as_ref(), duplicates, *null_keys, soft_delete.as_ref())?
         }
+        Strategy::PartitionReplace { column, scope } => partition_replace::draft(&observed, column, scope)?,
+        Strategy::SnapshotDiff { key, compare, missing, duplicates, null_keys, row_hash } => snapshot_diff::draft(
+            &observed,
+            &snapshot_diff::Options {
+                key,
+                compare: *compare,
+                missing: *missing,
+                duplicates,
+                null_keys: *null_keys,
+                row_hash: *row_hash,
+                allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
+            },
+        )?,
+        Strategy::Scd2 { key, history, cursor, duplicates, null_keys } => scd2::draft(
+            &observed,
+            &scd2::Options {
+                key,
+                history,
+                cursor: cursor.as_ref(),
+                duplicates,
+                null_keys: *null_keys,
+                allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
+            },
+        )?,
         Strategy::Xmin(spec) => {
             let planned = xmin::draft(pipeline, &observed, spec)?;
             (gone, changes) = (planned.gone, Some(planned.changes));
             planned.draft
         }
-        Strategy::Unsupported(mode) => {
-            return Err(Error::configuration(format!("the strategy {} is not available yet", mode.name))
-                .with_hint("available are full_refresh, replace, incremental_append and incremental_merge"));
-        }
+        Strategy::Unsupported(mode) => return Err(unavailable(&mode.name)),
     };
     let supported = match &draft.write_mode {
         WriteMode::Append => observed.modes.append,
@@ -114,9 +157,8 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         .with_hint("use full_refresh, or a sink that has it: delta or postgres"));
     }
     let mut aligned = align::align(&draft, &observed)?;
-    let deletes = gone.is_some();
     if let Some(gone) = gone {
-        aligned = align::with_deletions(aligned, &gone, &observed)?;
+        aligned = align::with_gone(aligned, &gone)?;
     }
     let mut ddl = Vec::new();
     if observed.target.is_none() {
@@ -138,7 +180,7 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         cursor: draft.cursor,
         changes,
         checks: Checks {
-            max_delete_ratio: pipeline.guards.max_delete_ratio.or(deletes.then_some(xmin::MAX_DELETE_RATIO)),
+            max_delete_ratio: pipeline.guards.max_delete_ratio.or(draft.checks.max_delete_ratio),
             max_delete_rows: pipeline.guards.max_delete_rows,
             not_null: [draft.checks.not_null, aligned.not_null].concat(),
             ..draft.checks
@@ -146,6 +188,14 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
         state_digest,
         notes: draft.notes,
     })
+}
+
+/// The error for a strategy of the contract that this version does not run.
+pub fn unavailable(name: &str) -> Error {
+    Error::configuration(format!("the strategy {name} is not available yet")).with_hint(
+        "available are full_refresh, replace, partition_replace, incremental_append, incremental_merge, snapshot_diff, \
+         scd2 and xmin",
+    )
 }
 
 /// What a watermark depends on: another source, query, cursor or strategy must not use it.

@@ -74,6 +74,16 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<
                 read.extend(order_by.iter().cloned());
             }
         }
+        Strategy::PartitionReplace { column, .. } => {
+            read.insert(column.clone());
+        }
+        // Both sides are read alike: the server's own bytes tell whether a row changed, exactly. A hash that is stored has
+        // to be the same whatever the rows come through, so it is made of values.
+        Strategy::SnapshotDiff { row_hash: false, duplicates, .. } => {
+            if let DuplicatePolicy::Latest { order_by } = duplicates {
+                read.extend(order_by.iter().cloned());
+            }
+        }
         Strategy::Xmin(xmin) => match &xmin.write {
             VersionWrite::Merge { duplicates, soft_delete, .. } => {
                 read.extend(soft_delete.iter().map(|s| s.column.clone()));
@@ -85,7 +95,7 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<
             VersionWrite::Append { only_new_rows } if *only_new_rows || xmin.key.is_empty() => {}
             VersionWrite::Append { .. } => return None,
         },
-        Strategy::Unsupported(_) => return None,
+        Strategy::SnapshotDiff { .. } | Strategy::Scd2 { .. } | Strategy::Unsupported(_) => return None,
     }
     Some(read)
 }

@@ -9,19 +9,20 @@ use crate::expr::{predicate, qualify, require_immutable};
 use crate::plan::{Checks, ScopeFilter, WriteMode};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
-    output_names(&observed.source)?;
     let sql = match scope {
         Scope::Predicate(sql) => sql.clone(),
-        Scope::Window { column, from, to } => {
-            require_columns("the window's column", std::slice::from_ref(column), &observed.source)?;
-            let field = observed.source.schema().field_with_unqualified_name(column)?;
-            window_sql(column, sql_type(column, field.data_type())?, from, to)
-        }
+        Scope::Window { column, from, to } => window(observed, column, from, to)?,
     };
+    by_predicate("the scope of replace", observed, sql)
+}
+
+/// The source and the target, both cut down to the rows for which the predicate is true.
+pub(super) fn by_predicate(what: &str, observed: &Observed<'_>, sql: String) -> Result<Draft> {
+    output_names(&observed.source)?;
     // The same filter that the sink applies, over the same columns: nothing outside the scope is ever staged.
     let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
-    require_immutable("the scope of replace", &sql, &unqualified)?;
-    let parsed = predicate("the scope of replace", &sql, &unqualified)?;
+    require_immutable(what, &sql, &unqualified)?;
+    let parsed = predicate(what, &sql, &unqualified)?;
     let qualified = qualify(parsed, &observed.source)?;
     Ok(Draft {
         plan: filtered(observed.source.clone(), qualified)?,
@@ -30,15 +31,31 @@ pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
         // An empty scope is emptied: the batch is the slice.
         checks: Checks::default(),
         primary_key: carried_key(observed),
+        own: Vec::new(),
         notes: Vec::new(),
     })
 }
 
-/// Half-open, so that neighbouring windows never share a row.
-fn window_sql(column: &str, sql_type: String, from: &str, to: &str) -> String {
+/// `from <= column < to`: half-open, so that neighbouring windows never share a row.
+pub(super) fn window(observed: &Observed<'_>, column: &str, from: &str, to: &str) -> Result<String> {
+    let literal = literals(observed, "the window's column", column)?;
     let quoted = column.replace('"', "\"\"");
-    let literal = |text: &str| format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"));
-    format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from), literal(to))
+    Ok(format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from), literal(to)))
+}
+
+/// `column IN (values)`
+pub(super) fn one_of(observed: &Observed<'_>, column: &str, values: &[String]) -> Result<String> {
+    let literal = literals(observed, "the partition column", column)?;
+    let values: Vec<_> = values.iter().map(|v| literal(v)).collect();
+    Ok(format!("\"{}\" IN ({})", column.replace('"', "\"\""), values.join(", ")))
+}
+
+/// Spells texts as values of the column's type.
+fn literals(observed: &Observed<'_>, what: &str, column: &str) -> Result<impl Fn(&str) -> String> {
+    require_columns(what, &[column.to_owned()], &observed.source)?;
+    let field = observed.source.schema().field_with_unqualified_name(column)?;
+    let sql_type = sql_type(column, field.data_type())?;
+    Ok(move |text: &str| format!("CAST('{}' AS {sql_type})", text.replace('\'', "''")))
 }
 
 fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<String> {

@@ -4,23 +4,27 @@
 //! target. Changes say nothing of deletions: those are found by comparing keys, in the runs that the cadence names and
 //! whenever the read had to start over.
 
-use chrono::{DateTime, Utc};
-use datafusion::common::{Column, DFSchema, JoinType, NullEquality};
+use chrono::DateTime;
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
-use super::align::aligned_expr;
-use super::incremental_append::{TARGET, target_scan, without_known_keys};
-use super::{Draft, Observed, ObservedTarget, check_state, column, digest, incremental_merge, require_columns};
-use crate::definition::{
-    Cadence, DeletePolicy, EmptySource, GoneRows, Pipeline, Reconciliation, Strategy, VersionWrite, Xmin,
+use super::compare::{Comparison, TARGET, diff, staged, target_column, target_scan};
+use super::incremental_append::without_known_keys;
+use super::snapshot_diff::{DELETED_AT, IS_DELETED, MAX_DELETE_RATIO};
+use super::{
+    Draft, Observed, ObservedTarget, check_state, column, digest, filtered, incremental_merge, require_columns,
 };
+use crate::definition::{
+    Cadence, DeletePolicy, DuplicatePolicy, EmptySource, GoneRows, NullKeys, Pipeline, Reconciliation, Strategy,
+    VersionWrite, Xmin,
+};
+use crate::diff::{CHANGE, MISSING};
 use crate::error::{Error, Result};
 use crate::expr::{more_than_rows_of_one_table, require_immutable};
-use crate::plan::{Checks, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, WriteMode};
+use crate::plan::{Checks, DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
+use crate::row_hash::DigestKind;
 use crate::state::{ChangeState, PipelineState};
-
-/// The part of the target that a comparison of keys may delete where the definition does not say.
-pub(super) const MAX_DELETE_RATIO: f64 = 0.5;
+use crate::types::utc;
 
 /// From where changes are to be read.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,16 +48,8 @@ pub struct ObservedChanges {
     pub rows_gone: bool,
     /// Why rows that were read before may come again, unchanged.
     pub repeats: Option<String>,
-    /// All rows in the snapshot of the read, where [`compares_keys`] asks for them.
-    pub all_rows: Option<AllRows>,
-    pub now: DateTime<Utc>,
-}
-
-#[derive(Debug, Clone)]
-pub struct AllRows {
-    /// As the definition reads them.
-    pub plan: LogicalPlan,
-    pub is_empty: bool,
+    /// All rows in the snapshot of the read, as the definition reads them, where [`compares_keys`] asks for them.
+    pub all_rows: Option<LogicalPlan>,
 }
 
 /// From where a pipeline reads changes; `None` for strategies that read none. `target` says whether the target has rows,
@@ -79,12 +75,13 @@ pub fn changes_from(
     }))
 }
 
-/// Whether this run compares the keys of source and target, for which it needs [`AllRows`].
+/// Whether this run compares the keys of source and target, for which it needs all rows. `now` is [`Observed::now`].
 pub fn compares_keys(
     pipeline: &Pipeline,
     state: Option<&PipelineState>,
     changes: &ObservedChanges,
     target_has_rows: bool,
+    now: i64,
 ) -> bool {
     let Strategy::Xmin(Xmin { write: VersionWrite::Merge { .. }, reconciliation, .. }) = &pipeline.strategy else {
         return false;
@@ -95,21 +92,19 @@ pub fn compares_keys(
         Some(Reconciliation::Off) => false,
         None => lost_track,
         Some(Reconciliation::On { cadence, .. }) => {
-            lost_track || state.and_then(|s| s.changes.as_ref()).is_none_or(|last| due(*cadence, last, changes.now))
+            lost_track || state.and_then(|s| s.changes.as_ref()).is_none_or(|last| due(*cadence, last, now))
         }
     }
 }
 
-fn due(cadence: Cadence, last: &ChangeState, now: DateTime<Utc>) -> bool {
+fn due(cadence: Cadence, last: &ChangeState, now: i64) -> bool {
     let Some(at) = last.reconciled_at.as_deref().and_then(|at| DateTime::parse_from_rfc3339(at).ok()) else {
         return true;
     };
     match cadence {
         Cadence::Runs(runs) => last.runs_since_reconciliation + 1 >= runs,
-        Cadence::Interval { microseconds } => {
-            // A clock that was set back must not put the comparison off for as long again.
-            (now - at.with_timezone(&Utc)).num_microseconds().is_none_or(|passed| passed < 0 || passed >= microseconds)
-        }
+        // A clock that was set back must not put the comparison off for as long again.
+        Cadence::Interval { microseconds } => !(0..microseconds).contains(&(now - at.timestamp_micros())),
     }
 }
 
@@ -139,7 +134,8 @@ pub(super) fn draft(pipeline: &Pipeline, observed: &Observed<'_>, spec: &Xmin) -
     let state = ChangeState {
         position: changes.position.clone(),
         reconciled_at: match compared {
-            true => Some(changes.now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
+            true => DateTime::from_timestamp_micros(observed.now)
+                .map(|now| now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
             false => last.and_then(|l| l.reconciled_at.clone()),
         },
         runs_since_reconciliation: if compared { 0 } else { last.map_or(0, |l| l.runs_since_reconciliation) + 1 },
@@ -184,26 +180,34 @@ fn merge(
         None => {}
     }
     draft.notes.push(deletion_note(spec, observed.state, changes));
+    let marks = matches!(&spec.reconciliation, Some(Reconciliation::On { delete_policy: GoneRows::SoftDelete, .. }));
+    if marks {
+        draft.plan = with_marks(draft.plan)?;
+        draft.own = vec![IS_DELETED.to_owned(), DELETED_AT.to_owned()];
+    }
     let (Some(all), Some(target)) = (&changes.all_rows, &observed.target) else { return Ok((draft, None)) };
-    if let Some(Reconciliation::On { delete_policy: GoneRows::SoftDelete, .. }) = &spec.reconciliation {
-        return Err(Error::configuration("reconciliation.delete_policy: soft_delete is not supported by xmin")
-            .with_hint("use hard_delete, or snapshot_diff with diff.delete_policy: soft_delete"));
-    }
-    if all.is_empty && pipeline.guards.empty_source == EmptySource::Fail {
-        return Err(Error::data_quality(format!(
-            "the source has no row, and {} has rows: comparing their keys would delete all of them",
-            pipeline.sink.relation
-        ))
-        .with_hint(
-            "check the source; to empty the target on purpose, set empty_source: allow (and max_delete_ratio: 1)",
-        ));
-    }
-    let gone = gone_keys(all, target, &spec.key, observed)?;
-    if let WriteMode::Changes { operation: operation @ Operation::Upsert, .. } = &mut draft.write_mode {
-        *operation = Operation::Column;
-        draft.plan = with_upserts(draft.plan)?;
+    draft.checks.fail_on_empty = pipeline.guards.empty_source == EmptySource::Fail;
+    draft.checks.max_delete_ratio = Some(MAX_DELETE_RATIO);
+    let (gone, how) = gone_rows(all, target, spec, marks, observed)?;
+    draft.notes.push(how);
+    if let WriteMode::Changes { operation, .. } = &mut draft.write_mode {
+        if !operation.is_column() {
+            draft.plan = with_upserts(draft.plan)?;
+        }
+        *operation = Operation::Column { patch: draft.own.clone() };
     }
     Ok((draft, Some(gone)))
+}
+
+/// The rows that are read are there: they lose the mark that an earlier run may have set.
+fn with_marks(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let never = ScalarValue::TimestampMicrosecond(None, Some(utc()));
+    let operation = plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
+    let mut columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let at = columns.len() - usize::from(operation);
+    columns.insert(at, lit(false).alias(IS_DELETED));
+    columns.insert(at + 1, lit(never).alias(DELETED_AT));
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 /// What this run does about rows that were deleted in the source.
@@ -237,25 +241,47 @@ fn deletion_note(spec: &Xmin, state: Option<&PipelineState>, changes: &ObservedC
     }
 }
 
-/// The target's keys that no row of the source has. Keys with a NULL are not ours to judge: none is ever loaded.
-fn gone_keys(all: &AllRows, target: &ObservedTarget, key: &[String], observed: &Observed<'_>) -> Result<LogicalPlan> {
-    let there = |name: &String| Expr::Column(Column::new(Some(TARGET), name));
-    let mut known = target_scan(target)?;
-    for name in key.iter().filter(|name| target.schema.field_with_name(name).is_ok_and(|f| f.is_nullable())) {
-        known = known.filter(there(name).is_not_null())?;
+/// The target's keys that no row of the source has, in staged types, with the operation that they come to. A row whose
+/// mark says that it is gone already is left alone.
+fn gone_rows(
+    all: &LogicalPlan,
+    target: &ObservedTarget,
+    spec: &Xmin,
+    marks: bool,
+    observed: &Observed<'_>,
+) -> Result<(LogicalPlan, String)> {
+    let VersionWrite::Merge { duplicates, null_keys, .. } = &spec.write else {
+        return Err(Error::internal("keys are compared for versions that are appended"));
+    };
+    let keys = spec.key.iter().map(|name| column(all, name)).collect::<Result<Vec<_>>>()?;
+    let mut keys = LogicalPlanBuilder::from(all.clone()).project(keys)?;
+    if matches!(duplicates, DuplicatePolicy::Latest { .. }) {
+        keys = keys.distinct()?;
     }
-    let known = known.project(key.iter().map(there))?.build()?;
-    let renamed = |name: &String| format!("__dpone__key_{name}");
-    let source = key
-        .iter()
-        .map(|name| Ok(aligned_expr(&all.plan, name, observed)?.alias(renamed(name))))
-        .collect::<Result<Vec<_>>>()?;
-    let source = LogicalPlanBuilder::from(all.plan.clone()).project(source)?.build()?;
-    let on = key.iter().map(|name| there(name).eq(Expr::Column(Column::from_name(renamed(name)))));
-    let gone = LogicalPlanBuilder::from(known).join_on(source, JoinType::LeftAnti, on)?;
-    // A target that somebody else made may have a key twice; one deletion takes all of them.
-    let enforced = !target.primary_key.is_empty() && target.primary_key.iter().all(|column| key.contains(column));
-    Ok(if enforced { gone } else { gone.distinct()? }.build()?)
+    let (keys, fields) = staged(keys.build()?, observed)?;
+    let comparison = Comparison {
+        key: &spec.key,
+        // Only the keys count: what changed in a row is told by its transaction.
+        compared: Vec::new(),
+        kind: DigestKind::Values,
+        stored: None,
+        among: None,
+        gone: marks.then(|| target_column(IS_DELETED).is_true()),
+        carried: Vec::new(),
+        missing: true,
+        replaced: false,
+        quarantine_null_keys: *null_keys == NullKeys::Quarantine,
+    };
+    let (changes, how) = diff(keys, fields, observed, target, comparison)?;
+    let missing = column(&changes, CHANGE)?.eq(lit(MISSING));
+    let missing = filtered(changes, missing)?;
+    let mut columns = spec.key.iter().map(|name| column(&missing, name)).collect::<Result<Vec<_>>>()?;
+    if marks {
+        let now = ScalarValue::TimestampMicrosecond(Some(observed.now), Some(utc()));
+        columns.extend([lit(true).alias(IS_DELETED), lit(now).alias(DELETED_AT)]);
+    }
+    columns.push(lit(if marks { PATCH } else { DELETE }).alias(OPERATION_COLUMN));
+    Ok((LogicalPlanBuilder::from(missing).project(columns)?.build()?, how))
 }
 
 fn with_upserts(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -303,6 +329,7 @@ fn append(observed: &Observed<'_>, spec: &Xmin, only_new_rows: bool, changes: &O
         cursor: None,
         checks: Checks { not_null: key.clone(), unique: key.clone(), ..Checks::default() },
         primary_key: Vec::new(),
+        own: Vec::new(),
         notes,
     })
 }
@@ -312,9 +339,7 @@ fn without_known_versions(plan: LogicalPlan, observed: &Observed<'_>, target: &O
     let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
     let known = target_scan(target)?.build()?;
     // In the target's types, so that equal values are equal.
-    let converted =
-        names.iter().map(|name| Ok(aligned_expr(&plan, name, observed)?.alias(name))).collect::<Result<Vec<_>>>()?;
-    let source = LogicalPlanBuilder::from(plan).project(converted)?.alias("__dpone__source")?.build()?;
+    let (source, _) = staged(plan, observed)?;
     let side = |table: &str| names.iter().map(|name| Column::new(Some(table), name)).collect::<Vec<_>>();
     let on = (side("__dpone__source"), side(TARGET));
     let joined = LogicalPlanBuilder::from(source)

@@ -8,5 +8,6 @@ mod majors;
 mod matrix;
 mod orders;
 mod problems;
+mod properties;
 mod types;
 mod xmin;

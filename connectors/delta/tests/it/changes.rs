@@ -105,12 +105,12 @@ async fn deletes_go_by_key_within_the_guard() {
         &[true, true, false, false, true],
     );
     let before = (lake.parquet_files(&table), lake.query(&table, SQL).await);
-    let guarded = Load { max_delete_rows: Some(1), ..merge(Operation::Column) };
+    let guarded = Load { max_delete_rows: Some(1), ..merge(Operation::Column { patch: vec![] }) };
     let error = lake.load(&table, &guarded, std::slice::from_ref(&changes)).await.unwrap_err();
     assert!(error.message().contains("max_delete_rows = 1"), "{error}");
     assert_eq!((lake.parquet_files(&table), lake.query(&table, SQL).await), before);
 
-    let receipt = lake.load(&table, &merge(Operation::Column), &[changes]).await.unwrap();
+    let receipt = lake.load(&table, &merge(Operation::Column { patch: vec![] }), &[changes]).await.unwrap();
     let counts = &receipt.rows;
     assert_eq!((counts.inserted, counts.updated, counts.deleted, counts.unchanged), (1, 1, 2, 1));
     assert_eq!(lake.independent(&table, SQL), ("1a,4D,5e".into(), "1a,4D,5e".into()));

@@ -138,7 +138,7 @@ async fn build(
         }
         WriteMode::Append => true,
         // Staged files of these hold the operation, and deletions.
-        WriteMode::Changes { operation: Operation::Column, .. } => false,
+        WriteMode::Changes { operation: Operation::Column { .. }, .. } => false,
         // There is nothing to compare with.
         WriteMode::OverwriteScope { .. } => false,
         WriteMode::Changes { .. } => there == 0,

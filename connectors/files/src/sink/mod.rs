@@ -346,6 +346,8 @@ impl Sink for FileSink {
         };
         let mut fields = self.next_schema(load, current.as_ref())?.fields().to_vec();
         if let Ok(operation) = load.staged_schema.field_with_name(OPERATION_COLUMN) {
+            // A row that deletes or patches has only its key and what it sets.
+            fields = fields.iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))).collect();
             fields.push(Arc::new(operation.clone()));
         }
         let folder = match self.staging(load) {
@@ -403,7 +405,7 @@ fn complete(commit: &Commit<'_>, counts: Counts, version: u64, notes: Vec<String
     receipt.rows.inserted = counts.inserted;
     receipt.rows.updated = counts.updated;
     receipt.rows.deleted = counts.deleted;
-    receipt.rows.unchanged = counts.unchanged;
+    receipt.rows.unchanged += counts.unchanged;
     receipt.target_version = Some(version.to_string());
     receipt.notes.extend(notes);
     receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);

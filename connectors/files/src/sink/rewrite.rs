@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, Operator, binary_expr, ident, lit, when};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
 use dpone_planner::expr::predicate;
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, PATCH, ScopeFilter, WriteMode};
 
 use super::options::WriteOptions;
 use super::writer::{Folder, WrittenFile, write_stream};
@@ -32,6 +32,8 @@ const FILE: &str = "__dpone__file";
 const STAGED: &str = "__dpone__s_";
 /// Staged beside the table's: true where a row of the table has a staged one.
 const HIT: &str = "__dpone__hit";
+/// Staged beside the table's: true where the staged row only sets some columns.
+const PATCHES: &str = "__dpone__patches";
 
 /// What a load does to the table's files.
 #[derive(Debug, Default)]
@@ -83,9 +85,7 @@ impl<'a> Rewrite<'a> {
     pub(super) async fn affected(&self) -> Result<Affected> {
         match self.mode {
             WriteMode::OverwriteScope { scope } => self.affected_by_scope(scope).await,
-            WriteMode::Changes { key, operation } => {
-                self.affected_by_changes(key, *operation == Operation::Column).await
-            }
+            WriteMode::Changes { key, operation } => self.affected_by_changes(key, operation).await,
             WriteMode::Append | WriteMode::Overwrite { .. } => Ok(Affected::default()),
         }
     }
@@ -147,12 +147,12 @@ impl<'a> Rewrite<'a> {
         })
     }
 
-    async fn affected_by_changes(&self, key: &[String], has_operation: bool) -> Result<Affected> {
+    async fn affected_by_changes(&self, key: &[String], operation: &Operation) -> Result<Affected> {
         let mut affected = Affected::default();
         if let Some(table) = self.table(None)? {
-            let joined = table.join_on(self.staged_beside(has_operation)?, JoinType::Inner, on(key))?;
+            let joined = table.join_on(self.staged_beside(operation)?, JoinType::Inner, on(key))?;
             let delete = deletes();
-            let changed = self.changed(key);
+            let changed = self.changed(key, operation)?;
             let when_true = |condition: Expr| when(condition, lit(1i64)).otherwise(lit(0i64));
             let fates = vec![
                 sum(when_true(delete.clone())?).alias("deleted"),
@@ -169,15 +169,21 @@ impl<'a> Rewrite<'a> {
             }
         }
         let counts = &mut affected.counts;
-        counts.inserted = self.inserted(key, has_operation)?.count().await? as u64;
+        counts.inserted = self.inserted(key, operation)?.count().await? as u64;
         // The rest had no effect: equal rows, and deletions of keys that are not there.
         counts.unchanged = self.staged_rows.saturating_sub(counts.inserted + counts.updated + counts.deleted);
         Ok(affected)
     }
 
-    /// Whether any column outside the key differs. NULL equals NULL here.
-    fn changed(&self, key: &[String]) -> Expr {
-        let compared = self.schema.fields().iter().filter(|f| !key.contains(f.name()));
+    /// Whether a row changes: any column outside the key differs, or, for a patch, any that it sets. NULL equals NULL.
+    fn changed(&self, key: &[String], operation: &Operation) -> Result<Expr> {
+        let whole = self.differs(|name| !key.contains(name));
+        let patched = self.differs(|name| operation.patch().contains(name));
+        Ok(when(patches(), patched).otherwise(whole)?)
+    }
+
+    fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
+        let compared = self.schema.fields().iter().filter(|f| compared(f.name()));
         compared
             .map(|f| binary_expr(ident(f.name()), Operator::IsDistinctFrom, ident(format!("{STAGED}{}", f.name()))))
             .reduce(Expr::or)
@@ -185,8 +191,8 @@ impl<'a> Rewrite<'a> {
     }
 
     /// The staged rows whose key the table does not have.
-    fn inserted(&self, key: &[String], has_operation: bool) -> Result<DataFrame> {
-        let staged = self.staged_beside(has_operation)?.filter(!deletes())?;
+    fn inserted(&self, key: &[String], operation: &Operation) -> Result<DataFrame> {
+        let staged = self.staged_beside(operation)?.filter(!deletes())?.filter(!patches())?;
         let new = match self.table(None)? {
             Some(table) => {
                 let keys = table.select(key.iter().map(ident).collect::<Vec<_>>())?;
@@ -209,7 +215,7 @@ impl<'a> Rewrite<'a> {
                     let outside = self.in_scope(table, scope, false)?;
                     outside.select(self.schema.fields().iter().map(|f| ident(f.name())).collect::<Vec<_>>())?
                 }
-                WriteMode::Changes { key, operation } => self.replaced(table, key, *operation == Operation::Column)?,
+                WriteMode::Changes { key, operation } => self.replaced(table, key, operation)?,
                 WriteMode::Append | WriteMode::Overwrite { .. } => return Ok(written),
             };
             written.extend(self.write(kept, "kept").await?);
@@ -217,18 +223,20 @@ impl<'a> Rewrite<'a> {
         if let WriteMode::Changes { key, operation } = self.mode
             && affected.counts.inserted > 0
         {
-            written.extend(self.write(self.inserted(key, *operation == Operation::Column)?, "new").await?);
+            written.extend(self.write(self.inserted(key, operation)?, "new").await?);
         }
         Ok(written)
     }
 
     /// The table's rows, with the staged values where there are any, and without the deleted ones.
-    fn replaced(&self, table: DataFrame, key: &[String], has_operation: bool) -> Result<DataFrame> {
-        let joined = table.join_on(self.staged_beside(has_operation)?, JoinType::Left, on(key))?;
+    fn replaced(&self, table: DataFrame, key: &[String], operation: &Operation) -> Result<DataFrame> {
+        let joined = table.join_on(self.staged_beside(operation)?, JoinType::Left, on(key))?;
         let kept = joined.filter(ident(HIT).is_null().or(!deletes()))?;
         let columns = self.schema.fields().iter().map(|f| {
             let staged = ident(format!("{STAGED}{}", f.name()));
-            Ok(when(ident(HIT).is_not_null(), staged).otherwise(ident(f.name()))?.alias(f.name()))
+            let hit = ident(HIT).is_not_null();
+            let set = if operation.patch().contains(f.name()) { hit } else { hit.and(patches().is_not_true()) };
+            Ok(when(set, staged).otherwise(ident(f.name()))?.alias(f.name()))
         });
         Ok(kept.select(columns.collect::<Result<Vec<_>>>()?)?)
     }
@@ -240,14 +248,15 @@ impl<'a> Rewrite<'a> {
         write_stream(stream, folder, stem, Arc::clone(&self.schema), self.options.clone(), None).await
     }
 
-    /// The staged rows under names that do not meet the table's, with a delete mark and [`HIT`].
-    fn staged_beside(&self, has_operation: bool) -> Result<DataFrame> {
+    /// The staged rows under names that do not meet the table's, with marks for deletes and patches, and [`HIT`].
+    fn staged_beside(&self, operation: &Operation) -> Result<DataFrame> {
         let staged = self.context.read_table(Arc::clone(&self.staged))?;
         let fields = without_operation(&self.staged.schema());
         let mut columns: Vec<_> =
             fields.fields().iter().map(|f| ident(f.name()).alias(format!("{STAGED}{}", f.name()))).collect();
-        let delete = if has_operation { ident(OPERATION_COLUMN).eq(lit(DELETE)) } else { lit(false) };
-        columns.push(delete.alias(OPERATION_COLUMN));
+        let is = |value: i8| if operation.is_column() { ident(OPERATION_COLUMN).eq(lit(value)) } else { lit(false) };
+        columns.push(is(DELETE).alias(OPERATION_COLUMN));
+        columns.push(is(PATCH).alias(PATCHES));
         columns.push(lit(true).alias(HIT));
         Ok(staged.select(columns)?)
     }
@@ -272,6 +281,10 @@ impl<'a> Rewrite<'a> {
 
 fn deletes() -> Expr {
     ident(OPERATION_COLUMN)
+}
+
+fn patches() -> Expr {
+    ident(PATCHES)
 }
 
 fn on(key: &[String]) -> Vec<Expr> {

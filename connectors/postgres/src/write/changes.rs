@@ -5,7 +5,7 @@
 //! without its side effects on sequences and triggers. Rows whose values are the same are not touched.
 
 use dpone_engine::Result;
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH};
 
 use super::commit::{Applied, Apply};
 use super::names::{quote, relation};
@@ -15,7 +15,7 @@ use super::target::TargetColumn;
 /// Staged rows from which the planner's guesses about an unanalysed table cost more than the statistics.
 const ANALYZE_FROM: u64 = 1000;
 
-pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> {
+pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -> Result<Applied> {
     let target = relation(&apply.target);
     let rows = relation(&apply.rows);
     apply.client.run(&format!("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")).await?;
@@ -43,9 +43,17 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String]) -> Result<Applied> 
                 .await?;
         }
     }
-    if let Some(update) = update(apply, key) {
-        applied.updated =
-            apply.client.execute(&format!("{update} WHERE {matches}{upsert}{}", differs(apply, key)), &[]).await?;
+    // Before anything is inserted: a patch may be what frees a unique value.
+    let patched: Vec<_> = apply.table.columns.iter().filter(|c| patch.contains(&c.name)).collect();
+    if let Some(update) = update(apply, &patched) {
+        let patch = is(PATCH);
+        let sql = format!("{update} WHERE {matches}{patch}{}", differs(&patched, apply));
+        applied.updated += apply.client.execute(&sql, &[]).await?;
+    }
+    let whole: Vec<_> = updatable(apply, key).collect();
+    if let Some(update) = update(apply, &whole) {
+        let sql = format!("{update} WHERE {matches}{upsert}{}", differs(&whole, apply));
+        applied.updated += apply.client.execute(&sql, &[]).await?;
     }
     applied.inserted = apply
         .client
@@ -82,9 +90,9 @@ fn updatable<'a>(apply: &'a Apply<'_>, key: &'a [String]) -> impl Iterator<Item 
     apply.table.columns.iter().filter(move |c| staged.contains(&c.name.as_str()) && !key.contains(&c.name))
 }
 
-fn update(apply: &Apply<'_>, key: &[String]) -> Option<String> {
+fn update(apply: &Apply<'_>, columns: &[&TargetColumn]) -> Option<String> {
     let sets: Vec<String> =
-        updatable(apply, key).map(|c| format!("{} = {}", quote(&c.name), apply.layout.value(&c.name))).collect();
+        columns.iter().map(|c| format!("{} = {}", quote(&c.name), apply.layout.value(&c.name))).collect();
     (!sets.is_empty()).then(|| {
         format!("UPDATE {} t SET {} FROM {} s", relation(&apply.target), sets.join(", "), relation(&apply.rows))
     })
@@ -92,10 +100,10 @@ fn update(apply: &Apply<'_>, key: &[String]) -> Option<String> {
 
 /// ` AND (a value differs)`. Types whose equality is identity are compared by it; for the others (1.0 and 1.00, -0 and
 /// 0, json, which has none) the stored bytes are, through the server's record comparison.
-fn differs(apply: &Apply<'_>, key: &[String]) -> String {
+fn differs(columns: &[&TargetColumn], apply: &Apply<'_>) -> String {
     let mut parts = Vec::new();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for column in updatable(apply, key) {
+    for column in columns {
         let (name, value) = (quote(&column.name), apply.layout.value(&column.name));
         match column.wire.receive.as_str() {
             "boolrecv" | "int2recv" | "int4recv" | "int8recv" | "oidrecv" | "uuid_recv" | "date_recv" | "time_recv"

@@ -165,7 +165,7 @@ impl Work<'_> {
         receipt.rows.inserted = applied.inserted;
         receipt.rows.updated = applied.updated;
         receipt.rows.deleted = applied.deleted;
-        receipt.rows.unchanged = applied.unchanged;
+        receipt.rows.unchanged += applied.unchanged;
         receipt.notes.extend(notes);
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         put_load(client, self.tables, &receipt, false).await?;
@@ -214,7 +214,7 @@ impl Work<'_> {
             WriteMode::OverwriteScope { scope: ScopeFilter::Partitions { columns } } => {
                 scope::partitions(&apply, columns).await
             }
-            WriteMode::Changes { key, .. } => changes::apply(&apply, key).await,
+            WriteMode::Changes { key, operation } => changes::apply(&apply, key, operation.patch()).await,
         }
     }
 }

@@ -69,7 +69,7 @@ impl Layout {
 
 /// Whether the staged rows carry an operation of their own.
 pub(crate) fn has_operation(load: &LoadSpec) -> bool {
-    matches!(load.write_mode, WriteMode::Changes { operation: Operation::Column, .. })
+    matches!(load.write_mode, WriteMode::Changes { operation: Operation::Column { .. }, .. })
 }
 
 pub(crate) async fn prepare(sink: &PostgresSink, load: &LoadSpec) -> Result<()> {

@@ -1,5 +1,8 @@
 //! The load strategy and its guards: which options a mode needs, and which exclude each other.
 
+mod compare;
+mod partition;
+
 use super::Origin;
 use super::source::checked;
 use super::text::scope_predicate;
@@ -76,10 +79,7 @@ pub(super) fn lower(
                 key,
                 cursor,
                 duplicates: duplicates(spec, origin)?,
-                null_keys: match spec.null_keys {
-                    None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
-                    Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
-                },
+                null_keys: null_keys(spec),
                 soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
                     column: soft.column.clone(),
                     policy: match soft.policy {
@@ -89,17 +89,28 @@ pub(super) fn lower(
                 }),
             }
         }
-        Mode::SnapshotDiff | Mode::Scd2 | Mode::CdcApply => {
+        Mode::SnapshotDiff => {
+            no_cursor(&cursor, "snapshot_diff compares everything", origin)?;
+            if key.is_empty() {
+                return Err(key_missing(mode, origin));
+            }
+            compare::snapshot_diff(spec, key, origin)?
+        }
+        Mode::Scd2 => {
+            if key.is_empty() {
+                return Err(key_missing(mode, origin));
+            }
+            compare::scd2(spec, key, cursor, origin)?
+        }
+        Mode::CdcApply => {
             if key.is_empty() {
                 return Err(key_missing(mode, origin));
             }
             unsupported(mode.as_str())
         }
         Mode::PartitionReplace => {
-            if spec.partition.is_none() {
-                return Err(origin.missing("sink.strategy.partition.column", "partition_replace replaces by it"));
-            }
-            unsupported(mode.as_str())
+            no_cursor(&cursor, "partition_replace reads whole partitions", origin)?;
+            partition::lower(spec, origin)?
         }
         Mode::Backfill => {
             if spec.backfill.is_none() {
@@ -208,6 +219,13 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
     Err(origin
         .error(at, format!("{} {} is not a way in which a {sink_kind} sink merges", origin.term(at), policy.as_str()))
         .with_hint(format!("{sink_kind} takes {}; auto is always right", allowed.join(", "))))
+}
+
+pub(super) fn null_keys(spec: &StrategySpec) -> NullKeys {
+    match spec.null_keys {
+        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
+        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
+    }
 }
 
 pub(super) fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {

@@ -1,14 +1,14 @@
 //! The reader xmin: what it needs, how its rows are written, and how deletions are found.
 
-use super::strategy::{KEY, check_key_given, duplicates};
+use super::strategy::{KEY, check_key_given, duplicates, null_keys};
 use super::{Origin, parse_lag};
 use crate::definition::located::quoted;
 use crate::definition::manifest::{
-    Incremental, Mode, NullKeysSpec, Reconciliation as Spec, ReconciliationDeletePolicy, ReconciliationSettings,
-    SoftDeletePolicy, SourceOptions, StrategySpec, XminMode,
+    Incremental, Mode, Reconciliation as Spec, ReconciliationDeletePolicy, ReconciliationSettings, SoftDeletePolicy,
+    SourceOptions, StrategySpec, XminMode,
 };
 use crate::definition::{
-    Cadence, DeletePolicy, GoneRows, Lag, NullKeys, Reconciliation, SoftDelete, Strategy, VersionWrite, Xmin,
+    Cadence, DeletePolicy, GoneRows, Lag, Reconciliation, SoftDelete, Strategy, VersionWrite, Xmin,
 };
 use crate::error::Result;
 
@@ -41,10 +41,7 @@ pub(super) fn lower(
             check_key_given(spec.mode, &key, origin)?;
             VersionWrite::Merge {
                 duplicates: duplicates(spec, origin)?,
-                null_keys: match spec.null_keys {
-                    None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
-                    Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
-                },
+                null_keys: null_keys(spec),
                 soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
                     column: soft.column.clone(),
                     policy: match soft.policy {

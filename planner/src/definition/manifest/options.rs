@@ -367,7 +367,7 @@ pub struct SinkOptions {
     pub connector: Option<BTreeMap<String, Scalar>>,
     #[schemars(extend("x-dpone-ignored" = "a difference between source and target fails the run before anything is staged"))]
     pub schema_evolution: Option<SchemaEvolution>,
-    #[schemars(extend("x-dpone-unsupported" = "lineage columns are not written by this version; remove the key or set it to false", "x-dpone-accepts" = [false, "off", {"enabled": false}, {"preset": "off"}]))]
+    #[schemars(extend("x-dpone-unsupported" = "lineage columns are not written by this version; remove the key or set it to false (row hashes: strategy.diff.store_row_hash)", "x-dpone-accepts" = [false, "off", {"enabled": false}, {"preset": "off"}]))]
     pub lineage: Option<Opaque>,
     #[schemars(extend("x-dpone-unsupported" = "technical columns are not written by this version", "x-dpone-accepts" = ["optional", "forbidden"]))]
     pub technical_columns: Option<TechnicalColumns>,

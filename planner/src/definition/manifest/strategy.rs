@@ -26,7 +26,7 @@ pub struct StrategySpec {
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["replace"]}))]
     pub portable_scope: Option<PortableScope>,
     /// The scope `from <= column < to`.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["replace"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["replace", "partition_replace"]}))]
     pub window: Option<Window>,
     /// A scope is always replaced in one step.
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["replace"]}))]
@@ -40,10 +40,10 @@ pub struct StrategySpec {
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "incremental_append", "snapshot_diff", "scd2", "cdc_apply", "backfill", "xmin"]}))]
     pub duplicate_policy: Option<DuplicateSpec>,
     /// For `duplicate_policy: latest`: the row that is greatest by these columns is kept.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill", "xmin"]}))]
     pub order_by: Option<Names>,
     /// NULL in a key column.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill", "xmin"]}))]
     pub null_keys: Option<NullKeysSpec>,
     /// A source column that marks rows as deleted.
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
@@ -194,7 +194,10 @@ pub enum SoftDeletePolicy {
 pub struct PartitionSpec {
     pub column: String,
     pub value_expression: Option<String>,
+    /// Replace the partitions that occur in the staged rows. False needs `expected` or a window.
     pub values_from_staging: Option<bool>,
+    /// Replace exactly these partitions: those without a row in the source are emptied.
+    pub expected: Option<Vec<Scalar>>,
     #[schemars(range(min = 1))]
     pub max_partitions_per_run: Option<u64>,
     pub native: Option<bool>,
@@ -218,6 +221,8 @@ pub enum NativeMode {
 pub struct Diff {
     pub compare: Option<Compare>,
     pub delete_policy: Option<DiffDeletePolicy>,
+    /// Store each row's hash in `__dpone__row_hash`, and compare with the stored hashes instead of reading whole rows back.
+    pub store_row_hash: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -235,7 +240,7 @@ pub enum DiffDeletePolicy {
     Ignore,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scd2 {
     pub valid_from_column: Option<String>,
@@ -243,6 +248,10 @@ pub struct Scd2 {
     pub current_flag_column: Option<String>,
     pub row_hash_column: Option<String>,
     pub delete_policy: Option<Scd2DeletePolicy>,
+    /// The source column that says since when a version holds, a date or timestamp. Default: the time of the load.
+    pub effective_column: Option<String>,
+    /// Only a change of these columns makes a version. Default: of any.
+    pub track_columns: Option<Names>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -116,7 +116,7 @@ fn known_keys_without_support_say_what_to_do() {
     assert_eq!(
         added("  options: {lineage: true}\n"),
         "m.yml:17:13: sink.options.lineage is known, but not supported by this version\nhint: lineage columns are not \
-         written by this version; remove the key or set it to false"
+         written by this version; remove the key or set it to false (row hashes: strategy.diff.store_row_hash)"
     );
     assert_eq!(
         added("reconciliation: true\n"),

@@ -236,7 +236,7 @@ fn options_say_what_they_take() {
     );
     assert_eq!(
         with("full_refresh", "'null_keys' 'fail'"),
-        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, backfill"
+        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, snapshot_diff, scd2, backfill"
     );
     assert_eq!(with("incremental_merge", "'lag' '1h'"), "p.sql:5:10: the option 'lag' has no meaning without CURSOR");
     assert_eq!(

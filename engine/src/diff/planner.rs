@@ -1,0 +1,52 @@
+//! Plans a comparison: DataFusion's planner with one more node.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::{Result as DataFusionResult, internal_err};
+use datafusion::execution::context::QueryPlanner;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use dpone_planner::diff::Diff;
+
+use super::DiffExec;
+
+/// DataFusion's query planner, which also knows [`Diff`].
+#[derive(Debug)]
+pub(crate) struct QueryPlannerWithDiff;
+
+#[async_trait]
+impl QueryPlanner for QueryPlannerWithDiff {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(DiffPlanner)])
+            .create_physical_plan(plan, session)
+            .await
+    }
+}
+
+struct DiffPlanner;
+
+#[async_trait]
+impl ExtensionPlanner for DiffPlanner {
+    async fn plan_extension(
+        &self,
+        _: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        _: &[&LogicalPlan],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        _: &dyn Session,
+        _: &PhysicalPlanningContext,
+    ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
+        let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };
+        let spec = Arc::new(diff.spec().clone());
+        Ok(Some(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), spec, diff.arrow_schema()))))
+    }
+}

@@ -1,0 +1,114 @@
+//! The source streams past the target's keys.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
+use datafusion::common::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use dpone_planner::diff::{CHANGED, MISSING, NEW, REPLACED};
+use futures::StreamExt;
+use tokio::sync::mpsc::Sender;
+
+use super::changes::{Columns, SourceBatch, number};
+use super::known::Known;
+use super::{DiffFacts, Shared};
+
+/// One partition at work.
+pub(super) struct Probing {
+    pub(super) columns: Columns,
+    pub(super) shared: Arc<Shared>,
+    pub(super) partitions: usize,
+    pub(super) out: Sender<DataFusionResult<RecordBatch>>,
+}
+
+impl Probing {
+    pub(super) async fn partition(
+        &self,
+        mut source: SendableRecordBatchStream,
+        target: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+    ) -> DataFusionResult<()> {
+        let known = self.shared.known.get_or_try_init(|| self.read(target, context)).await?;
+        let mut facts = DiffFacts::default();
+        while let Some(batch) = source.next().await {
+            let batch = self.columns.source_batch(batch?, &mut facts)?;
+            let (rows, replaced) = self.compare(known, &batch, &mut facts)?;
+            if !self.give(rows).await {
+                return Ok(());
+            }
+            if self.columns.spec.replaced && !replaced.is_empty() {
+                let rows = self.columns.target_rows(&known.rows_at(&replaced)?, REPLACED)?;
+                if !self.give(rows).await {
+                    return Ok(());
+                }
+            }
+        }
+        // Whoever is last has everybody's marks.
+        if self.shared.finished.fetch_add(1, Ordering::AcqRel) + 1 == self.partitions {
+            facts.target_rows = known.rows();
+            facts.duplicate_target_keys = known.duplicates;
+            for unseen in known.unseen() {
+                let unseen = unseen?;
+                facts.missing += unseen.num_rows() as u64;
+                if self.columns.spec.missing && !self.give(self.columns.target_rows(&unseen, MISSING)?).await {
+                    return Ok(());
+                }
+            }
+        }
+        self.shared.add(facts);
+        Ok(())
+    }
+
+    async fn read(&self, target: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> DataFusionResult<Arc<Known>> {
+        let reservation = MemoryConsumer::new("DiffExec").register(context.memory_pool());
+        let known = Known::read(&self.columns, target.execute(0, context)?, reservation).await;
+        if let Err(error) = &known
+            && matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+        {
+            self.shared.outgrown.store(true, Ordering::Relaxed);
+        }
+        Ok(Arc::new(known?))
+    }
+
+    /// The rows of a batch that differ, and the target's rows that they replace.
+    fn compare(
+        &self,
+        known: &Known,
+        batch: &SourceBatch,
+        facts: &mut DiffFacts,
+    ) -> DataFusionResult<(RecordBatch, Vec<u32>)> {
+        let rows = batch.rows.num_rows();
+        let mut differs = BooleanBufferBuilder::new(rows);
+        let mut changes = Vec::new();
+        let mut replaced = Vec::new();
+        for row in 0..rows {
+            let change = match known.find(number(batch.keys.value(row))) {
+                None => Some(NEW),
+                Some(at) => {
+                    facts.duplicate_source_keys += u64::from(known.see(at));
+                    let (there, position) = known.place(at);
+                    let same = batch.digests.same(row, &there.digests, position) && !there.is_gone(position);
+                    if !same {
+                        replaced.push(at);
+                    }
+                    (!same).then_some(CHANGED)
+                }
+            };
+            differs.append(change.is_some());
+            changes.extend(change);
+        }
+        facts.new += (changes.len() - replaced.len()) as u64;
+        facts.changed += replaced.len() as u64;
+        facts.unchanged += (rows - changes.len()) as u64;
+        let mask = BooleanArray::new(differs.finish(), None);
+        Ok((self.columns.source_rows(batch, mask, changes)?, replaced))
+    }
+
+    /// False when nobody wants more.
+    async fn give(&self, rows: RecordBatch) -> bool {
+        rows.num_rows() == 0 || self.out.send(Ok(rows)).await.is_ok()
+    }
+}

@@ -1,0 +1,216 @@
+//! What the comparing strategies share: the two sides of a comparison, with their hashes, and how they meet.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::Column;
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+
+use super::align::aligned_exprs;
+use super::{Observed, ObservedTarget, column};
+use crate::diff::{DIGEST, Diff, DiffSpec, GONE, KEY_HASH, Method};
+use crate::error::{Error, Result};
+use crate::exact_cast::convert;
+use crate::row_hash::{DigestKind, HashText, WIDTH, digest};
+use crate::types::{NATIVE, is_raw, is_string};
+
+/// The name under which a plan scans the target.
+pub(super) const TARGET: &str = "__dpone__target";
+
+pub(super) fn target_scan(target: &ObservedTarget) -> Result<LogicalPlanBuilder> {
+    Ok(LogicalPlanBuilder::scan(TARGET, provider_as_source(Arc::clone(&target.provider)), None)?)
+}
+
+pub(super) fn target_column(name: &str) -> Expr {
+    Expr::Column(Column::new(Some(TARGET), name))
+}
+
+/// What is compared, and how.
+pub(super) struct Comparison<'a> {
+    pub(super) key: &'a [String],
+    /// The columns whose values decide whether a row changed.
+    pub(super) compared: Vec<String>,
+    pub(super) kind: DigestKind,
+    /// The target's column that holds the digest already, as text.
+    pub(super) stored: Option<String>,
+    /// Rows of the target that take part.
+    pub(super) among: Option<Expr>,
+    /// Of the target: true for a row that counts as deleted.
+    pub(super) gone: Option<Expr>,
+    /// Columns of the target that travel with missing and replaced rows.
+    pub(super) carried: Vec<Field>,
+    pub(super) missing: bool,
+    pub(super) replaced: bool,
+    pub(super) quarantine_null_keys: bool,
+}
+
+/// The source's rows in staged types, with the digest of each as text in the column `hash`.
+pub(super) fn with_hash_text(
+    plan: LogicalPlan,
+    observed: &Observed<'_>,
+    compared: &[String],
+    hash: &str,
+) -> Result<(LogicalPlan, Vec<Field>)> {
+    let (plan, mut fields) = staged(plan, observed)?;
+    let expr = HashText::call(digest_of(&plan, &fields, compared, DigestKind::Values)?).alias(hash);
+    fields.push(Field::new(hash, arrow::datatypes::DataType::Utf8, false));
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).chain([expr]);
+    Ok((LogicalPlanBuilder::from(plan).project(columns)?.build()?, fields))
+}
+
+/// The source's rows in the types in which they are staged.
+pub(super) fn staged(plan: LogicalPlan, observed: &Observed<'_>) -> Result<(LogicalPlan, Vec<Field>)> {
+    let (fields, exprs): (Vec<_>, Vec<_>) = aligned_exprs(&plan, observed)?
+        .into_iter()
+        .map(|(f, e)| {
+            let e = e.alias(f.name());
+            (f, e)
+        })
+        .unzip();
+    Ok((LogicalPlanBuilder::from(plan).project(exprs)?.alias("__dpone__source")?.build()?, fields))
+}
+
+fn digest_of(plan: &LogicalPlan, fields: &[Field], columns: &[String], kind: DigestKind) -> Result<Expr> {
+    let columns = columns
+        .iter()
+        .map(|name| {
+            let field = fields.iter().find(|f| f.name() == name);
+            let field = field.ok_or_else(|| Error::internal(format!("column {name:?} is not compared")))?;
+            Ok((field.clone(), column(plan, name)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(digest(kind, columns))
+}
+
+/// The change set between `plan`, with `fields` as its columns in staged types, and the target.
+pub(super) fn diff(
+    plan: LogicalPlan,
+    fields: Vec<Field>,
+    observed: &Observed<'_>,
+    target: &ObservedTarget,
+    comparison: Comparison<'_>,
+) -> Result<(LogicalPlan, String)> {
+    check_key(&fields, comparison.key)?;
+    let hashes = [
+        digest_of(&plan, &fields, comparison.key, DigestKind::Key)?.alias(KEY_HASH),
+        digest_of(&plan, &fields, &comparison.compared, comparison.kind)?.alias(DIGEST),
+    ];
+    let columns = plan.schema().columns().into_iter().map(Expr::Column).chain(hashes);
+    let source = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+    let target = target_side(target, &fields, &comparison)?;
+    let (method, why) = method(observed.sizes, &fields, &comparison);
+    let spec = DiffSpec {
+        method,
+        key: comparison.key.to_vec(),
+        carried: comparison.carried.iter().map(|f| f.name().clone()).collect(),
+        missing: comparison.missing,
+        replaced: comparison.replaced,
+        quarantine_null_keys: comparison.quarantine_null_keys,
+    };
+    let fields = fields.into_iter().chain(comparison.carried.into_iter().map(|f| f.with_nullable(true)));
+    Ok((Diff::plan(source, target, spec, fields.collect())?, why))
+}
+
+fn target_side(target: &ObservedTarget, fields: &[Field], comparison: &Comparison<'_>) -> Result<LogicalPlan> {
+    let mut scan = target_scan(target)?;
+    if let Some(among) = &comparison.among {
+        scan = scan.filter(among.clone())?;
+    }
+    let given = target.provider.schema();
+    let as_staged = |name: &String| -> Result<(Field, Expr)> {
+        let staged = fields.iter().find(|f| f.name() == name);
+        let staged = staged.ok_or_else(|| Error::internal(format!("column {name:?} is not compared")))?;
+        let there = field_of(&given, name)?;
+        Ok((staged.clone(), convert(target_column(name), there, staged)?))
+    };
+    let mut exprs = Vec::new();
+    for name in comparison.key {
+        exprs.push(as_staged(name)?.1.alias(name));
+    }
+    for field in &comparison.carried {
+        exprs.push(convert(target_column(field.name()), field_of(&given, field.name())?, field)?.alias(field.name()));
+    }
+    let of = |names: &[String]| names.iter().map(as_staged).collect::<Result<Vec<_>>>();
+    exprs.push(digest(DigestKind::Key, of(comparison.key)?).alias(KEY_HASH));
+    exprs.push(match &comparison.stored {
+        Some(stored) => target_column(stored).alias(DIGEST),
+        None => digest(comparison.kind, of(&comparison.compared)?).alias(DIGEST),
+    });
+    if let Some(gone) = &comparison.gone {
+        exprs.push(gone.clone().alias(GONE));
+    }
+    Ok(scan.project(exprs)?.build()?)
+}
+
+fn field_of<'a>(schema: &'a Schema, name: &str) -> Result<&'a Field> {
+    schema.field_with_name(name).map_err(|_| {
+        Error::configuration(format!("the target has no column {name:?}"))
+            .with_hint("load into a table that this strategy made, or add the column to the target")
+    })
+}
+
+/// Whether the target's keys and digests fit in memory: half of it is theirs, the rest is for reading and staging.
+fn method(sizes: Sizes, fields: &[Field], comparison: &Comparison<'_>) -> (Method, String) {
+    if sizes.outgrown {
+        let why = "both sides are sorted and merged: the target's keys and digests did not fit in memory";
+        return (Method::Sorted, why.to_owned());
+    }
+    let width = |name: &String| {
+        let field = fields.iter().chain(&comparison.carried).find(|f| f.name() == name);
+        field.and_then(|f| f.data_type().primitive_width()).unwrap_or(32)
+    };
+    let digest = if comparison.kind == DigestKind::Exact { comparison.compared.iter().map(width).sum() } else { WIDTH };
+    let held = comparison.key.iter().chain(comparison.carried.iter().map(Field::name)).map(width).sum::<usize>();
+    let entry = (WIDTH + digest + held + ENTRY_OVERHEAD) as u64;
+    let Some(rows) = sizes.target_rows else {
+        let why = "the target's keys and digests are held in memory; how many there are is not known, and if they do not \
+                   fit, the run sorts and merges both sides instead";
+        return (Method::Hash, why.to_owned());
+    };
+    let (needed, limit) = (rows.saturating_mul(entry), sizes.memory / 2);
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if needed <= limit {
+        let why = format!("the keys and digests of about {rows} target rows ({} MiB) are held in memory", mib(needed));
+        (Method::Hash, why)
+    } else {
+        let why = format!(
+            "both sides are sorted and merged, spilling to disk: the keys and digests of about {rows} target rows ({} MiB) \
+             are more than half of the memory limit ({} MiB)",
+            mib(needed),
+            mib(sizes.memory)
+        );
+        (Method::Sorted, why)
+    }
+}
+
+/// Bytes of an entry of the table of keys besides its hashes and values.
+const ENTRY_OVERHEAD: usize = 8;
+
+use super::Sizes;
+
+/// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
+fn check_key(fields: &[Field], key: &[String]) -> Result<()> {
+    for field in fields.iter().filter(|f| key.contains(f.name())) {
+        let native =
+            field.metadata().get(NATIVE).map(|n| n.split('(').next().unwrap_or_default().trim().to_lowercase());
+        let many_texts = is_string(field.data_type())
+            && native.as_deref().is_some_and(|native| {
+                let base = native.rsplit('.').next().unwrap_or(native);
+                ["numeric", "interval", "json", "jsonb", "timetz", "time with time zone", "citext", "xml"]
+                    .contains(&base)
+                    || base.ends_with("[]")
+            });
+        let nested = field.data_type().is_nested();
+        if many_texts || nested || is_raw(field) {
+            let shown = native.unwrap_or_else(|| crate::types::logical_name(field));
+            return Err(Error::configuration(format!(
+                "the key column {:?} is of type {shown}, in which one value has several spellings",
+                field.name()
+            ))
+            .with("column", field.name())
+            .with_hint("convert it in a query, for example CAST(… AS DECIMAL(38, 10)), or use another key"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `scd2`: every version of a row is kept, with the half-open time `[valid_from, valid_to)` during which it held.
+//!
+//! A version holds since the load that saw it, or since what a column of the source says. The first is a comparison with
+//! the current versions; the second lays the read rows into each key's timeline, where they may also come late.
+
+mod timeline;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
+
+use super::compare::{Comparison, diff, target_column, with_hash_text};
+use super::cursor::bounded;
+use super::incremental_merge::without_duplicates;
+use super::snapshot_diff::{checks, timestamp_field};
+use super::{Draft, Observed, ObservedTarget, column, output_names, require_columns};
+use crate::definition::{CursorOptions, DuplicatePolicy, History, NullKeys};
+use crate::diff::{CHANGE, CHANGED, NEW};
+use crate::error::{Error, Result};
+use crate::plan::{Checks, CursorPlan, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
+use crate::row_hash::DigestKind;
+use crate::types::utc;
+
+pub(super) struct Options<'a> {
+    pub(super) key: &'a [String],
+    pub(super) history: &'a History,
+    pub(super) cursor: Option<&'a CursorOptions>,
+    pub(super) duplicates: &'a DuplicatePolicy,
+    pub(super) null_keys: NullKeys,
+    pub(super) allow_empty: bool,
+}
+
+impl Options<'_> {
+    /// The columns that the strategy adds, in their order.
+    fn own(&self) -> [&String; 4] {
+        let history = self.history;
+        [&history.row_hash, &history.valid_from, &history.valid_to, &history.is_current]
+    }
+
+    /// A version is one row: the key and since when it holds.
+    fn version_key(&self) -> Vec<String> {
+        [self.key, std::slice::from_ref(&self.history.valid_from)].concat()
+    }
+
+    /// The columns whose change makes a version. The time since when it holds is no part of what it says.
+    fn tracked(&self, names: &[String]) -> Vec<String> {
+        match self.history.track.is_empty() {
+            false => self.history.track.clone(),
+            true => names.iter().filter(|n| Some(*n) != self.history.effective.as_ref()).cloned().collect(),
+        }
+    }
+}
+
+pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Draft> {
+    let (key, history) = (options.key, options.history);
+    require_columns("the key column", key, &observed.source)?;
+    require_columns("the tracked column", &history.track, &observed.source)?;
+    require_columns("the effective column", history.effective.as_slice(), &observed.source)?;
+    let names = output_names(&observed.source)?;
+    if let Some(taken) = options.own().into_iter().find(|own| names.contains(own)) {
+        return Err(Error::configuration(format!("the source has a column {taken:?}, which scd2 adds"))
+            .with("column", taken)
+            .with_hint(
+                "give the strategy's column another name (scd2.valid_from_column, …), or the source's in a query",
+            ));
+    }
+    let (plan, from) = match options.cursor {
+        Some(cursor) => {
+            let read = bounded(observed, cursor)?;
+            (read.plan, read.from)
+        }
+        None => (observed.source.clone(), None),
+    };
+    let plan = without_duplicates(plan, key, options.duplicates)?;
+    let tracked = options.tracked(&names);
+    let (plan, fields) = with_hash_text(plan, observed, &tracked, &history.row_hash)?;
+    let mut notes = Vec::new();
+    let (plan, patches) = match (&history.effective, &observed.target) {
+        (Some(effective), target) => {
+            notes.push(format!(
+                "a version holds since {effective:?}; one that comes late takes its place in the key's timeline"
+            ));
+            let plan = timeline::plan(plan, &names, &fields, options, effective, target.as_ref())?;
+            (plan, target.is_some())
+        }
+        (None, None) => (first(plan, &names, options, observed)?, false),
+        (None, Some(target)) => {
+            let (changes, why) = compared(plan, fields, &tracked, options, observed, target)?;
+            notes.push(why);
+            (versions(changes, &names, options, observed)?, true)
+        }
+    };
+    notes.push(match history.expire {
+        true => "the current version of a key that the source has no more is closed".to_owned(),
+        false => "keys that the source has no more keep their current version".to_owned(),
+    });
+    if !history.track.is_empty() {
+        notes.push(format!("only a change of {} makes a version", history.track.join(", ")));
+    }
+    let operation = match patches {
+        true => Operation::Column { patch: vec![history.valid_to.clone(), history.is_current.clone()] },
+        false => Operation::Upsert,
+    };
+    let common = checks(key, options.null_keys, options.allow_empty || options.cursor.is_some());
+    let mut not_null = common.not_null.clone();
+    not_null.push(history.valid_from.clone());
+    if let Some(cursor) = options.cursor.filter(|c| !c.include_nulls && !key.contains(&c.column)) {
+        not_null.push(cursor.column.clone());
+    }
+    Ok(Draft {
+        plan,
+        write_mode: WriteMode::Changes { key: options.version_key(), operation },
+        cursor: options.cursor.map(|c| CursorPlan {
+            column: c.column.clone(),
+            skip_boundary: false,
+            keep_boundary: false,
+            from,
+        }),
+        checks: Checks { not_null, unique: options.version_key(), ..common },
+        primary_key: options.version_key(),
+        own: options.own().into_iter().cloned().collect(),
+        notes,
+    })
+}
+
+fn instant(at: Option<i64>) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(at, Some(utc())))
+}
+
+/// The first load: every row is a version that holds since now.
+fn first(plan: LogicalPlan, names: &[String], options: &Options<'_>, observed: &Observed<'_>) -> Result<LogicalPlan> {
+    let history = options.history;
+    let mut exprs = source_columns(&plan, names, history)?;
+    exprs.push(instant(Some(observed.now)).alias(&history.valid_from));
+    exprs.push(instant(None).alias(&history.valid_to));
+    exprs.push(lit(true).alias(&history.is_current));
+    Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+fn source_columns(plan: &LogicalPlan, names: &[String], history: &History) -> Result<Vec<Expr>> {
+    names.iter().chain([&history.row_hash]).map(|n| column(plan, n)).collect()
+}
+
+/// The source against the current versions, by their stored hashes.
+fn compared(
+    plan: LogicalPlan,
+    fields: Vec<Field>,
+    tracked: &[String],
+    options: &Options<'_>,
+    observed: &Observed<'_>,
+    target: &ObservedTarget,
+) -> Result<(LogicalPlan, String)> {
+    let history = options.history;
+    let comparison = Comparison {
+        key: options.key,
+        compared: tracked.to_vec(),
+        kind: DigestKind::Values,
+        stored: Some(history.row_hash.clone()),
+        among: Some(target_column(&history.is_current).is_true()),
+        gone: None,
+        carried: vec![timestamp_field(&history.valid_from)],
+        missing: history.expire,
+        replaced: true,
+        quarantine_null_keys: options.null_keys == NullKeys::Quarantine,
+    };
+    diff(plan, fields, observed, target, comparison)
+}
+
+/// Changes to rows of history: a new or changed row opens a version, a replaced or missing one closes.
+fn versions(
+    changes: LogicalPlan,
+    names: &[String],
+    options: &Options<'_>,
+    observed: &Observed<'_>,
+) -> Result<LogicalPlan> {
+    let history = options.history;
+    let opens = || Ok::<_, Error>(column(&changes, CHANGE)?.in_list(vec![lit(NEW), lit(CHANGED)], false));
+    let mut exprs = source_columns(&changes, names, history)?;
+    let begun = column(&changes, &history.valid_from)?;
+    exprs.push(when(opens()?, instant(Some(observed.now))).otherwise(begun)?.alias(&history.valid_from));
+    exprs.push(when(opens()?, instant(None)).otherwise(instant(Some(observed.now)))?.alias(&history.valid_to));
+    exprs.push(opens()?.alias(&history.is_current));
+    exprs.push(when(opens()?, lit(INSERT_OR_UPDATE)).otherwise(lit(PATCH))?.alias(OPERATION_COLUMN));
+    Ok(LogicalPlanBuilder::from(changes).project(exprs)?.build()?)
+}
+
+/// The field of a boolean of ours.
+fn flag_field(name: &str) -> Field {
+    Field::new(name, DataType::Boolean, true)
+}

@@ -1,0 +1,155 @@
+//! `snapshot_diff`: a full snapshot of the source is compared with the target by key, and only the differences travel.
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
+
+use super::compare::{Comparison, diff, staged, target_column, with_hash_text};
+use super::incremental_merge::without_duplicates;
+use super::{Draft, Observed, column, output_names, require_columns};
+use crate::definition::{CompareBy, DuplicatePolicy, MissingRows, NullKeys};
+use crate::diff::{CHANGE, MISSING};
+use crate::error::Result;
+use crate::plan::{Checks, DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
+use crate::row_hash::DigestKind;
+use crate::types::utc;
+
+/// True for rows that the source has no more, under `delete_policy: soft_delete`.
+pub(super) const IS_DELETED: &str = "__dpone__is_deleted";
+/// When that was seen: the time of the load, NULL for rows that are there.
+pub(super) const DELETED_AT: &str = "__dpone__deleted_at";
+/// The canonical hash of the row, where it is stored.
+pub(super) const ROW_HASH: &str = "__dpone__row_hash";
+/// The part of the target's rows that one run may delete unless the definition says otherwise.
+pub(super) const MAX_DELETE_RATIO: f64 = 0.5;
+
+pub(super) struct Options<'a> {
+    pub(super) key: &'a [String],
+    pub(super) compare: CompareBy,
+    pub(super) missing: MissingRows,
+    pub(super) duplicates: &'a DuplicatePolicy,
+    pub(super) null_keys: NullKeys,
+    pub(super) row_hash: bool,
+    pub(super) allow_empty: bool,
+}
+
+pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Draft> {
+    let key = options.key;
+    require_columns("the key column", key, &observed.source)?;
+    let names = output_names(&observed.source)?;
+    let plan = without_duplicates(observed.source.clone(), key, options.duplicates)?;
+    let marks = options.missing == MissingRows::Mark;
+    let mut own = Vec::new();
+    let (plan, fields) = match options.row_hash {
+        true => {
+            own.push(ROW_HASH.to_owned());
+            with_hash_text(plan, observed, &names, ROW_HASH)?
+        }
+        false if observed.target.is_some() => staged(plan, observed)?,
+        // The first load stages what comes.
+        false => (plan, Vec::new()),
+    };
+    if marks {
+        own.extend([IS_DELETED.to_owned(), DELETED_AT.to_owned()]);
+    }
+    let mut notes = Vec::new();
+    let (plan, operation) = match &observed.target {
+        None => (if marks { marked(plan, &names, options, observed, None)? } else { plan }, Operation::Upsert),
+        Some(target) => {
+            let kind = match options.compare {
+                CompareBy::RowHash => DigestKind::Values,
+                CompareBy::AllColumns => DigestKind::Exact,
+            };
+            let comparison = Comparison {
+                key,
+                compared: names.clone(),
+                kind,
+                stored: options.row_hash.then(|| ROW_HASH.to_owned()),
+                among: None,
+                gone: marks.then(|| target_column(IS_DELETED).is_true()),
+                carried: Vec::new(),
+                missing: options.missing != MissingRows::Ignore,
+                replaced: false,
+                quarantine_null_keys: options.null_keys == NullKeys::Quarantine,
+            };
+            let (changes, why) = diff(plan, fields, observed, target, comparison)?;
+            notes.push(why);
+            let patch = if marks { vec![IS_DELETED.to_owned(), DELETED_AT.to_owned()] } else { Vec::new() };
+            (marked(changes, &names, options, observed, Some(CHANGE))?, Operation::Column { patch })
+        }
+    };
+    notes.push(match options.missing {
+        MissingRows::Delete => "rows that the source has no more are deleted in the target".to_owned(),
+        MissingRows::Mark => {
+            format!("rows that the source has no more are kept, with {IS_DELETED} and {DELETED_AT} set")
+        }
+        MissingRows::Ignore => "rows that the source has no more are left as they are".to_owned(),
+    });
+    Ok(Draft {
+        plan,
+        write_mode: WriteMode::Changes { key: key.to_vec(), operation },
+        cursor: None,
+        checks: checks(key, options.null_keys, options.allow_empty),
+        primary_key: key.to_vec(),
+        own,
+        notes,
+    })
+}
+
+/// What is true of every comparison with a full snapshot.
+pub(super) fn checks(key: &[String], null_keys: NullKeys, allow_empty: bool) -> Checks {
+    let (mut not_null, mut quarantine_null) = (Vec::new(), Vec::new());
+    match null_keys {
+        NullKeys::Fail => not_null.extend_from_slice(key),
+        NullKeys::Quarantine => quarantine_null.extend_from_slice(key),
+    }
+    Checks {
+        not_null,
+        quarantine_null,
+        unique: key.to_vec(),
+        fail_on_empty: !allow_empty,
+        // Who allows an empty source means the deletions that follow from it.
+        max_delete_ratio: (!allow_empty).then_some(MAX_DELETE_RATIO),
+        ..Checks::default()
+    }
+}
+
+/// The columns as they are staged: the source's, the marks where rows are marked, and the operation where there are
+/// changes.
+fn marked(
+    plan: LogicalPlan,
+    names: &[String],
+    options: &Options<'_>,
+    observed: &Observed<'_>,
+    change: Option<&str>,
+) -> Result<LogicalPlan> {
+    let mut exprs = names.iter().map(|n| column(&plan, n)).collect::<Result<Vec<_>>>()?;
+    if options.row_hash {
+        exprs.push(column(&plan, ROW_HASH)?);
+    }
+    let missing = match change {
+        Some(change) => column(&plan, change)?.eq(lit(MISSING)),
+        None => lit(false),
+    };
+    let soft = options.missing == MissingRows::Mark;
+    if soft {
+        let none = ScalarValue::TimestampMicrosecond(None, Some(utc()));
+        let now = ScalarValue::TimestampMicrosecond(Some(observed.now), Some(utc()));
+        let deleted_at: Expr = match change {
+            Some(_) => when(missing.clone(), lit(now)).otherwise(lit(none))?,
+            None => lit(none),
+        };
+        exprs.push(missing.clone().alias(IS_DELETED));
+        exprs.push(deleted_at.alias(DELETED_AT));
+    }
+    if change.is_some() {
+        let gone = if soft { PATCH } else { DELETE };
+        exprs.push(when(missing, lit(gone)).otherwise(lit(INSERT_OR_UPDATE))?.alias(OPERATION_COLUMN));
+    }
+    Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+/// A timestamp of ours: microseconds, UTC.
+pub(super) fn timestamp_field(name: &str) -> Field {
+    Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some(utc())), true)
+}

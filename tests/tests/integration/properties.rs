@@ -1,0 +1,76 @@
+//! Each strategy, over random histories of its source, equals the oracle after every run; see
+//! `dpone_tests::properties` for what a case is, and for how to repeat one.
+
+use dpone_tests::oracle::{Column, Kind, Row, Shape};
+use dpone_tests::properties::{Design, Freedom, Random, Sink, SourceTable, check, pool};
+use dpone_tests::{Pg, Project, assert_same_rows};
+
+macro_rules! properties {
+    ($($to_postgres:ident, $to_delta:ident: $design:path;)*) => {$(
+        #[test]
+        fn $to_postgres() {
+            check(Sink::Postgres, |random| $design(random, Sink::Postgres));
+        }
+
+        #[test]
+        fn $to_delta() {
+            check(Sink::Delta, |random| $design(random, Sink::Delta));
+        }
+    )*};
+}
+
+properties! {
+    full_refresh_to_postgres, full_refresh_to_delta: Design::full_refresh;
+    replace_to_postgres, replace_to_delta: Design::replace;
+    incremental_append_to_postgres, incremental_append_to_delta: Design::incremental_append;
+    incremental_merge_to_postgres, incremental_merge_to_delta: Design::incremental_merge;
+}
+
+/// The oracle compares texts: each value of the pools must be spelled as the server spells it, and as it comes back
+/// through Delta.
+#[test]
+fn every_value_that_cases_use_is_spelled_alike_by_both_readers() {
+    use dpone_tests::properties::{DeltaReader, lines, postgres_rows};
+
+    let kinds = [
+        Kind::SmallInt,
+        Kind::Int,
+        Kind::BigInt,
+        Kind::Numeric,
+        Kind::Decimal(12, 2),
+        Kind::Real,
+        Kind::Double,
+        Kind::Text,
+        Kind::Varchar(40),
+        Kind::Boolean,
+        Kind::Date,
+        Kind::Timestamp,
+        Kind::Timestamptz,
+        Kind::Uuid,
+        Kind::Bytea,
+        Kind::Jsonb,
+    ];
+    let (pg, project) = (Pg::new(), Project::new());
+    pg.execute("CREATE SCHEMA shop");
+    let column = |(i, kind): (usize, &Kind)| Column { name: format!("c{i}"), source: *kind, target: *kind };
+    let shape =
+        Shape { columns: kinds.iter().enumerate().map(column).collect(), key: Vec::new(), touched: None, cursor: None };
+    let mut source = SourceTable::create(&pg, "shop.t", &shape, Freedom::default(), &mut Random::new(0));
+    let longest = kinds.iter().map(|kind| pool(*kind).len()).max().unwrap();
+    let rows: Vec<Row> =
+        (0..=longest).map(|n| kinds.iter().map(|kind| pool(*kind).get(n).cloned()).collect()).collect();
+    source.insert(&pg, &rows);
+    source.check(&pg);
+
+    let project = project.env("DPONE_CONN_DB_URL", pg.url());
+    project.write(
+        "load.yaml",
+        "name: values\nsource: {type: postgres, connection_type: env, connection_id: DB, table: {schema: shop, name: t}}\n\
+         sink: {type: delta, path: lake, table: {schema: landing, name: t}, strategy: {mode: full_refresh}}\n",
+    );
+    project.run("load.yaml", "one").ok();
+    let columns: Vec<_> = shape.columns.iter().map(|c| (c.name.clone(), c.source)).collect();
+    let found = DeltaReader::start().rows(&project.path("lake/landing/t"), &columns);
+    assert_same_rows("the values, through Delta", lines(&rows), lines(&found));
+    assert_eq!(postgres_rows(&pg, "shop.t", &columns).len(), rows.len());
+}
