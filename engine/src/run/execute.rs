@@ -267,8 +267,10 @@ impl Attempt<'_> {
         self.stage(Stage::Commit);
         let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
         let receipt = self.receipt(prepared, load, &parts, &facts, compared.as_ref(), &state);
-        // A comparison has checked the guards already, on exactly the rows that it found.
-        let guards = compared.is_none().then_some(&prepared.plan.checks);
+        // A comparison has checked the guards already, on exactly the rows that it found; beside changes, other rows may be
+        // marked as deleted.
+        let only_compared = compared.is_some() && prepared.plan.changes.is_none();
+        let guards = (!only_compared).then_some(&prepared.plan.checks);
         // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
         let mut receipt = ends
             .sink
@@ -468,8 +470,7 @@ async fn verify(
         .with_hint("filter the source, raise partition.max_partitions_per_run, or load by backfill in chunks"));
     }
     if checks.fail_on_empty && source_rows == 0 && has_rows {
-        return Err(Error::data_quality(format!("the source gave no row, and {} has rows", load.target))
-            .with_hint("check the source; to empty the target on purpose, set empty_source: allow"));
+        return Err(comparison::empty(load));
     }
     if !checks.unique.is_empty() {
         let duplicates = ends.sink.duplicate_keys(load, staged, &checks.unique).await?;

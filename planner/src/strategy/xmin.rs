@@ -187,7 +187,8 @@ fn merge(
     }
     let (Some(all), Some(target)) = (&changes.all_rows, &observed.target) else { return Ok((draft, None)) };
     draft.checks.fail_on_empty = pipeline.guards.empty_source == EmptySource::Fail;
-    draft.checks.max_delete_ratio = Some(MAX_DELETE_RATIO);
+    // Who allows an empty source means the deletions that follow from it.
+    draft.checks.max_delete_ratio = draft.checks.fail_on_empty.then_some(MAX_DELETE_RATIO);
     let (gone, how) = gone_rows(all, target, spec, marks, observed)?;
     draft.notes.push(how);
     if let WriteMode::Changes { operation, .. } = &mut draft.write_mode {
