@@ -22,9 +22,10 @@ use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
 use crate::diff::DiffExec;
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
+use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -50,6 +51,7 @@ enum Node {
     Scan { connection: String, spec: serde_json::Value },
     Stage { spec: Box<StageSpec> },
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
+    Tally {},
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -90,6 +92,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
+            (Node::Tally {}, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input)))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
     }
@@ -107,6 +110,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Stage { spec: Box::new(stage.spec().clone()) }
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
+        } else if any.is::<TallyExec>() {
+            Node::Tally {}
         } else {
             return internal_err!("the execution node {} has no serialised form", node.name());
         };

@@ -17,6 +17,7 @@ pub mod sink;
 pub mod source;
 pub mod stage;
 pub mod state;
+pub mod tally;
 pub mod testing;
 
 pub use connections::{Connections, Connector, ResolvedConnection};

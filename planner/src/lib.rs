@@ -16,6 +16,7 @@ pub mod schema;
 pub mod secret;
 pub mod state;
 pub mod strategy;
+pub mod tally;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Location, Result};

@@ -1,4 +1,4 @@
-//! Plans a comparison: DataFusion's planner with one more node.
+//! Plans our nodes: DataFusion's planner with two more.
 
 use std::sync::Arc;
 
@@ -11,10 +11,12 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use dpone_planner::diff::Diff;
+use dpone_planner::tally::Tally;
 
 use super::DiffExec;
+use crate::tally::TallyExec;
 
-/// DataFusion's query planner, which also knows [`Diff`].
+/// DataFusion's query planner, which also knows [`Diff`] and [`Tally`].
 #[derive(Debug)]
 pub(crate) struct QueryPlannerWithDiff;
 
@@ -25,16 +27,16 @@ impl QueryPlanner for QueryPlannerWithDiff {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(DiffPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)])
             .create_physical_plan(plan, session)
             .await
     }
 }
 
-struct DiffPlanner;
+struct NodePlanner;
 
 #[async_trait]
-impl ExtensionPlanner for DiffPlanner {
+impl ExtensionPlanner for NodePlanner {
     async fn plan_extension(
         &self,
         _: &dyn PhysicalPlanner,
@@ -44,6 +46,10 @@ impl ExtensionPlanner for DiffPlanner {
         _: &dyn Session,
         _: &PhysicalPlanningContext,
     ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
+        if node.as_any().is::<Tally>() {
+            let [input] = inputs else { return internal_err!("a tally has one input") };
+            return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input)))));
+        }
         let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
         let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };
         let spec = Arc::new(diff.spec().clone());

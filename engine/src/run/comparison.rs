@@ -30,7 +30,6 @@ pub(super) fn is_outgrown(error: &Error) -> bool {
 
 /// Completes the counts of a receipt: what is the same on both sides was never staged.
 pub(super) fn complete(rows: &mut RowCounts, facts: &DiffFacts) {
-    rows.extracted = facts.source_rows;
     rows.quarantined += facts.quarantined;
     rows.unchanged += facts.unchanged;
 }

@@ -25,6 +25,7 @@ use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compa
 use crate::receipt::{Receipt, RowCounts, RunStatus};
 use crate::sink::Commit;
 use crate::stage::{PartitionReport, StageExec, StageSpec};
+use crate::tally::TallyExec;
 use crate::{Error, ErrorKind, Lease, LeaseRequest, LoadSpec, Result, StagedPartition};
 
 /// Runs a pipeline once. The same run id twice is a no-op that reports the first receipt.
@@ -248,7 +249,7 @@ impl Attempt<'_> {
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
         self.stage(Stage::Stage);
-        let Staged { parts, facts, compared } =
+        let Staged { parts, facts, compared, tallied } =
             or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
@@ -256,7 +257,7 @@ impl Attempt<'_> {
         if let Some(compared) = &compared {
             comparison::verify(prepared, load, compared)?;
         }
-        let source_rows = compared.as_ref().map_or(facts.extracted, |c| c.source_rows);
+        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
         or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         // What was compared is not needed any more, and should not keep the target's rows of before alive.
         prepared.target_snapshots.close().await?;
@@ -266,11 +267,20 @@ impl Attempt<'_> {
         }
         self.stage(Stage::Commit);
         let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
-        let receipt = self.receipt(prepared, load, &parts, &facts, compared.as_ref(), &state);
+        let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
+        // Beside changes only keys are compared, and those that are the same say nothing of their rows.
+        let only_keys = prepared.plan.changes.is_some();
+        if !only_keys {
+            receipt.rows.extracted = source_rows;
+        }
+        if let Some(compared) = compared.as_ref().filter(|_| !only_keys) {
+            comparison::complete(&mut receipt.rows, compared);
+        } else if let Some(tallied) = tallied {
+            receipt.rows.unchanged += tallied.saturating_sub(facts.whole);
+        }
         // A comparison has checked the guards already, on exactly the rows that it found; beside changes, other rows may be
         // marked as deleted.
-        let only_compared = compared.is_some() && prepared.plan.changes.is_none();
-        let guards = (!only_compared).then_some(&prepared.plan.checks);
+        let guards = (compared.is_none() || only_keys).then_some(&prepared.plan.checks);
         // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
         let mut receipt = ends
             .sink
@@ -298,20 +308,15 @@ impl Attempt<'_> {
         load: &LoadSpec,
         staged: &[StagedPartition],
         facts: &PartitionFacts,
-        compared: Option<&DiffFacts>,
         state: &PipelineState,
     ) -> Receipt {
-        let mut rows = RowCounts {
+        let rows = RowCounts {
             extracted: facts.extracted,
             staged: facts.passed,
             quarantined: facts.quarantined,
             skipped: facts.skipped,
             ..RowCounts::default()
         };
-        // Beside changes only keys are compared, and those that are the same say nothing of their rows.
-        if let Some(compared) = compared.filter(|_| prepared.plan.changes.is_none()) {
-            comparison::complete(&mut rows, compared);
-        }
         Receipt {
             pipeline: self.pipeline.name.clone(),
             strategy: prepared.plan.strategy.clone(),
@@ -341,6 +346,8 @@ struct Staged {
     parts: Vec<StagedPartition>,
     facts: PartitionFacts,
     compared: Option<DiffFacts>,
+    /// Rows that the source gave, where the plan's output does not show it.
+    tallied: Option<u64>,
 }
 
 /// Stages every partition, as many at once as the plan has.
@@ -387,7 +394,7 @@ async fn stage(
         facts.merge(report.facts)?;
         parts.push(report.staged);
     }
-    Ok(Staged { parts, facts, compared: comparison::facts(node.as_ref()) })
+    Ok(Staged { parts, facts, compared: comparison::facts(node.as_ref()), tallied: TallyExec::in_plan(node.as_ref()) })
 }
 
 async fn stage_one(node: Arc<StageExec>, tasks: Arc<TaskContext>, partition: usize) -> Result<PartitionReport> {

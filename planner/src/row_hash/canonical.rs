@@ -169,7 +169,7 @@ impl<'a> Column<'a> {
                 });
             }
             Time64(_) => {
-                each(array.as_primitive::<Time64NanosecondType>(), self.seed(9), hashes, |v, out| long(v, out));
+                each(array.as_primitive::<Time64NanosecondType>(), self.seed(9), hashes, long);
             }
             Duration(unit) => {
                 let scale = i128::from(1_000_000_000 / per_second(*unit));

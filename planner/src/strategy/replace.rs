@@ -65,8 +65,9 @@ fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<Stri
         Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         Float32 | Float64 => "DOUBLE".to_owned(),
         Date32 | Date64 => "DATE".to_owned(),
-        Timestamp(_, None) => "TIMESTAMP".to_owned(),
-        Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE".to_owned(),
+        // Microseconds: nanoseconds end in 2262, and a window may well reach further.
+        Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),
+        Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
         Utf8 | LargeUtf8 | Utf8View => "VARCHAR".to_owned(),
         other => {
             return Err(Error::configuration(format!(

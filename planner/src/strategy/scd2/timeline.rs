@@ -21,6 +21,7 @@ use super::{Options, flag_field, instant};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH};
+use crate::tally::Tally;
 use crate::types::utc;
 
 /// Where a row of the timeline comes from; of two at one time the version that is there is first.
@@ -46,10 +47,10 @@ pub(super) fn plan(
     let history = options.history;
     let read = read_rows(plan, fields, options, effective)?;
     let rows = match target {
-        None => read,
+        None => Tally::plan(read),
         Some(target) => {
             let there = rows_of_target(target, fields, options, &read)?;
-            LogicalPlanBuilder::from(there).union(read)?.build()?
+            LogicalPlanBuilder::from(there).union(Tally::plan(read))?.build()?
         }
     };
     let ordered = |expr: Expr| -> Result<Expr> {
@@ -58,8 +59,8 @@ pub(super) fn plan(
         Ok(expr.partition_by(keys).order_by(order).build()?)
     };
     let with_previous = LogicalPlanBuilder::from(rows).window([
-        ordered(lag(ident(&history.row_hash), None, None))?.alias(PREVIOUS_HASH),
-        ordered(lag(ident(&history.valid_to), None, None))?.alias(PREVIOUS_TO),
+        ordered(lag(ident(&history.row_hash), Some(1), None))?.alias(PREVIOUS_HASH),
+        ordered(lag(ident(&history.valid_to), Some(1), None))?.alias(PREVIOUS_TO),
     ])?;
     let same = ident(PREVIOUS_HASH).eq(ident(&history.row_hash)).is_true();
     let after_a_gap = ident(PREVIOUS_TO).lt(ident(&history.valid_from)).is_true();
@@ -76,7 +77,7 @@ pub(super) fn plan(
     let greatest_end =
         Expr::from(greatest_end).partition_by(keys).order_by(order).window_frame(before).build()?.alias(ENCLOSING_TO);
     let placed = kept
-        .window([ordered(lead(ident(&history.valid_from), None, None))?.alias(NEXT_FROM), greatest_end])?
+        .window([ordered(lead(ident(&history.valid_from), Some(1), None))?.alias(NEXT_FROM), greatest_end])?
         .build()?;
     changes(placed, names, options, target.is_some())
 }

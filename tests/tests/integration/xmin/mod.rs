@@ -25,17 +25,12 @@ fn manifest(table: &str, strategy: &str, more: &str) -> String {
 /// Those write, all others read.
 static TRANSACTIONS: RwLock<()> = RwLock::new(());
 
-enum Turn {
-    _Shared(RwLockReadGuard<'static, ()>),
-    _Alone(RwLockWriteGuard<'static, ()>),
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    TRANSACTIONS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn alone() -> Turn {
-    Turn::_Alone(TRANSACTIONS.write().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn shared() -> Turn {
-    Turn::_Shared(TRANSACTIONS.read().unwrap_or_else(PoisonError::into_inner))
+fn shared() -> RwLockReadGuard<'static, ()> {
+    TRANSACTIONS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A database with the table, and a project that loads it.

@@ -31,10 +31,10 @@ impl Random {
     }
 }
 
-/// `DPONE_XMIN_SEED` repeats one case, `DPONE_PROPTEST_CASES` asks for more of them.
+/// `DPONE_PROPTEST_SEED` repeats one case, `DPONE_PROPTEST_CASES` asks for more of them.
 fn seeds(most: u64) -> Vec<u64> {
-    if let Ok(seed) = std::env::var("DPONE_XMIN_SEED") {
-        return vec![seed.parse().expect("DPONE_XMIN_SEED is a number")];
+    if let Ok(seed) = std::env::var("DPONE_PROPTEST_SEED") {
+        return vec![seed.parse().expect("DPONE_PROPTEST_SEED is a number")];
     }
     let cases = std::env::var("DPONE_PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(most);
     let base = std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64);
@@ -42,9 +42,10 @@ fn seeds(most: u64) -> Vec<u64> {
 }
 
 /// Says which seed failed.
+#[allow(clippy::print_stderr)]
 fn with_seed(seed: u64, case: impl FnOnce()) {
     if let Err(cause) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case)) {
-        eprintln!("to repeat: DPONE_XMIN_SEED={seed}");
+        eprintln!("to repeat: DPONE_PROPTEST_SEED={seed}");
         std::panic::resume_unwind(cause);
     }
 }
