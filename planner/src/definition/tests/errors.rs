@@ -66,7 +66,7 @@ fn types_ranges_and_lists_are_held() {
     assert_eq!(
         changed("mode: incremental_merge", "mode: incremental_marge"),
         "m.yml:15:11: sink.strategy.mode is \"incremental_marge\"; expected one of full_refresh, incremental_append, \
-         incremental_merge, replace, partition_replace, snapshot_diff, scd2, backfill, cdc_apply\n\
+         incremental_merge, replace, partition_replace, snapshot_diff, scd2, backfill, cdc_apply, xmin\n\
          hint: did you mean incremental_merge?"
     );
     assert_eq!(
@@ -226,7 +226,7 @@ fn readers_and_modes_must_fit() {
     };
     assert_eq!(
         xmin("reconciliation: {cadence: sometimes}\n"),
-        "m.yml:17:27: reconciliation.cadence is \"sometimes\"; expected how often keys are compared\nhint: every_run, a \
+        "m.yml:17:18: reconciliation.cadence is \"sometimes\"; expected how often keys are compared\nhint: every_run, a \
          number of runs such as 10, or a time such as 6h or 1d"
     );
     assert!(xmin("reconciliation: {mode: snapshot}\n").contains("key_snapshot"));

@@ -200,7 +200,7 @@ fn statements_say_what_was_expected() {
     assert_eq!(
         at(&format!("CREATE PIPELINE Orders INTO lake.l.o STRATEGY ful_refresh AS {QUERY}")),
         "p.sql:4:47: STRATEGY is \"ful_refresh\"; expected one of full_refresh, incremental_append, incremental_merge, replace, \
-         partition_replace, snapshot_diff, scd2, backfill, cdc_apply\nhint: did you mean full_refresh?"
+         partition_replace, snapshot_diff, scd2, backfill, cdc_apply, xmin\nhint: did you mean full_refresh?"
     );
     assert_eq!(
         at("CREATE CONNECTION shop TYPE null;").lines().next(),
@@ -236,7 +236,7 @@ fn options_say_what_they_take() {
     );
     assert_eq!(
         with("full_refresh", "'null_keys' 'fail'"),
-        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, snapshot_diff, scd2, backfill"
+        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, snapshot_diff, scd2, backfill, xmin"
     );
     assert_eq!(with("incremental_merge", "'lag' '1h'"), "p.sql:5:10: the option 'lag' has no meaning without CURSOR");
     assert_eq!(
