@@ -85,7 +85,8 @@ impl Command {
             Self::Connections(args) => args.format(),
             Self::Manifest(args) => args.format(),
             Self::State(args) => args.format(),
-            Self::Init(_) | Self::Completions(_) => Format::Text,
+            Self::Init(args) => args.output.format,
+            Self::Completions(args) => args.output.format,
         }
     }
 }

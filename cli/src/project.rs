@@ -1,5 +1,6 @@
 //! From the files on the command line to pipelines, and to the surroundings that they run in.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use dpone_engine::{Connections, Connector, Error, Result};
 use dpone_planner::definition::{self, Pipeline, Project};
 
 use crate::args::{DefinitionArgs, DefinitionOptions};
+use crate::render;
+use crate::style::Style;
 
 /// What a project is looked for under when no file is named.
 const DEFAULT_FILES: [&str; 3] = ["dpone.sql", "dpone.yml", "dpone.yaml"];
@@ -17,17 +20,24 @@ const DEFAULT_FILES: [&str; 3] = ["dpone.sql", "dpone.yml", "dpone.yaml"];
 pub(crate) struct Loaded {
     pub(crate) project: Project,
     pub(crate) connections: Arc<Connections>,
+    /// Names given by --var that nothing refers to.
+    unused_vars: Vec<String>,
 }
 
 impl DefinitionArgs {
+    /// With values that definitions may refer to; those of --var go before them.
+    pub(crate) fn load_with(&self, offered: &[(String, String)]) -> Result<Loaded> {
+        load_with(&self.files, &self.vars.vars, offered)
+    }
+
     pub(crate) fn load(&self) -> Result<Loaded> {
-        load(&self.files, &self.vars.vars)
+        load_with(&self.files, &self.vars.vars, &[])
     }
 }
 
 impl DefinitionOptions {
     pub(crate) fn load(&self) -> Result<Loaded> {
-        load(&self.files, &self.vars.vars)
+        load_with(&self.files, &self.vars.vars, &[])
     }
 }
 
@@ -43,13 +53,31 @@ fn inputs(files: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     files.into_iter().map(|file| read(&file).map(|text| (file, text))).collect()
 }
 
-pub(crate) fn load(files: &[PathBuf], vars: &[(String, String)]) -> Result<Loaded> {
+/// `given` are the values of --var, `offered` those that definitions may use or not.
+fn load_with(files: &[PathBuf], given: &[(String, String)], offered: &[(String, String)]) -> Result<Loaded> {
     let inputs = inputs(files)?;
-    let vars = vars.iter().cloned().collect();
-    let project = definition::load(&inputs, &vars, &|path: &Path| read(path))?;
+    let vars = offered.iter().chain(given).cloned().collect();
+    let texts = RefCell::new(inputs.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>());
+    let project = definition::load(&inputs, &vars, &|path: &Path| {
+        read(path).inspect(|text| texts.borrow_mut().push(text.clone()))
+    })?;
+    let texts = texts.into_inner();
+    let unused = |name: &&String| !texts.iter().any(|text| refers_to(text, name));
+    let unused_vars = given.iter().map(|(name, _)| name).filter(unused).cloned().collect();
     // Each connection's paths begin at the folder of the file that defines it.
     let connections = Arc::new(Connections::new(connectors(), project.connections.clone(), ""));
-    Ok(Loaded { project, connections })
+    Ok(Loaded { project, connections, unused_vars })
+}
+
+/// Whether a text has `${name}`, `{{ vars.name }}` or `{{ name }}`.
+fn refers_to(text: &str, name: &str) -> bool {
+    let in_braces = || {
+        text.split("{{").skip(1).filter_map(|rest| rest.split_once("}}")).any(|(inner, _)| {
+            let inner = inner.trim();
+            inner.strip_prefix("vars.").unwrap_or(inner) == name
+        })
+    };
+    text.contains(&format!("${{{name}}}")) || in_braces()
 }
 
 /// A definition is written by people: what is larger is another file.
@@ -87,6 +115,18 @@ pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
 }
 
 impl Loaded {
+    /// What was given, or asked for, and has no effect: said once, before anything is done.
+    pub(crate) fn warn(&self, pipelines: &[Pipeline], style: Style) {
+        for name in &self.unused_vars {
+            render::error::warn(&format!("--var {name} has no effect: no definition refers to ${{{name}}}"), style);
+        }
+        for pipeline in pipelines {
+            for warning in &pipeline.warnings {
+                render::error::warn(&format!("{}: {warning}", pipeline.name), style);
+            }
+        }
+    }
+
     /// The pipelines to work on: all, or the one that the selector names.
     pub(crate) fn select(&self, selector: Option<&str>) -> Result<Vec<Pipeline>> {
         let all = &self.project.pipelines;

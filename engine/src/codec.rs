@@ -17,6 +17,10 @@ use datafusion_proto::bytes::{
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use dpone_planner::diff::DiffSpec;
 use dpone_planner::exact_cast::ExactCast;
+use dpone_planner::literal::Converted;
+use dpone_planner::order::{AtLeast, OrderKey};
+
+use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
 
 use crate::diff::DiffExec;
@@ -50,6 +54,7 @@ impl EngineCodec {
 enum Node {
     Scan { connection: String, spec: serde_json::Value },
     Stage { spec: Box<StageSpec> },
+    Repeat,
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
     Tally {},
 }
@@ -89,6 +94,7 @@ impl PhysicalExtensionCodec for EngineCodec {
                 let sink = self.connections.sink(&spec.connection)?;
                 Ok(Arc::new(StageExec::new(Arc::clone(input), sink, *spec)?))
             }
+            (Node::Repeat, [input]) => Ok(Arc::new(RepeatExec::new(Arc::clone(input)))),
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
@@ -108,6 +114,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Scan { connection: scan.scan().connection().to_owned(), spec: scan.scan().spec() }
         } else if let Some(stage) = any.downcast_ref::<StageExec>() {
             Node::Stage { spec: Box::new(stage.spec().clone()) }
+        } else if any.is::<RepeatExec>() {
+            Node::Repeat
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
         } else if any.is::<TallyExec>() {
@@ -120,13 +128,17 @@ impl PhysicalExtensionCodec for EngineCodec {
     }
 
     fn try_decode_udf(&self, name: &str, bytes: &[u8]) -> DataFusionResult<Arc<ScalarUDF>> {
+        let unreadable = |e| unreadable(name, &e);
         Ok(Arc::new(match name {
             ExactCast::NAME => {
-                let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
+                let spec: ExactCastSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
                 ScalarUDF::new_from_impl(ExactCast::new(spec.column, spec.from, spec.to, spec.uuid))
             }
+            OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
+            AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
+            Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
             RowDigest::NAME => {
-                let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(|e| unreadable(name, &e))?;
+                let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
                 ScalarUDF::new_from_impl(RowDigest::new(spec.kind, spec.fields))
             }
             HashText::NAME => ScalarUDF::new_from_impl(HashText::default()),
@@ -140,6 +152,10 @@ impl PhysicalExtensionCodec for EngineCodec {
             let (column, from, to, uuid) = cast.spec();
             serde_json::to_writer(out, &ExactCastSpec { column, from, to, uuid })
                 .map_err(|e| unreadable(ExactCast::NAME, &e))?;
+        } else if let Some(key) = any.downcast_ref::<OrderKey>() {
+            serde_json::to_writer(out, key).map_err(|e| unreadable(OrderKey::NAME, &e))?;
+        } else if let Some(at_least) = any.downcast_ref::<AtLeast>() {
+            serde_json::to_writer(out, at_least).map_err(|e| unreadable(AtLeast::NAME, &e))?;
         } else if let Some(digest) = any.downcast_ref::<RowDigest>() {
             let spec = RowDigestSpec { kind: digest.kind(), fields: digest.fields().to_vec() };
             serde_json::to_writer(out, &spec).map_err(|e| unreadable(RowDigest::NAME, &e))?;

@@ -55,6 +55,26 @@ impl ResolvedConnection {
     }
 }
 
+/// Fails where a sink's folder cannot be: something on its way is a file, or belongs to the kernel. `connection` is named
+/// in the error. Makes nothing.
+pub fn check_sink_folder(connection: &str, folder: &Path) -> Result<()> {
+    let refuse = |why: String| {
+        Err(Error::configuration(format!(
+            "connection {connection:?}: tables cannot be kept in {}: {why}",
+            folder.display()
+        ))
+        .with_hint("give a folder, or a path at which one can be made, under path"))
+    };
+    if let Some(system) = ["/proc", "/sys"].iter().find(|system| folder.starts_with(system)) {
+        return refuse(format!("{system} is the kernel's own, and holds no files"));
+    }
+    let existing = folder.ancestors().find_map(|path| std::fs::metadata(path).ok().map(|found| (path, found)));
+    match existing {
+        Some((path, found)) if !found.is_dir() => refuse(format!("{} is a file, and no folder", path.display())),
+        _ => Ok(()),
+    }
+}
+
 /// All connections of a project. Sources and sinks are made on first use and shared afterwards.
 #[derive(Debug)]
 pub struct Connections {
@@ -242,6 +262,39 @@ mod tests {
             location: None,
         };
         Connections::new(Vec::new(), BTreeMap::new(), ".").resolve(&connection).unwrap().options
+    }
+
+    #[test]
+    fn a_connection_that_nothing_in_the_environment_describes_names_what_to_set() {
+        let unset =
+            |name: &str| OptionValue::EnvAny(vec![format!("DPONE_TEST_NEVER_SET_{name}"), format!("NEVER_{name}")]);
+        let connection = Connection {
+            name: "src".into(),
+            kind: "postgres".into(),
+            options: BTreeMap::from([("url".to_owned(), unset("URL")), ("host".to_owned(), unset("HOST"))]),
+            location: None,
+        };
+        let error = Connections::new(Vec::new(), BTreeMap::new(), ".").resolve(&connection).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Configuration);
+        assert!(error.message().contains("\"src\""), "{error}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("DPONE_TEST_NEVER_SET_HOST") && hint.contains("DPONE_TEST_NEVER_SET_URL"), "{hint}");
+        // One reference by name that is not set is an error of its own, and does not fall back.
+        let named = BTreeMap::from([("url".to_owned(), OptionValue::Env("DPONE_TEST_NEVER_SET_URL".into()))]);
+        let connection = Connection { options: named, ..connection };
+        let error = Connections::new(Vec::new(), BTreeMap::new(), ".").resolve(&connection).unwrap_err();
+        assert!(error.message().contains("DPONE_TEST_NEVER_SET_URL"), "{error}");
+    }
+
+    #[test]
+    fn a_sink_folder_can_be_made_or_is_refused() {
+        let dir = std::env::temp_dir();
+        assert!(check_sink_folder("s", &dir.join("not/there/yet")).is_ok());
+        let file = std::env::current_exe().unwrap();
+        for wrong in [file.as_path(), &file.join("below"), Path::new("/proc/dpone")] {
+            let error = check_sink_folder("s", wrong).unwrap_err();
+            assert!(error.message().contains("\"s\"") && error.hint().is_some(), "{error}");
+        }
     }
 
     #[test]

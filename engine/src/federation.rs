@@ -13,7 +13,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
 use dpone_planner::definition::{ReadOptions, SourceQuery, SourceSpec};
-use dpone_planner::expr::{predicate, qualify};
+use dpone_planner::expr::{check_length, predicate, qualify};
 
 use crate::run::RunContext;
 use crate::source::{ChangeRead, ChangeRequest, ReadTarget};
@@ -152,9 +152,23 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
         changes: None,
     };
     let plan = opener.query(&session, sql).await?;
-    let physical = session.state().create_physical_plan(&plan).await?;
+    let physical = crate::repeat::repeatable(session.state().create_physical_plan(&plan).await?)?;
     let batches = datafusion::physical_plan::execute_stream(physical, session.task_ctx())?;
     Ok(QueryStream { schema: batches.schema(), batches, _snapshots: snapshots, _session: session })
+}
+
+/// The tables that a query names, as `connection.schema.table`.
+pub fn tables_of(sql: &str) -> Result<Vec<String>> {
+    let state = SessionContext::new().state();
+    let statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+    let tables = state.resolve_table_references(&statement)?;
+    Ok(tables
+        .iter()
+        .map(|table| match (table.catalog(), table.schema()) {
+            (Some(connection), Some(schema)) => format!("{connection}.{}", Relation::new(schema, table.table())),
+            _ => table.to_string(),
+        })
+        .collect())
 }
 
 /// The name under which a plan scans a table.
@@ -221,7 +235,14 @@ impl Opener<'_> {
     async fn query(&mut self, session: &SessionContext, sql: &str) -> Result<LogicalPlan> {
         let state = session.state();
         let dialect = state.config().options().sql_parser.dialect;
-        let statement = state.sql_to_statement(sql, &dialect)?;
+        if sql.trim().trim_end_matches(';').trim().is_empty() {
+            return Err(Error::configuration("the query is empty").with_hint("write a SELECT statement"));
+        }
+        check_length("the query", sql)?;
+        let statement = match state.sql_to_statement(sql, &dialect) {
+            Ok(statement) => statement,
+            Err(error) => return Err(not_one_query(sql, error)),
+        };
         if !is_query(&statement) {
             return Err(Error::configuration("only a query (SELECT, WITH, VALUES) can be read from"));
         }
@@ -246,7 +267,7 @@ impl Opener<'_> {
         for (connection, catalog) in catalogs {
             session.register_catalog(connection, catalog);
         }
-        Ok(session.state().statement_to_plan(statement).await?)
+        dpone_planner::literal::compare_in_plan(session.state().statement_to_plan(statement).await?)
     }
 
     fn not_full(&self, table: &TableReference) -> Error {
@@ -258,6 +279,21 @@ impl Opener<'_> {
                 format!("connections: {}", known.join(", "))
             },
         )
+    }
+}
+
+/// The parser's message names no query; several statements are a mistake of their own.
+fn not_one_query(sql: &str, error: datafusion::error::DataFusionError) -> Error {
+    use datafusion::sql::sqlparser::{dialect::GenericDialect, parser::Parser};
+    match Parser::parse_sql(&GenericDialect {}, sql) {
+        Ok(statements) if statements.len() > 1 => {
+            Error::configuration(format!("one query is run at a time, and these are {} statements", statements.len()))
+                .with_hint("run them one by one, or join them with UNION ALL")
+        }
+        Ok(statements) if statements.is_empty() => {
+            Error::configuration("the query is empty").with_hint("write a SELECT statement")
+        }
+        _ => Error::from(error),
     }
 }
 

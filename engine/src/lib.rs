@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod federation;
 pub mod probe;
 pub mod receipt;
+pub mod repeat;
 pub mod run;
 pub mod scan;
 pub mod sink;

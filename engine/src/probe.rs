@@ -11,6 +11,7 @@ use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
+use dpone_planner::order::ValueOrder;
 use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit};
 use dpone_planner::state::{Boundary, Watermark};
 
@@ -25,6 +26,9 @@ pub struct ProbeSpec {
     pub quarantine_null: Vec<String>,
     /// The cursor column, if there is one.
     pub cursor: Option<String>,
+    /// How the cursor's values sort.
+    #[serde(default)]
+    pub order: ValueOrder,
     /// The rows to leave out: those that an earlier run loaded with the cursor at this watermark.
     pub loaded: Option<(Watermark, Boundary)>,
     /// Keep the hashes of the rows at the new greatest cursor value.
@@ -95,7 +99,7 @@ impl PartitionFacts {
         let Some(theirs) = other.cursor else { return Ok(()) };
         let order = match &self.cursor {
             None => Ordering::Less,
-            Some(mine) => compare(&mine.scalar()?, &theirs.scalar()?)?,
+            Some(mine) => mine.compare(&theirs)?,
         };
         match order {
             Ordering::Greater => {}
@@ -122,7 +126,7 @@ pub(crate) fn add_counts(a: Vec<(String, u64)>, b: Vec<(String, u64)>) -> Vec<(S
     sum.into_iter().collect()
 }
 
-pub(crate) fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
+fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
     a.partial_cmp(b).ok_or_else(|| {
         Error::conflict(format!(
             "cursor values of the types {} and {} cannot be compared",
@@ -156,16 +160,29 @@ struct PartitionProbe {
 struct CursorProbe {
     name: String,
     index: usize,
+    order: ValueOrder,
     keep_boundary: bool,
-    greatest: Option<ScalarValue>,
+    /// The greatest value, and what it is compared by.
+    greatest: Option<(ScalarValue, ScalarValue)>,
     at_greatest: HashMap<u128, u64>,
     overflow: bool,
 }
 
 struct LoadedRows {
-    index: usize,
+    /// The watermark's sort key.
     watermark: Scalar<ArrayRef>,
     remaining: Arc<Mutex<HashMap<u128, u64>>>,
+}
+
+impl CursorProbe {
+    /// What the cursor's values are compared by.
+    fn keys(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        let column = batch.column(self.index);
+        Ok(match &self.order {
+            ValueOrder::Arrow => Arc::clone(column),
+            order => Arc::new(order.keys(&self.name, column)?),
+        })
+    }
 }
 
 impl Probe {
@@ -179,6 +196,7 @@ impl Probe {
             Some(name) => Some(CursorProbe {
                 name: name.clone(),
                 index: index(name)?,
+                order: spec.order.clone(),
                 keep_boundary: spec.keep_boundary,
                 greatest: None,
                 at_greatest: HashMap::new(),
@@ -187,7 +205,8 @@ impl Probe {
         };
         let loaded = match (&spec.loaded, &cursor) {
             (Some((watermark, _)), Some(cursor)) => {
-                Some(LoadedRows { index: cursor.index, watermark: watermark.array()?, remaining: boundary })
+                let watermark = watermark.clone().in_order(cursor.order.clone()).array()?;
+                Some(LoadedRows { watermark, remaining: boundary })
             }
             _ => None,
         };
@@ -245,7 +264,8 @@ impl Probe {
     pub(crate) fn finish(&mut self) -> Result<PartitionFacts> {
         let mut facts = std::mem::take(&mut self.facts);
         if let Some(cursor) = self.cursor.take() {
-            facts.cursor = cursor.greatest.map(|v| Watermark::new(&cursor.name, &v)).transpose()?;
+            let greatest = cursor.greatest.map(|(value, _)| Watermark::new(&cursor.name, &value)).transpose()?;
+            facts.cursor = greatest.map(|watermark| watermark.in_order(cursor.order));
             facts.boundary_overflow = cursor.overflow;
             facts.boundary = cursor.at_greatest.into_iter().map(|(hash, n)| (format!("{hash:032x}"), n)).collect();
             facts.boundary.sort();
@@ -318,8 +338,8 @@ impl Probe {
     }
 
     fn without_loaded(&mut self, batch: RecordBatch) -> Result<RecordBatch> {
-        let Some(loaded) = &self.loaded else { return Ok(batch) };
-        let at_watermark = cmp::eq(batch.column(loaded.index), &loaded.watermark)?;
+        let (Some(loaded), Some(cursor)) = (&self.loaded, &self.cursor) else { return Ok(batch) };
+        let at_watermark = cmp::eq(&cursor.keys(&batch)?, &loaded.watermark)?;
         if at_watermark.true_count() == 0 {
             return Ok(batch);
         }
@@ -353,10 +373,11 @@ impl Probe {
         if column.null_count() == column.len() {
             return Ok(());
         }
-        let greatest = greatest(column)?;
+        let keys = cursor.keys(batch)?;
+        let greatest = greatest(&keys)?;
         let order = match &cursor.greatest {
             None => Ordering::Less,
-            Some(so_far) => compare(so_far, &greatest)?,
+            Some((_, so_far)) => compare(so_far, &greatest)?,
         };
         if order == Ordering::Greater {
             return Ok(());
@@ -364,12 +385,19 @@ impl Probe {
         if order == Ordering::Less {
             cursor.at_greatest.clear();
             cursor.overflow = false;
-            cursor.greatest = Some(greatest.clone());
+        }
+        let is_greatest = cmp::eq(&keys, &Scalar::new(greatest.to_array()?))?;
+        if order == Ordering::Less {
+            let value = match (&cursor.order, is_greatest.values().set_indices().next()) {
+                (ValueOrder::Arrow, _) | (_, None) => greatest.clone(),
+                (_, Some(row)) => ScalarValue::try_from_array(column, row)?,
+            };
+            cursor.greatest = Some((value, greatest));
         }
         if !cursor.keep_boundary || cursor.overflow {
             return Ok(());
         }
-        let at_greatest = filter_record_batch(batch, &cmp::eq(column, &Scalar::new(greatest.to_array()?))?)?;
+        let at_greatest = filter_record_batch(batch, &is_greatest)?;
         let Some(hasher) = &self.hasher else { return Ok(()) };
         if at_greatest.num_rows() > 64 * Boundary::MAX_ROWS {
             cursor.overflow = true;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
 use crate::relation::Relation;
@@ -39,6 +40,22 @@ pub trait Dialect: Debug + Send + Sync {
 
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;
+
+    /// Fails where the system's own SQL cannot say a scope with exactly this meaning. `columns` are the target's, or those
+    /// that it will be created with. Systems in which the engine evaluates scopes say all of them.
+    fn check_scope(&self, _columns: &Schema, _scope: &Expr) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fails where the values of a column cannot be told apart by the system, so that it cannot be a key to match rows by.
+    fn check_key(&self, _column: &Field) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fails where tables of the system cannot be partitioned as the definition asks.
+    fn check_partitions(&self, _partition_by: &[String]) -> Result<()> {
+        Ok(())
+    }
 
     fn quote_relation(&self, table: &Relation) -> String {
         match &table.database {

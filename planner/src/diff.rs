@@ -43,16 +43,16 @@ pub const REPLACED: i8 = 3;
 pub enum Method {
     /// The target's keys and digests lie in memory; the source streams past them.
     Hash,
-    /// Both sides are sorted by key hash, spilling to disk, and merged.
-    Sorted,
+    /// Both sides are split by key hash into parts on disk, and each part is compared like that.
+    Partitioned { parts: u16 },
 }
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hash => "hash",
-            Self::Sorted => "sorted",
-        })
+        match self {
+            Self::Hash => f.write_str("hash"),
+            Self::Partitioned { parts } => write!(f, "partitioned ({parts} parts)"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options, kernels::cmp};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result as DataFusionResult, internal_err};
@@ -21,7 +21,7 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
     if from.data_type() == to.data_type() {
         return Ok(expr);
     }
-    if is_uuid(from) && is_string(to.data_type()) {
+    if is_uuid(from) && is_string(to.data_type()) || uuids_in_list(from) && list_of_texts(to) {
         return Ok(ExactCast::call(expr, from, to));
     }
     if widens(from.data_type(), to.data_type()) {
@@ -37,6 +37,14 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
         logical_name(to)
     ))
     .with_hint("convert it in a query: SELECT CAST(… AS …)"))
+}
+
+fn uuids_in_list(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::List(item) if is_uuid(item))
+}
+
+fn list_of_texts(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::List(item) if item.data_type() == &DataType::Utf8)
 }
 
 /// Pairs that hold for some values, and are checked value by value.
@@ -75,7 +83,8 @@ impl ExactCast {
     }
 
     fn call(expr: Expr, from: &Field, to: &Field) -> Expr {
-        let udf = Self::new(from.name(), from.data_type().clone(), to.clone(), is_uuid(from));
+        let uuid = is_uuid(from) || uuids_in_list(from);
+        let udf = Self::new(from.name(), from.data_type().clone(), to.clone(), uuid);
         ScalarUDF::new_from_impl(udf).call(vec![expr])
     }
 
@@ -85,6 +94,12 @@ impl ExactCast {
     }
 
     fn apply(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        if let (true, Some(lists), DataType::List(item)) = (self.uuid, array.as_list_opt::<i32>(), self.to.data_type())
+        {
+            let texts = uuid_text(lists.values())?;
+            let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+            return Ok(Arc::new(ListArray::try_new(Arc::clone(item), offsets, texts, nulls)?));
+        }
         if self.uuid {
             return uuid_text(array);
         }
@@ -142,7 +157,7 @@ impl ScalarUDFImpl for ExactCast {
 }
 
 /// Canonical text of 16-byte uuids: lower-case hexadecimal with hyphens.
-fn uuid_text(array: &ArrayRef) -> Result<ArrayRef> {
+pub fn uuid_text(array: &ArrayRef) -> Result<ArrayRef> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let Some(uuids) = array.as_any().downcast_ref::<FixedSizeBinaryArray>() else {
         return Err(Error::internal("a uuid column is not FixedSizeBinary"));
@@ -204,6 +219,26 @@ mod tests {
         let text = cast.apply(&array).unwrap();
         let expected = StringArray::from(vec![Some("00112233-4455-6677-8899-aabbccddeeff"), None]);
         assert_eq!(text.as_ref(), &expected as &dyn Array);
+    }
+
+    #[test]
+    fn a_list_of_uuids_becomes_a_list_of_texts() {
+        let uuid = with_extension(Field::new("item", DataType::FixedSizeBinary(16), true), EXTENSION_UUID);
+        let bytes =
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some([0; 16]), None].into_iter(), 16).unwrap();
+        let lists = ListArray::try_new(
+            Arc::new(uuid),
+            arrow::buffer::OffsetBuffer::from_lengths([2, 0]),
+            Arc::new(bytes),
+            Some(vec![true, false].into()),
+        )
+        .unwrap();
+        let to = Field::new("ids", DataType::new_list(DataType::Utf8, true), true);
+        let cast = ExactCast::new("ids", lists.data_type().clone(), to, true);
+        let texts = cast.apply(&(Arc::new(lists) as ArrayRef)).unwrap();
+        let texts = texts.as_list::<i32>();
+        assert!(texts.is_null(1) && texts.value(0).is_null(1));
+        assert_eq!(texts.value(0).as_string::<i32>().value(0), "00000000-0000-0000-0000-000000000000");
     }
 
     #[test]

@@ -5,21 +5,95 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::error::{Error, Result};
+use crate::literal::LiteralPlanner;
+
+/// Operators of one query or predicate. Long chains (a AND b AND c …) are walked by recursion, one level an operator, by
+/// the parser and every step of planning.
+pub const MAX_OPERATORS: usize = 4000;
+/// UNION, INTERSECT and EXCEPT of one query: each is a plan of its own.
+pub const MAX_SET_OPERATIONS: usize = 500;
+
+/// Fails where a query or predicate has more operators than are planned. `what` names it.
+pub fn check_length(what: &str, sql: &str) -> Result<()> {
+    match too_long(sql) {
+        None => Ok(()),
+        Some(excess) => Err(Error::configuration(format!("{what} {}", excess.message)).with_hint(excess.hint)),
+    }
+}
+
+/// What is too long in a query, and the line and column (from one) where it goes beyond the bound.
+#[derive(Debug)]
+pub struct Excess {
+    pub message: String,
+    pub hint: &'static str,
+    pub line: u64,
+    pub column: u64,
+}
+
+/// Counts the operators of a query or predicate.
+pub fn too_long(sql: &str) -> Option<Excess> {
+    use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::keywords::Keyword;
+    use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().ok()?;
+    let (mut operators, mut sets) = (0, 0);
+    for token in &tokens {
+        match &token.token {
+            Token::Word(word) => match word.keyword {
+                Keyword::AND | Keyword::OR => operators += 1,
+                Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT => sets += 1,
+                _ => continue,
+            },
+            Token::Plus | Token::Minus | Token::Div | Token::Mod | Token::StringConcat | Token::DoubleColon => {
+                operators += 1;
+            }
+            _ => continue,
+        }
+        let excess = |message: String, hint| {
+            let at = token.span.start;
+            Some(Excess { message, hint, line: at.line, column: at.column })
+        };
+        if operators > MAX_OPERATORS {
+            return excess(
+                format!("has more than {MAX_OPERATORS} operators (AND, OR, +, ||, …), the most that are planned"),
+                "write a long list of values as column IN (…), or join with a table that holds them",
+            );
+        }
+        if sets > MAX_SET_OPERATIONS {
+            return excess(
+                format!(
+                    "has more than {MAX_SET_OPERATIONS} set operations (UNION, INTERSECT, EXCEPT), the most that are planned"
+                ),
+                "read several files by one pattern, or load the parts by pipelines of their own",
+            );
+        }
+    }
+    None
+}
 
 /// Parses a predicate over the columns of `schema`, coerces its types and folds its constants.
 ///
 /// `what` names the predicate in errors, such as `replace scope`.
 pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
     let failed = |error: datafusion::error::DataFusionError| {
+        if let datafusion::error::DataFusionError::External(inner) = &error
+            && inner.is::<Error>()
+        {
+            let ours = Error::from(error);
+            let hint = ours.hint().unwrap_or_default().to_owned();
+            return Error::configuration(format!("{what}: {sql:?}: {}", ours.message())).with_hint(hint);
+        }
         Error::configuration(format!("{what}: {sql:?} is not a predicate over the table: {}", error.strip_backtrace()))
             .with_hint("write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'")
     };
+    check_length(what, sql)?;
     let parsed = parse(sql, schema).map_err(failed)?;
     let schema: DFSchemaRef = Arc::new(schema.clone());
     let context = SimplifyContext::builder()
@@ -56,7 +130,9 @@ pub fn require_immutable(what: &str, sql: &str, schema: &DFSchema) -> Result<()>
 fn parse(sql: &str, schema: &DFSchema) -> datafusion::common::Result<Expr> {
     let mut config = SessionConfig::new();
     config.options_mut().sql_parser.parse_float_as_decimal = true;
-    SessionContext::new_with_config(config).parse_sql_expr(sql, schema)
+    let mut session = SessionContext::new_with_config(config);
+    session.register_expr_planner(LiteralPlanner::shared())?;
+    Ok(crate::literal::compare(session.parse_sql_expr(sql, schema)?, schema)?)
 }
 
 /// Gives the bare columns of a parsed predicate the qualifiers that they have in `plan`.

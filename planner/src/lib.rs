@@ -9,6 +9,8 @@ pub mod diff;
 pub mod error;
 pub mod exact_cast;
 pub mod expr;
+pub mod literal;
+pub mod order;
 pub mod plan;
 pub mod relation;
 pub mod row_hash;

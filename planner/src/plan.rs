@@ -125,6 +125,8 @@ pub struct CursorPlan {
     pub skip_boundary: bool,
     /// Keep the hashes of the rows at the new watermark in the state.
     pub keep_boundary: bool,
+    /// How the cursor's values sort.
+    pub order: crate::order::ValueOrder,
     /// What the read began from.
     pub from: Option<crate::state::Watermark>,
 }

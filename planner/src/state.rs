@@ -1,5 +1,6 @@
 //! What a pipeline remembers between runs. It travels with the data, in the same commit.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use arrow::array::{ArrayRef, Scalar};
@@ -7,6 +8,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
 use crate::error::{Error, Result};
+use crate::order::ValueOrder;
 
 /// The state of one pipeline in one target.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -44,6 +46,9 @@ pub struct Watermark {
     pub data_type: DataType,
     /// The value: Arrow's display text for its type, exact for every ordered type.
     pub value: String,
+    /// How its values sort: those that travel as text do so in an order of their own.
+    #[serde(default, skip_serializing_if = "ValueOrder::is_arrow")]
+    pub order: ValueOrder,
 }
 
 impl Watermark {
@@ -72,7 +77,7 @@ impl Watermark {
                     ));
             }
         };
-        Ok(Self { column: column.into(), data_type: value.data_type(), value: text })
+        Ok(Self { column: column.into(), data_type: value.data_type(), value: text, order: ValueOrder::Arrow })
     }
 
     /// The value as a scalar of its own type.
@@ -105,9 +110,36 @@ impl Watermark {
         })
     }
 
-    /// The value as a one-row array, for comparison kernels.
+    /// The same value in another order.
+    pub fn in_order(self, order: ValueOrder) -> Self {
+        Self { order, ..self }
+    }
+
+    /// What is compared: the value itself, or its key where it has an order of its own.
+    pub fn sort_key(&self) -> Result<ScalarValue> {
+        match &self.order {
+            ValueOrder::Arrow => self.scalar(),
+            order => Ok(ScalarValue::Binary(Some(order.key(&self.value).ok_or_else(|| self.unreadable())?))),
+        }
+    }
+
+    /// The sort key as a one-row array, for comparison kernels.
     pub fn array(&self) -> Result<Scalar<ArrayRef>> {
-        Ok(Scalar::new(self.scalar()?.to_array()?))
+        Ok(Scalar::new(self.sort_key()?.to_array()?))
+    }
+
+    /// How this watermark compares with a newer one, in the order that the newer one has.
+    pub fn compare(&self, newer: &Self) -> Result<Ordering> {
+        let incomparable = || {
+            Error::conflict(format!(
+                "cursor values of the types {} and {} cannot be compared",
+                self.data_type, newer.data_type
+            ))
+        };
+        if !newer.order.is_arrow() {
+            return newer.order.compare(&newer.column, &self.value, &newer.value);
+        }
+        self.scalar()?.partial_cmp(&newer.scalar()?).ok_or_else(incomparable)
     }
 
     fn unreadable(&self) -> Error {

@@ -14,6 +14,9 @@ pub const NATIVE: &str = "dpone:native";
 /// reads them; nothing else may look inside.
 pub const CARRIAGE: &str = "dpone:carriage";
 pub const CARRIAGE_RAW: &str = "raw";
+/// Field metadata of a text column: how the values that it carries sort in their system, where that is not the order of
+/// their texts. See [`crate::order::ValueOrder::metadata`].
+pub const ORDER: &str = "dpone:order";
 /// Field metadata of a target's column: the table fills it by itself, so a source need not have it.
 pub const GENERATED: &str = "dpone:generated";
 /// Arrow's canonical extension type names.

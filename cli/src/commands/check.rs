@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use dpone_engine::run::{self, RunContext};
-use dpone_engine::{Connections, Error, Result};
+use dpone_engine::{Connections, Error, ErrorKind, Result, federation};
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec};
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ struct Check {
 pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
     let loaded = args.definition.load()?;
     let pipelines = loaded.select(args.selector.as_deref())?;
-    super::warn_about(&pipelines, Style::for_stderr(color));
+    loaded.warn(&pipelines, Style::for_stderr(color));
     let mut context = loaded.context(args.engine.options());
     context.cancel = interrupt::token();
 
@@ -60,8 +60,23 @@ pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
         let outcome = interrupt::abort_on(&context.cancel, reach(&loaded.connections, &name)).await;
         checks.push(Check { what: "connection", name, outcome });
     }
+    let mut created: Vec<(&str, String)> = Vec::new();
     for pipeline in &pipelines {
         let outcome = interrupt::abort_on(&context.cancel, agree(&context, pipeline)).await;
+        let outcome = match (outcome, read_from(pipeline, &created)) {
+            (Ok(agreed), _) => {
+                if !agreed.target_exists {
+                    created.push((&pipeline.name, target(pipeline)));
+                }
+                Ok(agreed.text)
+            }
+            // Its source is not there yet: it can be planned once the pipeline before it has run.
+            (Err(error), Some((creator, table))) if error.kind() == ErrorKind::Configuration => {
+                created.push((&pipeline.name, target(pipeline)));
+                Ok(format!("reads {table}, which {creator} creates: not checked before that has run"))
+            }
+            (Err(error), _) => Err(error),
+        };
         checks.push(Check { what: "pipeline", name: pipeline.name.clone(), outcome });
     }
     report(&checks, args.output.format, Style::for_stdout(color))?;
@@ -103,14 +118,33 @@ async fn reach(connections: &Connections, name: &str) -> Result<String> {
 }
 
 /// Planning reads both schemas and refuses what a run would refuse.
-async fn agree(context: &RunContext, pipeline: &Pipeline) -> Result<String> {
+async fn agree(context: &RunContext, pipeline: &Pipeline) -> Result<Agreed> {
     let plan = run::explain(context, pipeline).await.map_err(|e| e.with("pipeline", &pipeline.name))?;
     let columns = plan.columns.len();
-    Ok(if plan.target_exists {
-        format!("{columns} columns agree with {}", plan.target)
-    } else {
-        format!("{columns} columns; {} will be created", plan.target)
-    })
+    let text = match plan.target_exists {
+        true => format!("{columns} columns agree with {}", plan.target),
+        false => format!("{columns} columns; {} will be created", plan.target),
+    };
+    Ok(Agreed { text, target_exists: plan.target_exists })
+}
+
+struct Agreed {
+    text: String,
+    target_exists: bool,
+}
+
+fn target(pipeline: &Pipeline) -> String {
+    format!("{}.{}", pipeline.sink.connection, pipeline.sink.relation)
+}
+
+/// The pipeline that creates a table which this one reads, and the table.
+fn read_from(pipeline: &Pipeline, created: &[(&str, String)]) -> Option<(String, String)> {
+    let tables = match &pipeline.source.query {
+        SourceQuery::Table { connection, relation } => vec![format!("{connection}.{relation}")],
+        SourceQuery::Sql { sql } => federation::tables_of(sql).unwrap_or_default(),
+        SourceQuery::Native { .. } => Vec::new(),
+    };
+    created.iter().find(|(_, table)| tables.contains(table)).map(|(name, table)| ((*name).to_owned(), table.clone()))
 }
 
 fn report(checks: &[Check], format: Format, style: Style) -> Result<()> {

@@ -21,7 +21,10 @@ pub(crate) struct ManifestArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Print the JSON Schema of YAML manifests, for editors
-    Schema,
+    Schema {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Print each manifest as it will run, with defaults, templates and variables filled in. Secrets are not shown
     Render {
         #[command(flatten)]
@@ -44,19 +47,27 @@ enum Verb {
 impl ManifestArgs {
     pub(crate) fn format(&self) -> Format {
         match &self.verb {
-            Verb::Schema => Format::Text,
-            Verb::Render { output, .. } | Verb::Validate { output, .. } => output.format,
+            Verb::Schema { output } | Verb::Render { output, .. } | Verb::Validate { output, .. } => output.format,
         }
     }
 }
 
 pub(crate) fn manifest(args: ManifestArgs, color: When) -> Result<Exit> {
     match args.verb {
-        Verb::Schema => output::print_json(definition::json_schema(definition::SchemaKind::Any))?,
+        Verb::Schema { output } => print_schema(output.format)?,
         Verb::Render { definition, selector, output } => print(&definition, selector.as_deref(), output.format)?,
         Verb::Validate { definition, output } => validate(&definition, output.format, color)?,
     }
     Ok(Exit::Done)
+}
+
+/// The schema is JSON in itself, for people too.
+fn print_schema(format: Format) -> Result<()> {
+    let schema = definition::json_schema(definition::SchemaKind::Any);
+    match format {
+        Format::Text | Format::Json => output::print_json(schema),
+        Format::Md => output::print(&format!("```json\n{schema:#}\n```\n")),
+    }
 }
 
 fn print(definition: &DefinitionArgs, selector: Option<&str>, format: Format) -> Result<()> {
@@ -81,7 +92,7 @@ fn print(definition: &DefinitionArgs, selector: Option<&str>, format: Format) ->
 fn validate(definition: &DefinitionArgs, format: Format, color: When) -> Result<()> {
     let loaded = definition.load()?;
     let pipelines = loaded.select(None)?;
-    super::warn_about(&pipelines, Style::for_stderr(color));
+    loaded.warn(&pipelines, Style::for_stderr(color));
     if format == Format::Json {
         return output::print_json(&json!({
             "passed": true,

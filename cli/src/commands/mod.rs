@@ -11,12 +11,9 @@ pub(crate) mod run;
 pub(crate) mod state;
 
 use dpone_engine::{Connections, Result, ServerInfo};
-use dpone_planner::definition::Pipeline;
 
 use crate::args::{Cli, Command};
 use crate::exit::Exit;
-use crate::render;
-use crate::style::Style;
 
 pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
     let color = cli.global.color;
@@ -24,21 +21,12 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Run(args) => run::run(args, color).await,
         Command::Plan(args) => plan::plan(args, color).await,
         Command::Check(args) => check::check(args, color).await,
-        Command::Query(args) => query::query(args).await,
+        Command::Query(args) => query::query(args, color).await,
         Command::Connections(args) => connections::connections(args, color).await,
         Command::Manifest(args) => manifest::manifest(args, color),
         Command::State(args) => state::state(args, color).await,
         Command::Init(args) => init::init(&args),
         Command::Completions(args) => completions::completions(&args),
-    }
-}
-
-/// What a definition asks for and this version does without: said once, before anything is done.
-fn warn_about(pipelines: &[Pipeline], style: Style) {
-    for pipeline in pipelines {
-        for warning in &pipeline.warnings {
-            render::error::warn(&format!("{}: {warning}", pipeline.name), style);
-        }
     }
 }
 

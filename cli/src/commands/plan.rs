@@ -30,7 +30,7 @@ pub(crate) async fn plan(args: PlanArgs, color: When) -> Result<Exit> {
     let loaded = args.definition.load()?;
     let pipelines = loaded.select(args.selector.as_deref())?;
     let stderr = Style::for_stderr(color);
-    super::warn_about(&pipelines, stderr);
+    loaded.warn(&pipelines, stderr);
     let mut context = loaded.context(args.engine.options());
     context.cancel = interrupt::token();
 

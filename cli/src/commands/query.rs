@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum};
 use dpone_engine::{Error, Result, federation};
 use futures::StreamExt;
 
-use crate::args::{DefinitionOptions, EngineArgs, Format};
+use crate::args::{DefinitionOptions, EngineArgs, Format, When};
 use crate::exit::Exit;
 use crate::output::{self, Stdout};
+use crate::style::Style;
 use crate::{interrupt, render};
 
 /// Run a query over any of the connections, and print or save its result.
@@ -80,9 +81,10 @@ impl QueryArgs {
     }
 }
 
-pub(crate) async fn query(args: QueryArgs) -> Result<Exit> {
+pub(crate) async fn query(args: QueryArgs, color: When) -> Result<Exit> {
     let format = args.result_format()?;
     let loaded = args.definition.load()?;
+    loaded.warn(&[], Style::for_stderr(color));
     let mut context = loaded.context(args.engine.options());
     context.cancel = interrupt::token();
     let cancel = context.cancel.clone();

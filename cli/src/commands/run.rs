@@ -15,7 +15,7 @@ use crate::progress::Watcher;
 use crate::project::Loaded;
 use crate::render::receipt::{self, Outcome};
 use crate::style::Style;
-use crate::{interrupt, output, project, render};
+use crate::{interrupt, output, render};
 
 /// Load the tables of one or more definitions.
 ///
@@ -37,7 +37,7 @@ pub(crate) struct RunArgs {
     fail_fast: bool,
     /// What this run is called. A pipeline loads one run id once: repeating it reports the first receipt. Default:
     /// the scheduler's identity, else a new ULID
-    #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<String>,
     /// How often a transient failure is tried again
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -99,6 +99,13 @@ impl SchedulerArgs {
     }
 }
 
+/// A name for logs, tables and folders: nothing in it may steer a terminal.
+fn parse_run_id(text: &str) -> Result<String, String> {
+    let plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    let expected = || "expected a name without control characters, of 200 characters at most".to_owned();
+    if plain && text.chars().count() <= 200 { Ok(text.to_owned()) } else { Err(expected()) }
+}
+
 /// A lease that ends before it can be renewed protects nothing.
 fn parse_lease(text: &str) -> Result<Duration, String> {
     parse_seconds(text).ok().filter(|ttl| ttl.as_secs() >= 1).ok_or_else(|| "expected 1 second or more".to_owned())
@@ -110,8 +117,13 @@ pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
         Err(error) if args.output.format == Format::Json => return refused(&args, error, color),
         Err(error) => return Err(error),
     };
-    super::warn_about(&pipelines, Style::for_stderr(color));
+    loaded.warn(&pipelines, Style::for_stderr(color));
 
+    let scheduled = args.scheduler.run_id().map(|id| parse_run_id(&id)).transpose().map_err(|expected| {
+        Error::configuration(format!("the scheduler's identity makes no run id: {expected}"))
+            .with_hint("give one with --run-id")
+    })?;
+    let run_id = args.run_id.clone().or(scheduled).unwrap_or_else(|| ulid::Ulid::generate().to_string());
     let mut options = args.engine.options();
     options.retries = args.retry_attempts;
     options.retry_backoff = args.retry_backoff_seconds;
@@ -121,8 +133,6 @@ pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
     context.observer = watcher.clone();
     context.cancel = interrupt::token();
 
-    let run_id =
-        args.run_id.clone().or_else(|| args.scheduler.run_id()).unwrap_or_else(|| ulid::Ulid::generate().to_string());
     let style = Style::for_stdout(color);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut not_run: Vec<&str> = Vec::new();
@@ -140,9 +150,7 @@ pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
 }
 
 fn definitions(args: &RunArgs) -> Result<(Loaded, Vec<Pipeline>)> {
-    let mut vars = args.scheduler.vars();
-    vars.extend(args.definition.vars.vars.iter().cloned());
-    let loaded = project::load(&args.definition.files, &vars)?;
+    let loaded = args.definition.load_with(&args.scheduler.vars())?;
     let pipelines = loaded.select(args.selector.as_deref())?;
     Ok((loaded, pipelines))
 }
@@ -228,6 +236,16 @@ fn summarise(outcomes: &[Outcome], not_run: &[&str], format: Format, style: Styl
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_id_is_a_name() {
+        for good in ["r", "dag__2024-01-01T00:00:00+00:00", "Lauf 7 ü"] {
+            assert_eq!(parse_run_id(good).as_deref(), Ok(good));
+        }
+        for wrong in ["", " ", "a\u{1b}[2J", "a\nb", "\u{85}", &"x".repeat(201)] {
+            assert!(parse_run_id(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     fn scheduler(values: [Option<&str>; 4]) -> Option<String> {
         let [dag_id, execution_date, interval_start, interval_end] = values.map(|v| v.map(str::to_owned));

@@ -35,7 +35,7 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Print every part of the state as one JSON document
+    /// Print every part of the state: one JSON document, unless --format asks for another form
     Export {
         #[command(flatten)]
         definition: DefinitionArgs,
@@ -45,6 +45,9 @@ enum Verb {
         /// Where it goes [default: stdout]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// How it is written: `text` is YAML
+        #[arg(long, value_enum, default_value_t = Format::Json)]
+        format: Format,
     },
     /// Forget the watermark: the next run reads everything. What was loaded stays, and so does the record of it
     Reset {
@@ -65,7 +68,7 @@ impl StateArgs {
     pub(crate) fn format(&self) -> Format {
         match &self.verb {
             Verb::Inspect { output, .. } | Verb::Reset { output, .. } => output.format,
-            Verb::Export { .. } => Format::Json,
+            Verb::Export { format, .. } => *format,
         }
     }
 }
@@ -79,9 +82,9 @@ pub(crate) async fn state(args: StateArgs, color: When) -> Result<Exit> {
                 let states = read(&definition, selector.as_deref()).await?;
                 inspect(&states, output.format, style)
             }
-            Verb::Export { definition, selector, output } => {
+            Verb::Export { definition, selector, output, format } => {
                 let states = read(&definition, selector.as_deref()).await?;
-                export(&states, output)
+                export(&states, output, format)
             }
             Verb::Reset { definition, selector, yes, output } => {
                 reset(&definition, selector.as_deref(), yes, output.format).await
@@ -138,12 +141,17 @@ fn inspect(states: &[(Pipeline, Option<PipelineState>)], format: Format, style: 
     output::print(&table.render(format, style))
 }
 
-fn export(states: &[(Pipeline, Option<PipelineState>)], file: Option<PathBuf>) -> Result<()> {
+fn export(states: &[(Pipeline, Option<PipelineState>)], file: Option<PathBuf>, format: Format) -> Result<()> {
     let states: Vec<_> = states.iter().filter_map(|(_, state)| state.as_ref()).collect();
     let document = json!({ "version": PipelineState::VERSION, "states": states });
+    let text = match format {
+        Format::Json => format!("{document:#}\n"),
+        Format::Text => dpone_planner::definition::to_yaml(&document),
+        Format::Md => format!("```json\n{document:#}\n```\n"),
+    };
     match file {
-        None => output::print_json(&document),
-        Some(path) => std::fs::write(&path, format!("{document:#}\n"))
+        None => output::print(&text),
+        Some(path) => std::fs::write(&path, text)
             .map_err(|e| Error::configuration(format!("cannot write {}: {e}", path.display()))),
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn warn(text: &str, style: Style) {
 
 /// A message of several lines stays one message: what follows its first line is indented.
 pub(crate) fn indented(text: &str) -> String {
-    text.trim_end().replace('\n', "\n  ")
+    super::table::visible_lines(text.trim_end()).replace('\n', "\n  ")
 }
 
 /// The error for machines.

@@ -94,10 +94,11 @@ impl Page {
             return;
         }
         self.heading("columns");
-        let mut table = Table::new(&["name", "source type", "target type", "null"]);
+        let mut table = Table::new(&["name", "source type", "target type", "null", "travels"]);
         for column in &plan.columns {
             let null = if column.nullable { "yes" } else { "no" };
-            table.row([column.name.as_str(), &column.source_type, &column.target_type, null]);
+            let travels = if column.raw { "raw" } else { "arrow" };
+            table.row([column.name.as_str(), &column.source_type, &column.target_type, null, travels]);
         }
         let rendered =
             if self.markdown { table.render(Format::Md, self.style) } else { table.text(self.style, "    ") };

@@ -349,12 +349,13 @@ pub(crate) fn read_error(path: &str, error: std::io::Error) -> Error {
         Ok(ours) => ours,
         Err(error) => {
             let kind = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => ErrorKind::Authorization,
-                std::io::ErrorKind::NotFound => ErrorKind::Configuration,
-                // What decoders say of bytes that are not theirs.
-                std::io::ErrorKind::InvalidData
+                // An input that cannot be read is named wrongly, or is no file of its kind, which is what decoders say of
+                // bytes that are not theirs.
+                std::io::ErrorKind::PermissionDenied
+                | std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::InvalidData
                 | std::io::ErrorKind::InvalidInput
-                | std::io::ErrorKind::UnexpectedEof => ErrorKind::DataQuality,
+                | std::io::ErrorKind::UnexpectedEof => ErrorKind::Configuration,
                 _ => Error::from(std::io::Error::from(error.kind())).kind(),
             };
             Error::new(kind, format!("{path}: {error}")).with_source(error)

@@ -146,6 +146,47 @@ fn locate(lines: &Lines, schema: &SchemaRef) -> Error {
     lines.error(lines.line, "a line at or after this one cannot be decoded")
 }
 
+/// What an integer beyond 64 bits is marked with while a line is looked at.
+const HUGE: &str = "\u{0}huge ";
+
+/// The line with integers beyond 64 bits as marked texts: as numbers, their last digits would be lost. `None`: it has
+/// none of them.
+fn mark_huge(line: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut done = 0;
+    let mut at = 0;
+    while at < line.len() {
+        match line[at] {
+            b'"' => {
+                at += 1;
+                while at < line.len() && line[at] != b'"' {
+                    at += if line[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let length =
+                    line[at..].iter().take_while(|b| matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'));
+                let end = at + length.count();
+                let number = std::str::from_utf8(&line[at..end]).unwrap_or_default();
+                let is_integer = !number.contains(['.', 'e', 'E']);
+                if is_integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    out.extend_from_slice(&line[done..at]);
+                    out.extend_from_slice(format!("\"\\u0000{}{number}\"", &HUGE[1..]).as_bytes());
+                    done = end;
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    if done == 0 {
+        return None;
+    }
+    out.extend_from_slice(&line[done..]);
+    Some(out)
+}
+
 /// What the sampled objects hold.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shape {
@@ -159,8 +200,10 @@ enum Kind {
     Null,
     Boolean,
     Integer,
-    /// An integer beyond 64 bits with sign.
+    /// An integer beyond 64 bits with sign, of at most 38 digits.
     Wide,
+    /// An integer that no type holds.
+    Huge,
     Real,
     Text,
     List(Box<Kind>),
@@ -175,7 +218,8 @@ impl Shape {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(line) else {
+            let marked = mark_huge(line);
+            let Ok(Value::Object(object)) = serde_json::from_slice::<Value>(marked.as_deref().unwrap_or(line)) else {
                 return Err(lines.error(lines.line + i as u64, "the line is not one JSON object"));
             };
             for (name, value) in object {
@@ -202,7 +246,11 @@ impl Shape {
             }
             let kind = self.types.get(name).cloned().unwrap_or_default();
             let data_type = kind.data_type().ok_or_else(|| {
-                Error::data_quality(format!("column {name:?} holds values of several kinds, such as numbers and text"))
+                let what = match kind.any_huge() {
+                    true => "an integer of more than 38 digits, or one beyond 64 bits among fractions",
+                    false => "values of several kinds, such as numbers and text",
+                };
+                Error::data_quality(format!("column {name:?} holds {what}"))
                     .with("column", name)
                     .with_hint("declare the column under columns with the type that it should have")
             })?;
@@ -220,7 +268,11 @@ impl Kind {
             Value::Number(n) if n.is_i64() => Self::Integer,
             Value::Number(n) if n.is_u64() => Self::Wide,
             Value::Number(_) => Self::Real,
-            Value::String(_) => Self::Text,
+            Value::String(text) => match text.strip_prefix(HUGE) {
+                Some(digits) if digits.trim_start_matches(['-', '0']).len() <= 38 => Self::Wide,
+                Some(_) => Self::Huge,
+                None => Self::Text,
+            },
             Value::Array(items) => {
                 Self::List(Box::new(items.iter().map(Self::of).fold(Self::Null, |known, item| known.join(item))))
             }
@@ -230,12 +282,23 @@ impl Kind {
         }
     }
 
+    /// Whether what no type holds is a number.
+    fn any_huge(&self) -> bool {
+        match self {
+            Self::Huge | Self::Wide => true,
+            Self::List(item) => item.any_huge(),
+            Self::Struct(fields) => fields.iter().any(|(_, kind)| kind.any_huge()),
+            _ => false,
+        }
+    }
+
     fn join(self, other: Self) -> Self {
         match (self, other) {
             (a, b) if a == b => a,
             (Self::Null, other) | (other, Self::Null) => other,
             (Self::Integer, Self::Wide) | (Self::Wide, Self::Integer) => Self::Wide,
-            (Self::Integer | Self::Wide, Self::Real) | (Self::Real, Self::Integer | Self::Wide) => Self::Real,
+            (Self::Integer | Self::Wide, Self::Huge) | (Self::Huge, Self::Integer | Self::Wide) => Self::Huge,
+            (Self::Integer, Self::Real) | (Self::Real, Self::Integer) => Self::Real,
             (Self::List(a), Self::List(b)) => Self::List(Box::new(a.join(*b))),
             (Self::Struct(mut a), Self::Struct(b)) => {
                 for (name, kind) in b {
@@ -246,6 +309,7 @@ impl Kind {
                 }
                 Self::Struct(a)
             }
+            (Self::Wide | Self::Huge, Self::Real) | (Self::Real, Self::Wide | Self::Huge) => Self::Huge,
             _ => Self::Mixed,
         }
     }
@@ -265,7 +329,7 @@ impl Kind {
                     fields.iter().map(|(name, kind)| Some(Field::new(name, kind.data_type()?, true))).collect();
                 DataType::Struct(fields?)
             }
-            Self::Mixed => return None,
+            Self::Huge | Self::Mixed => return None,
         })
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn footers(location: &Location, files: Vec<PinnedFile>) -> Resu
 async fn footer(location: &Location, pinned: PinnedFile) -> Result<ParquetFile> {
     let (store, _) = location.store();
     let unreadable = || {
-        Error::data_quality(format!("{}: not a whole Parquet file", pinned.path))
+        Error::configuration(format!("{}: not a whole Parquet file", pinned.path))
             .with_hint("is it still being written, or encrypted?")
     };
     let object = location.object(&pinned)?;

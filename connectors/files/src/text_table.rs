@@ -180,8 +180,10 @@ impl Look {
                     .error(records.line(0), format!("column {} of the header {what}", index + 1))
                     .with_hint("give every column its own name, or set header to false where there is no header")
             };
-            let name =
-                std::str::from_utf8(records.field(0, index).0).map_err(|_| refuse("is not UTF-8 text".to_owned()))?;
+            let name = std::str::from_utf8(records.field(0, index).0).map_err(|_| {
+                let error = refuse("is not UTF-8 text".to_owned());
+                Error::configuration(error.message()).with_hint("is it a text file? Convert it, for example with iconv")
+            })?;
             if name.is_empty() {
                 return Err(refuse("has no name".to_owned()));
             }

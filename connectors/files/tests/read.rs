@@ -133,7 +133,7 @@ async fn compressed_files_of_several_members() {
     let (batch, _) = read_text("t.csv", &gz, &[("compression", "gzip")]).await.unwrap();
     assert_eq!(batch.num_rows(), 2);
     let error = read_text("t.csv.gz", &gz[..gz.len() - 6], &[]).await.unwrap_err();
-    assert_eq!(error.kind().as_str(), "data_quality", "{error}");
+    assert_eq!(error.kind().as_str(), "configuration", "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{filter_record_batch, interleave_record_batch};
+use arrow::compute::{filter_record_batch, interleave};
 use arrow::datatypes::{Int8Type, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use dpone_engine::{Error, Result};
@@ -96,16 +96,16 @@ pub(crate) fn apply_changes(
             result.push((1, row));
         }
     }
-    let columns = names.iter().filter_map(|name| staged.column_by_name(name).cloned()).collect();
-    let staged = RecordBatch::try_new(before.schema(), columns)?;
-    let all = interleave_record_batch(&[before, &staged], &result)?;
+    let mut with_patches = result.clone();
     for (at, new) in patched {
-        result[at] = (1, new);
+        with_patches[at] = (1, new);
     }
-    let with_patches = interleave_record_batch(&[before, &staged], &result)?;
-    let columns = names.iter().zip(all.columns().iter().zip(with_patches.columns()));
-    let columns = columns.map(|(name, (plain, set))| Arc::clone(if patch.contains(name) { set } else { plain }));
-    applied.rows = RecordBatch::try_new(before.schema(), columns.collect())?;
+    let columns = names.iter().zip(before.columns()).map(|(name, old)| {
+        let new = staged.column_by_name(name).ok_or_else(|| Error::internal(format!("{name:?} is not staged")))?;
+        let rows = if patch.contains(name) { &with_patches } else { &result };
+        Ok(interleave(&[old.as_ref(), new.as_ref()], rows)?)
+    });
+    applied.rows = RecordBatch::try_new(before.schema(), columns.collect::<Result<_>>()?)?;
     Ok(applied)
 }
 

@@ -207,7 +207,8 @@ async fn columns(client: &Client, relation: u32) -> Result<Vec<TableColumn>> {
         .collect())
 }
 
-async fn primary_key(client: &Client, relation: u32) -> Result<Vec<String>> {
+/// The columns of the primary key, in its order; empty without one.
+pub(crate) async fn primary_key(client: &Client, relation: u32) -> Result<Vec<String>> {
     let sql = "SELECT a.attname::text FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, at) \
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                WHERE i.indrelid = $1 AND i.indisprimary AND k.at <= i.indnkeyatts ORDER BY k.at";

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
+use datafusion::logical_expr::Expr;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::types::{MICROS, is_json, is_raw, is_uuid, logical_name, native_of};
 use dpone_planner::{Error, Relation, Result};
 
 use crate::SYSTEM;
-use crate::types::BASE;
+use crate::read::filter::Filter;
+use crate::types::{BASE, PgType, column};
 use crate::write::names::{check, list, quote, relation};
 
 #[derive(Debug, Default)]
@@ -46,6 +48,38 @@ impl Dialect for PostgresDialect {
         }
         let stored = stored_type(field, field.data_type())?;
         Ok(field.clone().with_data_type(stored))
+    }
+
+    fn check_key(&self, column: &Field) -> Result<()> {
+        let native = self.native_type(column)?;
+        let hint = match native.as_str() {
+            "json" => "make the target's column jsonb, or take the key's parts out of it in a query",
+            "xml" | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle" | "txid_snapshot"
+            | "pg_snapshot" => "match the rows by another column, or by its text: CAST(… AS VARCHAR) in a query",
+            _ => return Ok(()),
+        };
+        Err(Error::configuration(format!(
+            "the key column {:?} is {native}, whose values PostgreSQL does not compare for equality",
+            column.name()
+        ))
+        .with("column", column.name())
+        .with_hint(hint))
+    }
+
+    fn check_scope(&self, columns: &Schema, scope: &Expr) -> Result<()> {
+        let columns = columns
+            .fields()
+            .iter()
+            .map(|field| {
+                let native = PgType::named(field, &self.native_type(field)?);
+                column(field.name(), &native, field.is_nullable(), false, None)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        // What the encoding of a database adds to this, its own transaction finds.
+        match (Filter { columns: &columns, utf8: true }).render(scope) {
+            Some(_) => Ok(()),
+            None => Err(Error::configuration(format!("the scope {scope} cannot be said exactly in PostgreSQL's SQL"))),
+        }
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {

@@ -8,8 +8,9 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
+use dpone_planner::order::ValueOrder;
 use dpone_planner::types::{
-    CARRIAGE, CARRIAGE_RAW, EXTENSION_JSON, EXTENSION_UUID, MICROS, logical_name, parse_logical, utc, widens,
+    CARRIAGE, CARRIAGE_RAW, EXTENSION_JSON, EXTENSION_UUID, MICROS, ORDER, logical_name, parse_logical, utc, widens,
     with_extension, with_native,
 };
 use dpone_planner::{Error, Result};
@@ -93,6 +94,45 @@ impl PgType {
     pub fn builtin(oid: u32, native: &str) -> Self {
         let send = if oid == oid::TEXT { "textsend" } else { "" };
         Self { oid, typmod: -1, native: native.to_owned(), kind: TypeKind::Base { send: send.to_owned() } }
+    }
+
+    /// The type that goes by this name, as far as a comparison needs to know it: for columns that no catalog describes.
+    pub fn named(field: &Field, native: &str) -> Self {
+        let labels = field.metadata().get(LABELS).and_then(|labels| serde_json::from_str(labels).ok());
+        if let Some(labels) = labels {
+            return Self { oid: oid::FIRST_USER, typmod: -1, native: native.to_owned(), kind: TypeKind::Enum(labels) };
+        }
+        let (base, arguments) = match native.split_once('(') {
+            Some((base, rest)) => (base.trim(), rest.split(')').next().unwrap_or_default()),
+            None => (native, ""),
+        };
+        let after = native.split_once(')').map_or("", |(_, after)| after.trim());
+        let (oid, send) = match (base, after) {
+            ("boolean", _) => (oid::BOOL, ""),
+            ("smallint", _) => (oid::INT2, ""),
+            ("integer", _) => (oid::INT4, ""),
+            ("bigint", _) => (oid::INT8, ""),
+            ("real", _) => (oid::FLOAT4, ""),
+            ("double precision", _) => (oid::FLOAT8, ""),
+            ("numeric", _) => (oid::NUMERIC, ""),
+            ("text", _) => (oid::TEXT, "textsend"),
+            ("character varying", _) => (oid::VARCHAR, "varcharsend"),
+            ("character", _) => (oid::BPCHAR, "bpcharsend"),
+            ("bytea", _) => (oid::BYTEA, ""),
+            ("uuid", _) => (oid::UUID, ""),
+            ("date", _) => (oid::DATE, ""),
+            ("time" | "time without time zone", "" | "without time zone") => (oid::TIME, ""),
+            ("timestamp" | "timestamp without time zone", "" | "without time zone") => (oid::TIMESTAMP, ""),
+            ("timestamptz" | "timestamp with time zone", _) | ("timestamp", "with time zone") => (oid::TIMESTAMPTZ, ""),
+            _ => return Self { oid: 0, typmod: -1, native: native.to_owned(), kind: TypeKind::Other },
+        };
+        let numbers: Vec<i32> = arguments.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+        let typmod = match (oid, numbers.as_slice()) {
+            (oid::NUMERIC, [precision]) => (precision << 16) + 4,
+            (oid::NUMERIC, [precision, scale]) => ((precision << 16) | (scale & 0x7ff)) + 4,
+            _ => -1,
+        };
+        Self { oid, typmod, native: native.to_owned(), kind: TypeKind::Base { send: send.to_owned() } }
     }
 
     /// The type below all domains.
@@ -200,10 +240,32 @@ pub fn column(name: &str, native: &PgType, nullable: bool, raw: bool, declared: 
     if base != native {
         metadata.insert(BASE.to_owned(), base.native.clone());
     }
+    if let Some(order) = value_order(base).filter(|_| field.data_type() == &DataType::Utf8) {
+        metadata.insert(ORDER.to_owned(), order.metadata());
+    }
     if let TypeKind::Enum(labels) = &base.kind {
         metadata.insert(LABELS.to_owned(), serde_json::Value::from(labels.clone()).to_string());
     }
     Ok(Column { field: field.with_metadata(metadata), select, decode, native: native.clone() })
+}
+
+/// How values sort that travel as text. `None`: the type has no order, or one that only the server knows.
+pub(crate) fn value_order(base: &PgType) -> Option<ValueOrder> {
+    if let TypeKind::Enum(labels) = &base.kind {
+        return Some(ValueOrder::Labels(labels.clone()));
+    }
+    Some(match base.oid {
+        oid::NUMERIC => ValueOrder::Numeric,
+        oid::BPCHAR => ValueOrder::Padded,
+        oid::INTERVAL => ValueOrder::Interval,
+        oid::TIMETZ => ValueOrder::TimeTz,
+        oid::MONEY => ValueOrder::Money,
+        oid::INET | oid::CIDR => ValueOrder::Inet,
+        oid::PG_LSN => ValueOrder::Lsn,
+        // Hexadecimal digits of one length, and bits, sort as their texts do. So do texts, under the order of their bytes.
+        oid::MACADDR | oid::MACADDR8 | oid::BIT | oid::VARBIT | oid::TEXT | oid::VARCHAR => ValueOrder::Arrow,
+        _ => return None,
+    })
 }
 
 struct Portable {

@@ -95,6 +95,10 @@ impl Columns {
         Ok(SourceBatch { rows, keys, digests })
     }
 
+    pub(super) fn target_keys<'a>(&self, batch: &'a RecordBatch) -> DataFusionResult<&'a FixedSizeBinaryArray> {
+        fixed(batch.column(self.target_hash))
+    }
+
     /// What a comparison keeps of a batch of the target.
     pub(super) fn target_batch(&self, batch: &RecordBatch) -> DataFusionResult<TargetBatch> {
         let keys = fixed(batch.column(self.target_hash))?.clone();

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, interleave_record_batch};
 use datafusion::common::Result as DataFusionResult;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
 use super::changes::{Columns, TargetBatch, number};
+use super::partitioned::Batches;
 use crate::Error;
 
 /// No row.
@@ -40,7 +40,7 @@ impl Known {
     /// Reads the target. Fails with `ResourcesExhausted` where it does not fit in what the pool gives.
     pub(super) async fn read(
         columns: &Columns,
-        mut target: SendableRecordBatchStream,
+        mut target: impl Batches,
         reservation: MemoryReservation,
     ) -> DataFusionResult<Self> {
         let mut batches = Vec::new();

@@ -1,40 +1,38 @@
 //! The execution of a comparison: [`dpone_planner::diff::Diff`] as a physical node.
 //!
 //! Two methods give the same rows. [`known`] holds the target's keys and digests in memory and lets the source stream past;
-//! [`sorted`] merges two sorted inputs, which spill. What only the stream shows is counted on the way: [`DiffFacts`].
+//! [`partitioned`] splits both sides into parts on disk first. What only the stream shows is counted on the way: [`DiffFacts`].
 
 mod changes;
 mod known;
+mod partitioned;
 mod planner;
 mod probe;
-mod sorted;
+mod spill;
 
 use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result as DataFusionResult, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{
-    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
-};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties, InputDistributionRequirements,
     Partitioning, PlanProperties,
 };
-use dpone_planner::diff::{DiffSpec, KEY_HASH, Method};
-use tokio::sync::OnceCell;
+use dpone_planner::diff::{DiffSpec, Method};
+use tokio::sync::{Notify, OnceCell};
 
 pub(crate) use planner::QueryPlannerWithDiff;
 
 use changes::Columns;
 use known::Known;
+use partitioned::Parts;
 
 /// What a comparison saw. Partitions add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +79,14 @@ impl DiffFacts {
 struct Shared {
     known: OnceCell<Arc<Known>>,
     finished: AtomicUsize,
+    /// The next partition of the target to be split, and the next part to be compared.
+    next_target: AtomicUsize,
+    next_part: AtomicUsize,
+    parts: tokio::sync::Mutex<Parts>,
+    met: AtomicUsize,
+    all_met: Notify,
+    /// A worker could not split its rows.
+    failed: AtomicBool,
     facts: Mutex<DiffFacts>,
     /// The target's keys did not fit in memory.
     outgrown: AtomicBool,
@@ -127,11 +133,6 @@ impl DiffExec {
     pub fn outgrown(&self) -> bool {
         self.shared.outgrown.load(Ordering::Relaxed)
     }
-
-    fn key_hash(input: &Arc<dyn ExecutionPlan>) -> Arc<dyn PhysicalExpr> {
-        let index = input.schema().index_of(KEY_HASH).unwrap_or_default();
-        Arc::new(Column::new(KEY_HASH, index))
-    }
 }
 
 /// The comparisons in a plan.
@@ -176,21 +177,9 @@ impl ExecutionPlan for DiffExec {
                 Distribution::UnspecifiedDistribution,
                 Distribution::SinglePartition,
             ]),
-            Method::Sorted => InputDistributionRequirements::co_partitioned(vec![
-                Distribution::KeyPartitioned(vec![Self::key_hash(&self.source)]),
-                Distribution::KeyPartitioned(vec![Self::key_hash(&self.target)]),
-            ]),
-        }
-    }
-
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        let sorted = |input| {
-            let ascending = SortOptions { descending: false, nulls_first: true };
-            LexOrdering::new([PhysicalSortExpr::new(Self::key_hash(input), ascending)]).map(OrderingRequirements::from)
-        };
-        match self.spec.method {
-            Method::Hash => vec![None, None],
-            Method::Sorted => vec![sorted(&self.source), sorted(&self.target)],
+            Method::Partitioned { .. } => {
+                InputDistributionRequirements::new(vec![Distribution::UnspecifiedDistribution; 2])
+            }
         }
     }
 
@@ -212,25 +201,33 @@ impl ExecutionPlan for DiffExec {
         let source = self.source.execute(partition, Arc::clone(&context))?;
         let columns = Columns::new(&self.spec, &self.schema, &self.source.schema(), &self.target.schema())?;
         let shared = Arc::clone(&self.shared);
-        match self.spec.method {
-            Method::Hash => {
-                let partitions = self.properties.partitioning.partition_count();
-                let target = Arc::clone(&self.target);
-                builder.spawn(async move {
-                    let run = probe::Probing { columns, shared, partitions, out };
-                    run.partition(source, target, context).await
-                });
+        let partitions = self.properties.partitioning.partition_count();
+        let (target, method) = (Arc::clone(&self.target), self.spec.method);
+        builder.spawn(async move {
+            let run = probe::Probing { columns, shared, partitions, out };
+            match method {
+                Method::Hash => run.partition(source, target, context).await,
+                Method::Partitioned { parts } => run.worker(source, target, parts, context).await,
             }
-            Method::Sorted => {
-                let target = self.target.execute(partition, context)?;
-                builder.spawn(async move { sorted::merge(columns, source, target, shared, out).await });
-            }
-        }
+        });
         Ok(builder.build())
     }
 }
 
 impl Shared {
+    /// Waits until all workers have come here.
+    async fn meet(&self, workers: usize) {
+        let met = self.all_met.notified();
+        tokio::pin!(met);
+        // Registered before counting, so that the last one's call is not missed.
+        met.as_mut().enable();
+        if self.met.fetch_add(1, Ordering::AcqRel) + 1 == workers {
+            self.all_met.notify_waiters();
+        } else {
+            met.await;
+        }
+    }
+
     fn add(&self, facts: DiffFacts) {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).add(facts);
     }

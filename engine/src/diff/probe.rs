@@ -35,31 +35,50 @@ impl Probing {
         let mut facts = DiffFacts::default();
         while let Some(batch) = source.next().await {
             let batch = self.columns.source_batch(batch?, &mut facts)?;
-            let (rows, replaced) = self.compare(known, &batch, &mut facts)?;
-            if !self.give(rows).await {
+            if !self.compare_and_give(known, &batch, &mut facts).await? {
                 return Ok(());
-            }
-            if self.columns.spec.replaced && !replaced.is_empty() {
-                let rows = self.columns.target_rows(&known.rows_at(&replaced)?, REPLACED)?;
-                if !self.give(rows).await {
-                    return Ok(());
-                }
             }
         }
         // Whoever is last has everybody's marks.
-        if self.shared.finished.fetch_add(1, Ordering::AcqRel) + 1 == self.partitions {
-            facts.target_rows = known.rows();
-            facts.duplicate_target_keys = known.duplicates;
-            for unseen in known.unseen() {
-                let unseen = unseen?;
-                facts.missing += unseen.num_rows() as u64;
-                if self.columns.spec.missing && !self.give(self.columns.target_rows(&unseen, MISSING)?).await {
-                    return Ok(());
-                }
-            }
+        if self.shared.finished.fetch_add(1, Ordering::AcqRel) + 1 == self.partitions
+            && !self.give_missing(known, &mut facts).await?
+        {
+            return Ok(());
         }
         self.shared.add(facts);
         Ok(())
+    }
+
+    /// Gives what differs in a batch of the source. False when nobody wants more.
+    pub(super) async fn compare_and_give(
+        &self,
+        known: &Known,
+        batch: &SourceBatch,
+        facts: &mut DiffFacts,
+    ) -> DataFusionResult<bool> {
+        let (rows, replaced) = self.compare(known, batch, facts)?;
+        if !self.give(rows).await {
+            return Ok(false);
+        }
+        if self.columns.spec.replaced && !replaced.is_empty() {
+            let rows = self.columns.target_rows(&known.rows_at(&replaced)?, REPLACED)?;
+            return Ok(self.give(rows).await);
+        }
+        Ok(true)
+    }
+
+    /// Counts the target's rows, and gives those whose key the source has not. False when nobody wants more.
+    pub(super) async fn give_missing(&self, known: &Known, facts: &mut DiffFacts) -> DataFusionResult<bool> {
+        facts.target_rows += known.rows();
+        facts.duplicate_target_keys += known.duplicates;
+        for unseen in known.unseen() {
+            let unseen = unseen?;
+            facts.missing += unseen.num_rows() as u64;
+            if self.columns.spec.missing && !self.give(self.columns.target_rows(&unseen, MISSING)?).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn read(&self, target: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> DataFusionResult<Arc<Known>> {

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use dpone_planner::literal::LiteralPlanner;
 use tokio_util::sync::CancellationToken;
 
 use super::observer::{Observer, Quiet};
@@ -98,7 +100,9 @@ impl RunContext {
             .with_default_features()
             .with_query_planner(Arc::new(QueryPlannerWithDiff))
             .build();
-        Ok(SessionContext::new_with_state(state))
+        let mut session = SessionContext::new_with_state(state);
+        session.register_expr_planner(LiteralPlanner::shared())?;
+        Ok(session)
     }
 
     pub(crate) fn parallelism(&self, own: Option<usize>) -> usize {

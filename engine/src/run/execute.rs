@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::Schema;
 use chrono::{SecondsFormat, Utc};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_planner::definition::Pipeline;
-use dpone_planner::plan::LoadPlan;
+use dpone_planner::plan::{LoadPlan, WriteMode};
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use super::prepare::{Ends, Prepared, prepare, source_name};
 use crate::codec::EngineCodec;
 use crate::diff::DiffFacts;
 use crate::failpoint;
-use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema, compare};
+use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
 use crate::sink::Commit;
 use crate::stage::{PartitionReport, StageExec, StageSpec};
@@ -61,7 +62,7 @@ async fn run_once(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Re
     let ends = Ends::open(context, pipeline)?;
     context.observer.stage(&pipeline.name, Stage::Lease);
     if let Some(receipt) = ends.store.receipt(&pipeline.name, run_id).await? {
-        return Ok(Receipt { status: RunStatus::AlreadyCommitted, ..receipt });
+        return Ok(already_committed(pipeline, &ends, receipt).await);
     }
     let request = LeaseRequest {
         pipeline: pipeline.name.clone(),
@@ -74,7 +75,7 @@ async fn run_once(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Re
     let keeper = LeaseKeeper::start(&ends, &lease, context.cancel.child_token());
     // A run of the same id may have committed while this one waited for the lease.
     let result = match ends.store.receipt(&pipeline.name, run_id).await {
-        Ok(Some(receipt)) => Ok(Receipt { status: RunStatus::AlreadyCommitted, ..receipt }),
+        Ok(Some(receipt)) => Ok(already_committed(pipeline, &ends, receipt).await),
         Ok(None) => under_lease(context, pipeline, run_id, &ends, &lease, &keeper.lost, &started).await,
         Err(error) => Err(error),
     };
@@ -93,6 +94,29 @@ async fn run_once(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Re
         }
         (Err(error), _) => Err(error),
     }
+}
+
+/// The first receipt of a run that was committed before. Its process may have been killed before it removed its staging
+/// area, which nobody would look at again: it is removed now.
+async fn already_committed(pipeline: &Pipeline, ends: &Ends, receipt: Receipt) -> Receipt {
+    let load = LoadSpec {
+        load_id: receipt.load_id.clone(),
+        run_id: receipt.run_id.clone(),
+        pipeline: pipeline.name.clone(),
+        target: pipeline.sink.relation.clone(),
+        staging_schema: pipeline.sink.staging_schema.clone(),
+        staged_schema: Arc::new(Schema::empty()),
+        write_mode: WriteMode::Append,
+        target_exists: true,
+        partitions: receipt.partitions,
+        primary_key: Vec::new(),
+        partition_by: Vec::new(),
+        options: pipeline.sink.options.clone(),
+    };
+    if let Err(error) = ends.sink.discard(&load).await {
+        tracing::debug!(%error, "the staging area of the committed run could not be removed");
+    }
+    Receipt { status: RunStatus::AlreadyCommitted, ..receipt }
 }
 
 struct Started {
@@ -160,7 +184,7 @@ async fn under_lease(
     let attempt = Attempt { context, pipeline, run_id, ends, lease, cancel, started };
     match attempt.load(false).await {
         Err(error) if comparison::is_outgrown(&error) => {
-            let note = "the target's keys do not fit in memory: comparing again, sorted";
+            let note = "the target's keys do not fit in memory: comparing again, in parts on disk";
             context.observer.note(&pipeline.name, note);
             attempt.load(true).await
         }
@@ -254,11 +278,11 @@ impl Attempt<'_> {
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
         or_cancelled(cancel, prepared.snapshots.verify()).await?;
+        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
+        or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         if let Some(compared) = &compared {
             comparison::verify(prepared, load, compared)?;
         }
-        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
-        or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         // What was compared is not needed any more, and should not keep the target's rows of before alive.
         prepared.target_snapshots.close().await?;
         failpoint::reach("verified").await?;
@@ -429,6 +453,7 @@ fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
     };
     if let Some(cursor) = &plan.cursor {
         spec.keep_boundary = cursor.keep_boundary;
+        spec.order = cursor.order.clone();
         if cursor.skip_boundary {
             spec.loaded = cursor.from.clone().zip(state.and_then(|s| s.boundary.clone()));
         }
@@ -546,7 +571,7 @@ fn later(old: Option<Watermark>, new: Option<Watermark>) -> Result<(Option<Water
     Ok(match (old, new) {
         (old, None) => (old, Moved::No),
         (None, Some(new)) => (Some(new), Moved::Up),
-        (Some(old), Some(new)) => match compare(&old.scalar()?, &new.scalar()?)? {
+        (Some(old), Some(new)) => match old.compare(&new)? {
             std::cmp::Ordering::Less => (Some(new), Moved::Up),
             std::cmp::Ordering::Equal => (Some(old), Moved::Along),
             std::cmp::Ordering::Greater => (Some(old), Moved::No),

@@ -42,6 +42,8 @@ pub struct PlannedColumn {
     pub source_type: String,
     pub target_type: String,
     pub nullable: bool,
+    /// The values travel in the system's own form, because nothing reads them on the way.
+    pub raw: bool,
 }
 
 #[derive(Debug, Clone, serde::Serialize)]

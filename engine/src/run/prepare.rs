@@ -13,7 +13,8 @@ use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::{
-    Modes, Observed, ObservedChanges, ObservedTarget, Sizes, changes_from, plan_load, raw_columns, unavailable,
+    Modes, Observed, ObservedChanges, ObservedTarget, Sizes, changes_from, compares_rows, plan_load, raw_columns,
+    unavailable,
 };
 use dpone_planner::types::{is_raw, logical_name};
 
@@ -96,8 +97,10 @@ pub(super) async fn prepare(
     let portable = RawColumns::new();
     let mut source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &portable).await?;
     let target_schema = target.as_ref().map(|t| t.schema.as_ref());
-    let raw = raw_columns(pipeline, &source.plan, ends.dialect.system(), target_schema);
-    if !raw.is_empty() {
+    let compares = compares_rows(&pipeline.strategy, state.as_ref());
+    let raw = raw_columns(pipeline, &source.plan, ends.dialect.system(), target_schema, compares);
+    let carries_raw = !raw.is_empty();
+    if carries_raw {
         // Planned again with the same snapshots, in a session without the first plan's tables.
         session = context.session(parallelism, batch_rows)?;
         source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &raw).await?;
@@ -123,10 +126,24 @@ pub(super) async fn prepare(
         }
         None => None,
     };
-    let seen = Seen { ends, source: &source, target: target.as_ref(), identity: &identity, sizes, now, changes };
-    let mut plan = plan_load(pipeline, seen.with(state.as_ref()))?;
-    if plan.cursor.as_ref().is_some_and(|c| c.skip_boundary) && forget_foreign_hashes(&mut state, &plan) {
-        plan = plan_load(pipeline, seen.with(state.as_ref()))?;
+    let plan_from = |source: &OpenSource, state: Option<&PipelineState>| {
+        let changes = changes.clone();
+        let seen = Seen { ends, source, target: target.as_ref(), identity: &identity, sizes, now, changes };
+        plan_load(pipeline, seen.with(state))
+    };
+    let mut plan = plan_from(&source, state.as_ref())?;
+    if carries_raw && has_foreign_hashes(state.as_ref(), &plan) {
+        // They may have been made over portable columns, as the comparison with the target's rows needs them anyway.
+        session = context.session(parallelism, batch_rows)?;
+        source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &portable).await?;
+        plan = plan_from(&source, state.as_ref())?;
+    }
+    if has_foreign_hashes(state.as_ref(), &plan) {
+        // Hashes that were made over another schema say nothing about these rows: the target's own are compared instead.
+        if let Some(boundary) = state.as_mut().and_then(|s| s.boundary.as_mut()) {
+            boundary.overflow = true;
+        }
+        plan = plan_from(&source, state.as_ref())?;
     }
     plan.notes.extend(source.notes.iter().cloned());
     plan.notes.extend(target.iter().flat_map(|t| t.notes.iter().cloned()));
@@ -135,6 +152,7 @@ pub(super) async fn prepare(
         .create_physical_plan(&plan.logical)
         .await
         .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
+    let physical = crate::repeat::repeatable(physical)?;
     Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, physical })
 }
 
@@ -212,16 +230,12 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Hashes that were made over another schema say nothing about these rows: the target's own rows are compared instead.
-fn forget_foreign_hashes(state: &mut Option<PipelineState>, plan: &LoadPlan) -> bool {
-    let boundary = state.as_mut().and_then(|s| s.boundary.as_mut());
-    match boundary.filter(|b| !b.overflow && b.schema != boundary_schema(&plan.staged_schema)) {
-        Some(boundary) => {
-            boundary.overflow = true;
-            true
-        }
-        None => false,
-    }
+/// Whether the plan would leave rows out by hashes that were made over another schema.
+fn has_foreign_hashes(state: Option<&PipelineState>, plan: &LoadPlan) -> bool {
+    plan.cursor.as_ref().is_some_and(|cursor| cursor.skip_boundary)
+        && state
+            .and_then(|state| state.boundary.as_ref())
+            .is_some_and(|boundary| !boundary.overflow && boundary.schema != boundary_schema(&plan.staged_schema))
 }
 
 fn in_sink(error: Error, pipeline: &Pipeline) -> Error {
@@ -286,9 +300,10 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
             let given = prepared.source.plan.schema().field_with_unqualified_name(field.name());
             Ok(PlannedColumn {
                 name: field.name().clone(),
-                source_type: given.map(|f| described_type(f)).unwrap_or_default(),
+                source_type: given.as_ref().map(|f| described_type(f)).unwrap_or_default(),
                 target_type: dialect.native_type(field)?,
                 nullable: field.is_nullable(),
+                raw: given.is_ok_and(|f| is_raw(f)),
             })
         })
         .collect::<Result<_>>()?;

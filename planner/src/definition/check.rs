@@ -114,6 +114,8 @@ impl<'a> Checker<'a> {
     fn mapping(&mut self, schema: &'a Json, node: &Located, path: &str) {
         let properties = schema.get("properties").and_then(Json::as_object);
         let rest = schema.get("additionalProperties");
+        // A key that is misspelt is one mistake: the key that was meant is not missing as well.
+        let mut meant = Vec::new();
         for entry in node.entries() {
             if is_extension(&entry.key) {
                 continue;
@@ -127,6 +129,7 @@ impl<'a> Checker<'a> {
                     }
                 }
                 (None, Some(Json::Bool(false))) => {
+                    meant.extend(nearest(&entry.key, properties.into_iter().flatten().map(|(name, _)| name.as_str())));
                     let hint = self.unknown_hint(&entry.key, properties);
                     self.problems.push(&entry.key_at, format!("{path} is not a known key"), Some(hint));
                 }
@@ -135,7 +138,8 @@ impl<'a> Checker<'a> {
             }
         }
         for key in schema.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
-            if node.get(key).is_none_or(|value| value.value == Value::Null) {
+            let absent = node.get(key).is_none_or(|value| value.value == Value::Null);
+            if absent && !meant.contains(&key) {
                 let name = (self.terms)(&join(path, key));
                 let at = node.entry(key).map_or(&node.at, |entry| &entry.key_at);
                 let hint =

@@ -8,7 +8,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use super::align::aligned_exprs;
-use super::{Observed, ObservedTarget, column};
+use super::{Observed, ObservedTarget, Sizes, column};
 use crate::diff::{DIGEST, Diff, DiffSpec, GONE, KEY_HASH, Method};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
@@ -152,10 +152,6 @@ fn field_of<'a>(schema: &'a Schema, name: &str) -> Result<&'a Field> {
 
 /// Whether the target's keys and digests fit in memory: half of it is theirs, the rest is for reading and staging.
 fn method(sizes: Sizes, fields: &[Field], comparison: &Comparison<'_>) -> (Method, String) {
-    if sizes.outgrown {
-        let why = "both sides are sorted and merged: the target's keys and digests did not fit in memory";
-        return (Method::Sorted, why.to_owned());
-    }
     let width = |name: &String| {
         let field = fields.iter().chain(&comparison.carried).find(|f| f.name() == name);
         field.and_then(|f| f.data_type().primitive_width()).unwrap_or(32)
@@ -163,31 +159,51 @@ fn method(sizes: Sizes, fields: &[Field], comparison: &Comparison<'_>) -> (Metho
     let digest = if comparison.kind == DigestKind::Exact { comparison.compared.iter().map(width).sum() } else { WIDTH };
     let held = comparison.key.iter().chain(comparison.carried.iter().map(Field::name)).map(width).sum::<usize>();
     let entry = (WIDTH + digest + held + ENTRY_OVERHEAD) as u64;
-    let Some(rows) = sizes.target_rows else {
-        let why = "the target's keys and digests are held in memory; how many there are is not known, and if they do not \
-                   fit, the run sorts and merges both sides instead";
-        return (Method::Hash, why.to_owned());
-    };
-    let (needed, limit) = (rows.saturating_mul(entry), sizes.memory / 2);
+    let limit = sizes.memory / 2;
+    let needed = sizes.target_rows.map(|rows| (rows, rows.saturating_mul(entry)));
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    if needed <= limit {
-        let why = format!("the keys and digests of about {rows} target rows ({} MiB) are held in memory", mib(needed));
-        (Method::Hash, why)
-    } else {
-        let why = format!(
-            "both sides are sorted and merged, spilling to disk: the keys and digests of about {rows} target rows ({} MiB) \
-             are more than half of the memory limit ({} MiB)",
-            mib(needed),
-            mib(sizes.memory)
-        );
-        (Method::Sorted, why)
+    match needed {
+        None if !sizes.outgrown => {
+            let why = "the target's keys and digests are held in memory; how many there are is not known, and if they do \
+                       not fit, the run begins again and compares in parts on disk";
+            (Method::Hash, why.to_owned())
+        }
+        Some((rows, needed)) if needed <= limit && !sizes.outgrown => {
+            let why =
+                format!("the keys and digests of about {rows} target rows ({} MiB) are held in memory", mib(needed));
+            (Method::Hash, why)
+        }
+        Some((rows, needed)) if needed > limit => {
+            let parts = parts(needed, sizes.memory);
+            let why = format!(
+                "both sides are split into {parts} parts on disk, which are compared one by one: the keys and digests of \
+                 about {rows} target rows ({} MiB) are more than half of the memory limit ({} MiB)",
+                mib(needed),
+                mib(sizes.memory)
+            );
+            (Method::Partitioned { parts }, why)
+        }
+        _ => {
+            let why = format!(
+                "both sides are split into {MOST_PARTS} parts on disk, which are compared one by one: the target's keys and \
+                 digests did not fit in memory"
+            );
+            (Method::Partitioned { parts: MOST_PARTS }, why)
+        }
     }
 }
 
+/// So many that a part takes a sixteenth of the memory: several workers hold one each, and parts are not all alike.
+fn parts(needed: u64, memory: u64) -> u16 {
+    let parts = needed.div_ceil((memory / 16).max(1)).next_power_of_two();
+    u16::try_from(parts).unwrap_or(MOST_PARTS).clamp(8, MOST_PARTS)
+}
+
+/// Each worker has a file open for each part.
+const MOST_PARTS: u16 = 64;
+
 /// Bytes of an entry of the table of keys besides its hashes and values.
 const ENTRY_OVERHEAD: usize = 8;
-
-use super::Sizes;
 
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
 fn check_key(fields: &[Field], key: &[String]) -> Result<()> {

@@ -1,123 +1,133 @@
 //! The lower bound of an incremental read.
 
-use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 
 use super::{Observed, column, filtered, require_columns};
 use crate::definition::{CursorOptions, Lag};
 use crate::error::{Error, Result};
+use crate::order::{AtLeast, ValueOrder};
 use crate::state::Watermark;
 use crate::types::{NATIVE, data_type_name, is_string, is_uuid};
 
 /// The source from the watermark on, inclusive, less the lag.
 pub(super) struct Bounded {
     pub(super) plan: LogicalPlan,
+    /// How the cursor's values sort.
+    pub(super) order: ValueOrder,
     /// The watermark that the read began from.
     pub(super) from: Option<Watermark>,
     /// The smallest cursor value that was read, when there is a bound.
-    pub(super) lower: Option<ScalarValue>,
+    pub(super) lower: Option<LowerBound>,
+}
+
+/// A value, and the order in which others are at least it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LowerBound {
+    pub(super) value: ScalarValue,
+    pub(super) order: ValueOrder,
+}
+
+impl LowerBound {
+    /// The bound for a column that keeps uuids as their text: canonical texts sort as the bytes do.
+    pub(super) fn stored_in(&self, field: &arrow::datatypes::Field) -> Self {
+        match &self.value {
+            ScalarValue::FixedSizeBinary(16, Some(bytes)) if is_string(field.data_type()) => {
+                let text = <[u8; 16]>::try_from(bytes.as_slice()).map(|bytes| crate::literal::text(&bytes)).ok();
+                Self { value: ScalarValue::Utf8(text), order: ValueOrder::Arrow }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// `expr`, which is the column of this name, is at least the bound.
+    pub(super) fn reached_by(&self, expr: Expr, column: &str) -> Expr {
+        match (&self.order, text_of(&self.value)) {
+            (ValueOrder::Arrow, _) | (_, None) => expr.gt_eq(lit(self.value.clone())),
+            (order, Some(bound)) => AtLeast::call(expr, column, order, bound),
+        }
+    }
+}
+
+fn text_of(value: &ScalarValue) -> Option<&str> {
+    match value {
+        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => Some(v),
+        _ => None,
+    }
 }
 
 pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result<Bounded> {
     let plan = observed.source.clone();
     require_columns("the cursor", std::slice::from_ref(&cursor.column), &plan)?;
     let field = plan.schema().field_with_unqualified_name(&cursor.column)?.clone();
-    check_ordered("the cursor", &cursor.column, &field)?;
+    let order = order_of("the cursor", &cursor.column, &field)?;
     let Some(watermark) = observed.state.and_then(|s| s.watermark.clone()) else {
-        return Ok(Bounded { plan, from: None, lower: None });
+        return Ok(Bounded { plan, order, from: None, lower: None });
     };
-    let mut lower = in_type_of(&watermark, &field)?;
+    let mut lower = in_type_of(&watermark, &field, &order)?;
     if let Some(lag) = &cursor.lag {
         lower = minus(&lower, lag).ok_or_else(|| {
             Error::configuration(format!(
                 "a lag of this kind cannot be taken from the cursor {:?} of type {}",
                 cursor.column,
-                data_type_name(field.data_type())
+                field.metadata().get(NATIVE).cloned().unwrap_or_else(|| data_type_name(field.data_type()))
             ))
             .with_hint("use a number for a numeric cursor, and an interval such as `2d` for a date or timestamp")
         })?;
     }
+    let lower = LowerBound { value: lower, order: order.clone() };
     let on_cursor = column(&plan, &cursor.column)?;
-    // Rows without a cursor value are read each time: they are loaded or refused by name, never passed over in silence.
-    let predicate = on_cursor.clone().gt_eq(lit(lower.clone())).or(on_cursor.is_null());
-    let predicate =
-        if field.is_nullable() { predicate } else { column(&plan, &cursor.column)?.gt_eq(lit(lower.clone())) };
-    Ok(Bounded { plan: filtered(plan, predicate)?, from: Some(watermark), lower: Some(lower) })
-}
-
-/// Fails when the values that arrive do not sort as the column's own type does. `what` is the column's part, such as
-/// "the cursor".
-pub(super) fn check_ordered(what: &str, name: &str, field: &arrow::datatypes::Field) -> Result<()> {
-    use DataType::*;
-    let ordered = is_uuid(field)
-        || (is_string(field.data_type()) && native_sorts_as_text(field))
-        || matches!(
-            field.data_type(),
-            Int8 | Int16
-                | Int32
-                | Int64
-                | UInt8
-                | UInt16
-                | UInt32
-                | UInt64
-                | Float32
-                | Float64
-                | Decimal128(_, _)
-                | Decimal256(_, _)
-                | Date32
-                | Time64(_)
-                | Timestamp(_, _)
-        );
-    if ordered {
-        return Ok(());
+    let mut predicate = lower.reached_by(on_cursor.clone(), &cursor.column);
+    if field.is_nullable() {
+        // Rows without a cursor value are read each time: they are loaded or refused by name, never passed over in
+        // silence.
+        predicate = predicate.or(on_cursor.is_null());
     }
-    Err(Error::configuration(format!(
-        "{what} {name:?} is of type {}, whose order is not known here",
-        field.metadata().get(NATIVE).cloned().unwrap_or_else(|| crate::types::logical_name(field))
-    ))
-    .with_hint(
-        "use a column of an integer, decimal(p,s), float, date, timestamp, time, uuid or text type, or convert it in a \
-         query: CAST(… AS DECIMAL(38, 10))",
-    ))
+    Ok(Bounded { plan: filtered(plan, predicate)?, order, from: Some(watermark), lower: Some(lower) })
 }
 
-/// Types that travel as text (an unconstrained numeric, an enum, an interval) do not sort as their text does.
-fn native_sorts_as_text(field: &arrow::datatypes::Field) -> bool {
-    field.metadata().get(NATIVE).is_none_or(|native| {
-        let base = native.split('(').next().unwrap_or_default().trim();
-        matches!(base, "text" | "varchar" | "character varying" | "name")
+/// The order of a column's values. Fails where it is not known: what arrives may not sort as the column's own type does.
+/// `what` is the column's part, such as "the cursor".
+pub(super) fn order_of(what: &str, name: &str, field: &arrow::datatypes::Field) -> Result<ValueOrder> {
+    ValueOrder::of(field).ok_or_else(|| {
+        Error::configuration(format!(
+            "{what} {name:?} is of type {}, whose order is not known here",
+            field.metadata().get(NATIVE).cloned().unwrap_or_else(|| crate::types::logical_name(field))
+        ))
+        .with_hint(
+            "use a column of a number, date, time, timestamp, uuid, text, bytes or enum type, or convert it in a \
+             query: CAST(… AS DECIMAL(38, 10)), lower(…)",
+        )
     })
 }
 
 /// The watermark was taken from staged rows, whose type may be wider than the source's.
-fn in_type_of(watermark: &Watermark, field: &arrow::datatypes::Field) -> Result<ScalarValue> {
+fn in_type_of(watermark: &Watermark, field: &arrow::datatypes::Field, order: &ValueOrder) -> Result<ScalarValue> {
     let scalar = watermark.scalar()?;
-    if scalar.data_type() == *field.data_type() {
+    // An enum may have new labels, and is still the same type.
+    let same_order = std::mem::discriminant(order) == std::mem::discriminant(&watermark.order)
+        && (order.is_arrow() || order.key(&watermark.value).is_some());
+    if same_order && scalar.data_type() == *field.data_type() {
         return Ok(scalar);
     }
     let mismatch = || {
         Error::conflict(format!(
             "the stored watermark ({watermark}) is of type {}, but the cursor is now of type {}",
             data_type_name(&watermark.data_type),
-            data_type_name(field.data_type())
+            field.metadata().get(NATIVE).cloned().unwrap_or_else(|| data_type_name(field.data_type()))
         ))
         .with_hint("run `dpone state reset` for this pipeline to load everything again")
     };
+    if !same_order {
+        return Err(mismatch());
+    }
     if is_uuid(field) && is_string(&scalar.data_type()) {
-        let bytes = parse_uuid(&watermark.value).ok_or_else(mismatch)?;
-        return Ok(ScalarValue::FixedSizeBinary(16, Some(bytes)));
+        let bytes = crate::literal::parse(&watermark.value).ok_or_else(mismatch)?;
+        return Ok(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())));
     }
     let cast = scalar.cast_to(field.data_type()).map_err(|_| mismatch())?;
     let back = cast.cast_to(&scalar.data_type()).map_err(|_| mismatch())?;
     if back == scalar { Ok(cast) } else { Err(mismatch()) }
-}
-
-fn parse_uuid(text: &str) -> Option<Vec<u8>> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    (digits.len() == 32 && digits.is_ascii())
-        .then(|| (0..32).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).ok()).collect())
-        .flatten()
 }
 
 /// `value - lag`, stopping at the type's smallest value.
@@ -155,29 +165,39 @@ fn minus(value: &ScalarValue, lag: &Lag) -> Option<ScalarValue> {
     })
 }
 
-/// `expr` compared with the lower bound in the target's own type, for reading back what lies above it.
-pub(super) fn at_least(expr: Expr, lower: &ScalarValue) -> Expr {
-    expr.gt_eq(lit(lower.clone()))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::types::with_native;
-    use arrow::datatypes::Field;
+    use arrow::datatypes::{DataType, Field};
 
     #[test]
-    fn text_of_another_type_is_no_cursor() {
-        let text = |native: &str| with_native(Field::new("c", DataType::Utf8, true), "postgres", native);
-        for sorted in ["text", "character varying(20)", "name"] {
-            assert!(check_ordered("the cursor", "c", &text(sorted)).is_ok(), "{sorted}");
-        }
-        assert!(check_ordered("the cursor", "c", &Field::new("c", DataType::Utf8, true)).is_ok());
-        // As text 10 sorts before 9, and every row after it would be passed over.
-        for unsorted in ["numeric", "public.mood", "interval", "inet", "money"] {
-            let error = check_ordered("the cursor", "c", &text(unsorted)).unwrap_err();
-            assert!(error.message().contains(unsorted) && error.hint().is_some(), "{error}");
+    fn a_cursor_without_a_known_order_is_refused_by_name() {
+        let field = with_native(Field::new("c", DataType::Utf8, true), "postgres", "public.citext");
+        let error = order_of("the cursor", "c", &field).unwrap_err();
+        assert!(error.message().contains("public.citext") && error.hint().is_some(), "{error}");
+    }
+
+    #[test]
+    fn a_watermark_of_another_order_is_refused() {
+        let ordered = |order: ValueOrder| {
+            let field = Field::new("c", DataType::Utf8, true);
+            field.with_metadata([(crate::types::ORDER.to_owned(), order.metadata())].into())
+        };
+        let at = |value: &str, order: ValueOrder| {
+            Watermark::new("c", &ScalarValue::Utf8(Some(value.into()))).unwrap().in_order(order)
+        };
+        let labels = |labels: &[&str]| ValueOrder::Labels(labels.iter().map(ToString::to_string).collect());
+        let check = |watermark: Watermark, order: ValueOrder| in_type_of(&watermark, &ordered(order.clone()), &order);
+        assert!(check(at("10", ValueOrder::Numeric), ValueOrder::Numeric).is_ok());
+        assert!(check(at("ok", labels(&["ok"])), labels(&["new", "ok"])).is_ok());
+        // A label that is gone has no place; a text that became a number was compared otherwise before.
+        for wrong in [
+            check(at("ok", labels(&["ok"])), labels(&["new"])),
+            check(at("10", ValueOrder::Arrow), ValueOrder::Numeric),
+        ] {
+            assert_eq!(wrong.unwrap_err().kind(), crate::ErrorKind::Conflict);
         }
     }
 }

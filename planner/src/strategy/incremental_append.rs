@@ -10,11 +10,12 @@ use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBu
 
 use super::align::aligned_exprs;
 use super::compare::{TARGET, target_scan};
-use super::cursor::{at_least, bounded};
+use super::cursor::{LowerBound, bounded};
 use super::{Draft, Observed, column, require_columns};
 use crate::definition::CursorOptions;
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, WriteMode};
+use crate::types::is_string;
 
 pub(super) fn draft(
     observed: &Observed<'_>,
@@ -54,6 +55,7 @@ pub(super) fn draft(
             column: cursor.column.clone(),
             skip_boundary: !only_new_rows && !compare_rows,
             keep_boundary: !only_new_rows && cursor.lag.is_none(),
+            order: read.order,
             from: read.from,
         }),
         checks: Checks { not_null, unique: if only_new_rows { key.to_vec() } else { Vec::new() }, ..Checks::default() },
@@ -90,11 +92,20 @@ fn without_loaded_rows(
     observed: &Observed<'_>,
     target: &super::ObservedTarget,
     cursor: &str,
-    lower: &datafusion::common::ScalarValue,
+    lower: &LowerBound,
 ) -> Result<LogicalPlan> {
     let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let there = target.schema.field_with_name(cursor)?;
+    let lower = lower.stored_in(there);
+    if !lower.order.is_arrow() && !is_string(there.data_type()) {
+        return Err(Error::configuration(format!(
+            "the rows that were loaded are compared with the target's, whose column {cursor:?} is of another type than \
+             the cursor"
+        ))
+        .with_hint("use incremental_merge, or only_new_rows with a unique_key; or convert the cursor in a query"));
+    }
     let loaded = target_scan(target)?
-        .filter(at_least(Expr::Column(Column::new(Some(TARGET), cursor)), lower))?
+        .filter(lower.reached_by(Expr::Column(Column::new(Some(TARGET), cursor)), cursor))?
         .project(names.iter().map(|n| Expr::Column(Column::new(Some(TARGET), n))))?
         .build()?;
     // Both sides in the target's types, so that equal values are equal.

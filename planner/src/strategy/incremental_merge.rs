@@ -7,10 +7,11 @@ use arrow::datatypes::DataType;
 use datafusion::functions_window::expr_fn::rank;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::cursor::{bounded, check_ordered};
+use super::cursor::{bounded, order_of};
 use super::{Draft, Observed, column, filtered, require_columns};
 use crate::definition::{CursorOptions, DeletePolicy, DuplicatePolicy, NullKeys, SoftDelete};
 use crate::error::{Error, Result};
+use crate::order::{ValueOrder, sortable};
 use crate::plan::{
     Checks, CursorPlan, DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, RESERVED_PREFIX, WriteMode,
 };
@@ -28,12 +29,12 @@ pub(super) fn draft(
             .with_hint("name the columns that identify a row: unique_key: [id], or KEY (id) in SQL"));
     }
     require_columns("the key column", key, &observed.source)?;
-    let (mut plan, from) = match cursor {
+    let (mut plan, order, from) = match cursor {
         Some(cursor) => {
             let read = bounded(observed, cursor)?;
-            (read.plan, read.from)
+            (read.plan, read.order, read.from)
         }
-        None => (observed.source.clone(), None),
+        None => (observed.source.clone(), ValueOrder::Arrow, None),
     };
     let mut notes = Vec::new();
     plan = without_duplicates(plan, key, duplicates)?;
@@ -66,6 +67,7 @@ pub(super) fn draft(
             column: c.column.clone(),
             skip_boundary: false,
             keep_boundary: false,
+            order,
             from,
         }),
         checks: Checks { not_null, quarantine_null, unique: key.to_vec(), ..Checks::default() },
@@ -83,9 +85,6 @@ pub(super) fn without_duplicates(
 ) -> Result<LogicalPlan> {
     let DuplicatePolicy::Latest { order_by } = duplicates else { return Ok(plan) };
     require_columns("the order_by column", order_by, &plan)?;
-    for name in order_by {
-        check_ordered("the order_by column", name, plan.schema().field_with_unqualified_name(name)?)?;
-    }
     latest_per_key(plan, key, order_by)
 }
 
@@ -94,7 +93,13 @@ pub(super) fn without_duplicates(
 fn latest_per_key(plan: LogicalPlan, key: &[String], order_by: &[String]) -> Result<LogicalPlan> {
     let keys = key.iter().map(|k| column(&plan, k)).collect::<Result<Vec<_>>>()?;
     // NULL is least, hence last.
-    let order = order_by.iter().map(|c| Ok(column(&plan, c)?.sort(false, false))).collect::<Result<Vec<_>>>()?;
+    let order = order_by
+        .iter()
+        .map(|name| {
+            let order = order_of("the order_by column", name, plan.schema().field_with_unqualified_name(name)?)?;
+            Ok(sortable(column(&plan, name)?, name, &order).sort(false, false))
+        })
+        .collect::<Result<Vec<_>>>()?;
     let outputs: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
     let name = format!("{RESERVED_PREFIX}rank");
     let ranked = LogicalPlanBuilder::from(plan)

@@ -13,7 +13,7 @@ mod scd2;
 mod snapshot_diff;
 mod xmin;
 
-pub use raw::raw_columns;
+pub use raw::{compares_rows, raw_columns};
 pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
@@ -98,6 +98,11 @@ pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan
 }
 
 fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+    if observed.source.schema().fields().is_empty() {
+        return Err(Error::configuration("the source gives no column, so there is nothing to load")
+            .with_hint("a table needs one column or more; exclude_columns must leave some of them"));
+    }
+    observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
     let (mut gone, mut changes) = (None, None);
@@ -160,6 +165,9 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
     if let Some(gone) = gone {
         aligned = align::with_gone(aligned, &gone)?;
     }
+    for name in draft.write_mode.key() {
+        observed.dialect.check_key(aligned.target_schema.field_with_name(name)?)?;
+    }
     let mut ddl = Vec::new();
     if observed.target.is_none() {
         ddl.push(SchemaChange::CreateTable {
@@ -167,6 +175,10 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
             primary_key: draft.primary_key.clone(),
             partition_by: pipeline.sink.partition_by.clone(),
         });
+    }
+    for change in &ddl {
+        // Rendered for what it refuses: nothing is read for a table that cannot be made.
+        observed.dialect.render(&pipeline.sink.relation, change)?;
     }
     Ok(LoadPlan {
         pipeline: pipeline.name.clone(),

@@ -11,19 +11,22 @@ use datafusion::logical_expr::LogicalPlan;
 
 use crate::definition::{DuplicatePolicy, Pipeline, Scope, Strategy, VersionWrite};
 use crate::expr::{columns_of, passed_through, predicate};
+use crate::state::PipelineState;
 use crate::types::native_of;
 
 /// The columns of each scanned table to carry raw into a sink of `system`.
 ///
-/// `plan` is the source as the definition says, all columns portable; `target` the existing target.
+/// `plan` is the source as the definition says, all columns portable; `target` the existing target. `compares_rows`: an
+/// append compares whole rows with those of the target, see [`compares_rows`].
 pub fn raw_columns(
     pipeline: &Pipeline,
     plan: &LogicalPlan,
     system: &str,
     target: Option<&Schema>,
+    compares_rows: bool,
 ) -> BTreeMap<TableReference, BTreeSet<String>> {
     let mut raw: BTreeMap<TableReference, BTreeSet<String>> = BTreeMap::new();
-    let Some(read) = read_by_strategy(&pipeline.strategy, plan) else { return raw };
+    let Some(read) = read_by_strategy(&pipeline.strategy, plan, compares_rows) else { return raw };
     for passed in passed_through(plan) {
         let carried = passed.outputs.iter().all(|output| {
             !read.contains(output)
@@ -40,6 +43,14 @@ pub fn raw_columns(
     raw
 }
 
+/// Whether an append with this state compares whole rows with the target's: with a lag, or where the state has no hashes
+/// of the rows at the watermark. Hashes are over the rows as they travel, raw columns included.
+pub fn compares_rows(strategy: &Strategy, state: Option<&PipelineState>) -> bool {
+    let Strategy::IncrementalAppend { cursor, only_new_rows: false, .. } = strategy else { return false };
+    let Some(state) = state.filter(|state| state.watermark.is_some()) else { return false };
+    cursor.lag.is_some() || state.boundary.as_ref().is_none_or(|boundary| boundary.overflow)
+}
+
 fn same_native(field: &Field, output: &str, system: &str, target: Option<&Schema>) -> bool {
     let Some(native) = native_of(field, system) else { return false };
     match target {
@@ -49,7 +60,7 @@ fn same_native(field: &Field, output: &str, system: &str, target: Option<&Schema
 }
 
 /// The output columns whose values the strategy looks at; `None` when it compares whole rows.
-fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<String>> {
+fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan, compares_rows: bool) -> Option<BTreeSet<String>> {
     let mut read: BTreeSet<String> = strategy.key().iter().cloned().collect();
     match strategy {
         Strategy::FullRefresh { .. } => {}
@@ -61,8 +72,7 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan) -> Option<BTreeSet<
             read.extend(columns_of(&predicate("scope", sql, &schema).ok()?));
         }
         Strategy::IncrementalAppend { cursor, only_new_rows, .. } => {
-            // With a lag, or many rows at one cursor value, whole rows are compared with the target's.
-            if !only_new_rows {
+            if compares_rows && !only_new_rows {
                 return None;
             }
             read.insert(cursor.column.clone());

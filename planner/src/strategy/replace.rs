@@ -1,12 +1,15 @@
 //! `replace`: a declared scope of the target becomes exactly the rows of the source in the same scope.
 
+use arrow::datatypes::Field;
 use datafusion::common::DFSchema;
 
 use super::{Draft, Observed, carried_key, filtered, output_names, require_columns};
 use crate::definition::Scope;
 use crate::error::{Error, Result};
 use crate::expr::{predicate, qualify, require_immutable};
+use crate::order::ValueOrder;
 use crate::plan::{Checks, ScopeFilter, WriteMode};
+use crate::types::{NATIVE, is_uuid, logical_name};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
     let sql = match scope {
@@ -23,6 +26,7 @@ pub(super) fn by_predicate(what: &str, observed: &Observed<'_>, sql: String) -> 
     let unqualified = DFSchema::try_from(observed.source.schema().as_arrow().clone())?;
     require_immutable(what, &sql, &unqualified)?;
     let parsed = predicate(what, &sql, &unqualified)?;
+    check_stored_scope(what, observed, &sql)?;
     let qualified = qualify(parsed, &observed.source)?;
     Ok(Draft {
         plan: filtered(observed.source.clone(), qualified)?,
@@ -36,31 +40,75 @@ pub(super) fn by_predicate(what: &str, observed: &Observed<'_>, sql: String) -> 
     })
 }
 
+/// Fails where the sink cannot say the scope as it is meant. The sink applies it to its own columns.
+fn check_stored_scope(what: &str, observed: &Observed<'_>, sql: &str) -> Result<()> {
+    let stored = match &observed.target {
+        Some(target) => std::sync::Arc::clone(&target.schema),
+        None => observed.dialect.stored_schema(observed.source.schema().as_arrow())?,
+    };
+    let schema = DFSchema::try_from(stored.as_ref().clone())?;
+    let scope = predicate(&format!("{what}, over the target"), sql, &schema)?;
+    observed.dialect.check_scope(&stored, &scope).map_err(|_| {
+        Error::configuration(format!(
+            "{what}, {sql}, cannot be said in the SQL of {} with exactly the same meaning",
+            observed.dialect.system()
+        ))
+        .with_hint(
+            "compare columns with constants: =, <, <=, >, >=, <>, IN, BETWEEN, LIKE 'a%', IS NULL, % on integers, and \
+             AND, OR, NOT around them",
+        )
+    })
+}
+
 /// `from <= column < to`: half-open, so that neighbouring windows never share a row.
 pub(super) fn window(observed: &Observed<'_>, column: &str, from: &str, to: &str) -> Result<String> {
     let literal = literals(observed, "the window's column", column)?;
     let quoted = column.replace('"', "\"\"");
-    Ok(format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from), literal(to)))
+    Ok(format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from)?, literal(to)?))
 }
 
 /// `column IN (values)`
 pub(super) fn one_of(observed: &Observed<'_>, column: &str, values: &[String]) -> Result<String> {
     let literal = literals(observed, "the partition column", column)?;
-    let values: Vec<_> = values.iter().map(|v| literal(v)).collect();
+    let values = values.iter().map(|v| literal(v)).collect::<Result<Vec<_>>>()?;
     Ok(format!("\"{}\" IN ({})", column.replace('"', "\"\""), values.join(", ")))
 }
 
 /// Spells texts as values of the column's type.
-fn literals(observed: &Observed<'_>, what: &str, column: &str) -> Result<impl Fn(&str) -> String> {
+fn literals(observed: &Observed<'_>, what: &str, column: &str) -> Result<impl Fn(&str) -> Result<String>> {
     require_columns(what, &[column.to_owned()], &observed.source)?;
     let field = observed.source.schema().field_with_unqualified_name(column)?;
-    let sql_type = sql_type(column, field.data_type())?;
-    Ok(move |text: &str| format!("CAST('{}' AS {sql_type})", text.replace('\'', "''")))
+    let sql_type = if is_uuid(field) { None } else { Some(sql_type(what, column, field)?) };
+    let column = column.to_owned();
+    Ok(move |text: &str| match &sql_type {
+        Some(sql_type) => Ok(format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"))),
+        None => uuid_literal(&column, text),
+    })
 }
 
-fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<String> {
+/// Canonical, so that it means the same to a sink that keeps uuids as text.
+fn uuid_literal(column: &str, text: &str) -> Result<String> {
+    let bytes = crate::literal::parse(text).ok_or_else(|| {
+        Error::configuration(format!("the window's column {column:?} is a uuid, and the bound {text:?} is none"))
+            .with_hint("write all 32 hexadecimal digits, such as 80000000-0000-0000-0000-000000000000")
+    })?;
+    Ok(format!("'{}'", crate::literal::text(&bytes)))
+}
+
+fn sql_type(what: &str, column: &str, field: &Field) -> Result<String> {
     use arrow::datatypes::DataType::*;
-    Ok(match data_type {
+    let refused = || {
+        Error::configuration(format!(
+            "{what} {column:?} is of type {}, over which no scope is possible",
+            field.metadata().get(NATIVE).cloned().unwrap_or_else(|| logical_name(field))
+        ))
+        .with_hint("use a date, timestamp, number, uuid or text column, or a custom_predicate")
+    };
+    // What travels as text does not sort as text.
+    if ValueOrder::of(field) != Some(ValueOrder::Arrow) {
+        return Err(refused());
+    }
+    Ok(match field.data_type() {
         Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 => "BIGINT".to_owned(),
         Decimal128(p, s) => format!("DECIMAL({p},{s})"),
         Float32 | Float64 => "DOUBLE".to_owned(),
@@ -69,12 +117,6 @@ fn sql_type(column: &str, data_type: &arrow::datatypes::DataType) -> Result<Stri
         Timestamp(_, None) => "TIMESTAMP(6)".to_owned(),
         Timestamp(_, Some(_)) => "TIMESTAMP(6) WITH TIME ZONE".to_owned(),
         Utf8 | LargeUtf8 | Utf8View => "VARCHAR".to_owned(),
-        other => {
-            return Err(Error::configuration(format!(
-                "a window over column {column:?} of type {} is not possible",
-                crate::types::data_type_name(other)
-            ))
-            .with_hint("use a date, timestamp, number or text column, or a custom_predicate"));
-        }
+        _ => return Err(refused()),
     })
 }

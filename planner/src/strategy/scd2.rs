@@ -17,6 +17,7 @@ use super::{Draft, Observed, ObservedTarget, column, output_names, require_colum
 use crate::definition::{CursorOptions, DuplicatePolicy, History, NullKeys};
 use crate::diff::{CHANGE, CHANGED, NEW};
 use crate::error::{Error, Result};
+use crate::order::ValueOrder;
 use crate::plan::{Checks, CursorPlan, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
 use crate::row_hash::DigestKind;
 use crate::types::utc;
@@ -64,12 +65,12 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
                 "give the strategy's column another name (scd2.valid_from_column, …), or the source's in a query",
             ));
     }
-    let (plan, from) = match options.cursor {
+    let (plan, order, from) = match options.cursor {
         Some(cursor) => {
             let read = bounded(observed, cursor)?;
-            (read.plan, read.from)
+            (read.plan, read.order, read.from)
         }
-        None => (observed.source.clone(), None),
+        None => (observed.source.clone(), ValueOrder::Arrow, None),
     };
     let plan = without_duplicates(plan, key, options.duplicates)?;
     let tracked = options.tracked(&names);
@@ -114,6 +115,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
             column: c.column.clone(),
             skip_boundary: false,
             keep_boundary: false,
+            order,
             from,
         }),
         checks: Checks { not_null, unique: options.version_key(), ..common },

@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod connecting;
+mod cursors;
+mod edges;
 mod faults;
 mod majors;
 mod matrix;
 mod orders;
 mod problems;
 mod properties;
+mod scopes;
 mod types;
 mod xmin;

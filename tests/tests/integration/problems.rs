@@ -3,13 +3,13 @@
 use dpone_tests::{Pg, Project, assert_same_rows, every_case};
 
 /// A definition that loads one table of the database into another.
-fn project(pg: &Pg, source: &str, options: &str, target: &str, strategy: &str) -> Project {
+pub(crate) fn project(pg: &Pg, source: &str, options: &str, target: &str, strategy: &str) -> Project {
     let project = Project::new().env("DPONE_CONN_DB_URL", pg.url());
     project.write("load.yaml", load(source, options, target, strategy));
     project
 }
 
-fn load(source: &str, options: &str, target: &str, strategy: &str) -> String {
+pub(crate) fn load(source: &str, options: &str, target: &str, strategy: &str) -> String {
     let connection = "type: postgres, connection_type: env, connection_id: DB";
     let table = |name: &str| serde_json::to_string(name).unwrap();
     format!(
@@ -20,7 +20,7 @@ fn load(source: &str, options: &str, target: &str, strategy: &str) -> String {
     )
 }
 
-fn database(sql: &str) -> Pg {
+pub(crate) fn database(sql: &str) -> Pg {
     let pg = Pg::new();
     pg.execute("CREATE SCHEMA shop; CREATE SCHEMA landing");
     pg.execute(sql);

@@ -342,13 +342,28 @@ fn two(bytes: &[u8]) -> Option<i64> {
     (a <= 9 && b <= 9).then_some(i64::from(a) * 10 + i64::from(b))
 }
 
-/// Days since 1970-01-01 of `YYYY-MM-DD`.
+/// Days since 1970-01-01 of `YYYY-MM-DD`. Years outside of 1 to 9999 are written with a sign and four digits or more, as
+/// in ISO 8601: `-0043-03-15` is in the year 44 BC, `+0000-06-01` in 1 BC.
 pub(crate) fn date(bytes: &[u8]) -> Option<i64> {
-    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
+    let (year, rest) = match bytes {
+        [b'+' | b'-', digits @ ..] => {
+            let length = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+            if !(4..=7).contains(&length) {
+                return None;
+            }
+            let year = digits[..length].iter().fold(0, |year, digit| year * 10 + i64::from(digit - b'0'));
+            (if bytes[0] == b'-' { -year } else { year }, &digits[length..])
+        }
+        [_, _, _, _, rest @ ..] => match two(bytes)? * 100 + two(&bytes[2..])? {
+            0 => return None,
+            year => (year, rest),
+        },
+        _ => return None,
+    };
+    if rest.len() != 6 || rest[0] != b'-' || rest[3] != b'-' {
         return None;
     }
-    let year = two(bytes)? * 100 + two(&bytes[2..])?;
-    let (month, day) = (two(&bytes[5..])?, two(&bytes[8..])?);
+    let (month, day) = (two(&rest[1..])?, two(&rest[4..])?);
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let last = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -357,7 +372,7 @@ pub(crate) fn date(bytes: &[u8]) -> Option<i64> {
         2 => 28,
         _ => return None,
     };
-    if year == 0 || day == 0 || day > last {
+    if day == 0 || day > last {
         return None;
     }
     // Years begin in March here, so that the leap day is the last one of a year.
@@ -404,11 +419,16 @@ fn clock(bytes: &[u8]) -> Option<(i64, &[u8])> {
 
 /// Seconds since the epoch and nanoseconds of a timestamp, which has an offset exactly when `zoned`.
 pub(crate) fn timestamp(bytes: &[u8], zoned: bool) -> Option<(i64, i64)> {
-    if bytes.len() < 16 || !matches!(bytes[10], b'T' | b't' | b' ') {
+    let is_gap = |byte: &u8| matches!(byte, b'T' | b't' | b' ');
+    let gap = match bytes {
+        [b'+' | b'-', ..] => bytes.iter().position(is_gap)?,
+        _ => 10,
+    };
+    if bytes.len() < gap + 6 || !is_gap(&bytes[gap]) {
         return None;
     }
-    let days = date(&bytes[..10])?;
-    let (nanos, rest) = clock(&bytes[11..])?;
+    let days = date(&bytes[..gap])?;
+    let (nanos, rest) = clock(&bytes[gap + 1..])?;
     let shift = match (zoned, rest) {
         (false, []) => 0,
         (true, [b'Z' | b'z']) => 0,
@@ -476,6 +496,24 @@ mod tests {
             assert_eq!(date(text.as_bytes()), Some(i64::from(day - epoch)), "{text}");
         }
         for bad in ["2013-02-29", "0000-01-01", "2013-13-01", "2013-00-10", "2013-1-1", "20130101", "2013/01/01"] {
+            assert_eq!(date(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn years_before_christ_and_beyond_9999_have_a_sign() {
+        let days = |y, m, d| {
+            chrono::NaiveDate::from_ymd_opt(y, m, d)
+                .unwrap()
+                .signed_duration_since(chrono::NaiveDate::default())
+                .num_days()
+        };
+        assert_eq!(date(b"-0043-03-15"), Some(days(-43, 3, 15)));
+        assert_eq!(date(b"+0000-02-29"), Some(days(0, 2, 29)));
+        assert_eq!(date(b"-4713-11-24"), Some(days(-4713, 11, 24)));
+        assert_eq!(date(b"+12345-12-31"), Some(days(12345, 12, 31)));
+        assert_eq!(timestamp(b"-0043-03-15T12:00:00Z", true), Some((days(-43, 3, 15) * 86_400 + 43_200, 0)));
+        for bad in ["0000-01-01", "-43-03-15", "-0043-02-29", "+12345678-01-01", "--0043-01-01", "-0043"] {
             assert_eq!(date(bad.as_bytes()), None, "{bad}");
         }
     }

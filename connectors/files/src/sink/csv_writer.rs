@@ -125,6 +125,8 @@ enum Kind<'a> {
     Text(&'a arrow::array::StringArray),
     Bytes(&'a arrow::array::BinaryArray),
     Uuid(&'a arrow::array::FixedSizeBinaryArray),
+    /// Dates and timestamps, whose years outside of 1 to 9999 have a sign.
+    Dated(ArrayFormatter<'a>),
     Other(ArrayFormatter<'a>),
 }
 
@@ -134,6 +136,9 @@ impl<'a> Column<'a> {
             DataType::Utf8 => Kind::Text(array.as_string::<i32>()),
             DataType::Binary => Kind::Bytes(array.as_binary::<i32>()),
             DataType::FixedSizeBinary(16) if uuid => Kind::Uuid(array.as_fixed_size_binary()),
+            DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => {
+                Kind::Dated(ArrayFormatter::try_new(array, format).map_err(io::Error::other)?)
+            }
             _ => Kind::Other(ArrayFormatter::try_new(array, format).map_err(io::Error::other)?),
         };
         Ok(Self { array, kind })
@@ -151,6 +156,12 @@ impl<'a> Column<'a> {
             Kind::Uuid(array) => {
                 let uuid = uuid::Uuid::from_slice(array.value(row)).map_err(io::Error::other)?;
                 write!(buffer, "{uuid}").map_err(io::Error::other)?;
+            }
+            Kind::Dated(formatter) => {
+                write!(buffer, "{}", formatter.value(row)).map_err(io::Error::other)?;
+                if buffer.starts_with("0000-") {
+                    buffer.insert(0, '+');
+                }
             }
             Kind::Other(formatter) => write!(buffer, "{}", formatter.value(row)).map_err(io::Error::other)?,
         }

@@ -48,6 +48,14 @@ impl Dialect for FileDialect {
         }
     }
 
+    fn check_partitions(&self, partition_by: &[String]) -> Result<()> {
+        if partition_by.is_empty() {
+            return Ok(());
+        }
+        Err(Error::configuration(format!("a {} sink has no partitions", self.system()))
+            .with_hint("leave PARTITIONED BY out, or use delta"))
+    }
+
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
         match change {
             SchemaChange::CreateTable { schema, .. } => {

@@ -18,6 +18,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use dpone_engine::connections::check_sink_folder;
 use dpone_engine::{
     Capabilities, Commit, Error, LoadSpec, Receipt, Relation, ResolvedConnection, Result, Sink, StagedPartition,
     StateLocation, StateStore, TargetTable, failpoint,
@@ -88,6 +89,9 @@ impl Current {
 
 impl FileSink {
     pub(crate) fn new(connection: &ResolvedConnection, format: Format) -> Result<Self> {
+        if let Location::Local(folder) = Location::of(connection)? {
+            check_sink_folder(&connection.name, &folder)?;
+        }
         Ok(Self {
             connection: connection.name.clone(),
             location: Location::of(connection)?,

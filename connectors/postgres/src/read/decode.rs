@@ -207,8 +207,15 @@ impl ColumnBuilder {
             Values::Int32(values) => values.push(i32::from_be_bytes(fixed(value)?)),
             Values::Int64(values) => values.push(i64::from_be_bytes(fixed(value)?)),
             Values::Oid(values) => values.push(u32::from_be_bytes(fixed(value)?) as i64),
-            Values::Float32(values) => values.push(f32::from_be_bytes(fixed(value)?)),
-            Values::Float64(values) => values.push(f64::from_be_bytes(fixed(value)?)),
+            // The server has one NaN, whatever its sign bit; DataFusion would sort one with a sign before all numbers.
+            Values::Float32(values) => values.push(match f32::from_be_bytes(fixed(value)?) {
+                nan if nan.is_nan() => f32::NAN,
+                number => number,
+            }),
+            Values::Float64(values) => values.push(match f64::from_be_bytes(fixed(value)?) {
+                nan if nan.is_nan() => f64::NAN,
+                number => number,
+            }),
             Values::Decimal { values, scale, bound } => values.push(numeric::decimal(value, *scale, *bound)?),
             Values::Date(values) => values.push(date(value)?),
             Values::Time(values) => values.push(match i64::from_be_bytes(fixed(value)?) {

@@ -1,16 +1,23 @@
 //! Filters in the server's SQL, and only those that mean exactly the same there.
 //!
 //! What differs, and is therefore left to DataFusion: the order of texts under a collation (said here with
-//! `COLLATE "C"`, which orders UTF-8 as DataFusion does), equality of padded `char(n)` and of `citext`, the order of
-//! NaN and of the two zeros in floats, `IS NULL` of composites, everything about columns that travel as text.
+//! `COLLATE "C"`, which orders UTF-8 as DataFusion does), equality of padded `char(n)` and of `citext`, `IS NULL` of
+//! composites, and columns that travel as text, apart from the bound of a cursor. Floats have one order on both sides: the
+//! two zeros are equal, NaN is the greatest and equal to itself (the reader gives it no sign, see `decode`).
 //! Literals become quoted text with a cast, whatever they hold.
 
+use std::any::Any;
+
+use arrow::datatypes::DataType;
 use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveTime};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator};
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator, TryCast};
 
-use crate::types::{Column, Decode, PgType, Select, TypeKind, oid};
+use dpone_planner::order::{AtLeast, ValueOrder};
+use dpone_planner::types::widens;
+
+use crate::types::{Column, Decode, PgType, Select, TypeKind, oid, value_order};
 
 /// What a column can be compared as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +25,6 @@ enum Class {
     Bool,
     /// Integers and decimals, which compare with each other.
     Number,
-    /// Only (in)equality with a number that is not zero.
     Float,
     Text,
     /// Equality by its labels.
@@ -66,6 +72,7 @@ impl Filter<'_> {
             Expr::Between(between) => self.between(between),
             Expr::InList(list) => self.in_list(list),
             Expr::Like(like) => self.like(like),
+            Expr::ScalarFunction(call) => self.at_least(call),
             _ => None,
         }
     }
@@ -85,61 +92,96 @@ impl Filter<'_> {
             let word = if *op == Operator::And { "AND" } else { "OR" };
             return Some(format!("({}) {word} ({})", self.render(left)?, self.render(right)?));
         }
-        match (self.column(left), self.column(right)) {
-            (Some(left), Some(right)) => self.columns_compare(left, *op, right),
-            (Some(column), None) => self.compare(column, *op, literal(right)?),
-            (None, Some(column)) => self.compare(column, op.swap()?, literal(left)?),
+        match (self.operand(left), self.operand(right)) {
+            (Some(left), Some(right)) => self.operands_compare(&left, *op, &right),
+            (Some(operand), None) => self.compare(&operand, *op, literal(right)?),
+            (None, Some(operand)) => self.compare(&operand, op.swap()?, literal(left)?),
             (None, None) => None,
         }
     }
 
-    fn columns_compare(&self, left: &Column, op: Operator, right: &Column) -> Option<String> {
-        let (a, b) = (class(left)?, class(right)?);
-        if a != b || !self.orders(a) {
+    /// A column, a column in a type that holds every value of its own, or the remainder of integers.
+    fn operand(&self, expr: &Expr) -> Option<Operand> {
+        match expr {
+            Expr::Alias(alias) => self.operand(&alias.expr),
+            Expr::Column(_) => {
+                let column = self.column(expr)?;
+                let class = class(column)?;
+                Some(Operand { sql: operand(column, class), class, data_type: column.field.data_type().clone() })
+            }
+            Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
+                let inner = self.operand(expr)?;
+                let (class, to) = (inner.class, field.data_type());
+                let sql = match (class, to) {
+                    _ if inner.data_type == *to => inner.sql,
+                    // As a number it is the same, and compares with every other.
+                    (Class::Number, to) if (to.is_integer() || is_decimal(to)) && widens(&inner.data_type, to) => {
+                        inner.sql
+                    }
+                    (Class::Float, DataType::Float64) => format!("({})::float8", inner.sql),
+                    _ => return None,
+                };
+                Some(Operand { sql, class, data_type: to.clone() })
+            }
+            // Both sides round towards zero. Sums and products are not among these: their overflow differs.
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Modulo, right }) => {
+                let left = self.operand(left).filter(|left| left.data_type.is_integer())?;
+                let divisor = literal(right).filter(|value| whole(value)).and_then(number)?;
+                let fits = divisor.parse::<i64>().is_ok_and(|divisor| divisor != 0);
+                fits.then(|| Operand { sql: format!("({} % '{divisor}'::int8)", left.sql), ..left })
+            }
+            _ => None,
+        }
+    }
+
+    fn operands_compare(&self, left: &Operand, op: Operator, right: &Operand) -> Option<String> {
+        if left.class != right.class || !self.orders(left.class) {
             return None;
         }
-        Some(format!("{} {} {}", operand(left, a), symbol(op)?, operand(right, a)))
+        Some(format!("{} {} {}", left.sql, symbol(op)?, right.sql))
     }
 
     /// Whether values of the class have the same order on both sides.
     fn orders(&self, class: Class) -> bool {
         match class {
-            Class::Float | Class::Enum => false,
+            Class::Enum => false,
             Class::Text => self.utf8,
             _ => true,
         }
     }
 
-    fn compare(&self, column: &Column, op: Operator, value: &ScalarValue) -> Option<String> {
-        let class = class(column)?;
+    fn compare(&self, Operand { sql, class, .. }: &Operand, op: Operator, value: &ScalarValue) -> Option<String> {
         let equality =
             matches!(op, Operator::Eq | Operator::NotEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom);
-        if !equality && !self.orders(class) {
+        if !equality && !self.orders(*class) {
             return None;
         }
-        Some(format!("{} {} {}", operand(column, class), symbol(op)?, self.literal(class, value)?))
+        Some(format!("{sql} {} {}", symbol(op)?, self.literal(*class, value)?))
     }
 
     fn between(&self, Between { expr, negated, low, high }: &Between) -> Option<String> {
-        let column = self.column(expr)?;
-        let class = class(column)?;
+        let Operand { sql, class, .. } = self.operand(expr)?;
         if !self.orders(class) {
             return None;
         }
         let (low, high) = (self.literal(class, literal(low)?)?, self.literal(class, literal(high)?)?);
         let not = if *negated { "NOT " } else { "" };
-        Some(format!("{} {not}BETWEEN {low} AND {high}", operand(column, class)))
+        Some(format!("{sql} {not}BETWEEN {low} AND {high}"))
     }
 
     fn in_list(&self, InList { expr, list, negated }: &InList) -> Option<String> {
-        let column = self.column(expr)?;
-        let class = class(column)?;
+        let Operand { sql, class, .. } = self.operand(expr)?;
+        // A set of values is looked up by their bits.
+        let is_zero = |item: &Expr| literal(item).and_then(float).is_some_and(|(text, _)| text == "0" || text == "-0");
+        if class == Class::Float && list.iter().any(is_zero) {
+            return None;
+        }
         let values = list.iter().map(|item| self.literal(class, literal(item)?)).collect::<Option<Vec<_>>>()?;
         if values.is_empty() {
             return None;
         }
         let not = if *negated { "NOT " } else { "" };
-        Some(format!("{} {not}IN ({})", operand(column, class), values.join(", ")))
+        Some(format!("{sql} {not}IN ({})", values.join(", ")))
     }
 
     /// Patterns with `%` alone: what `_` and the escape mean depends on more than the pattern.
@@ -156,6 +198,30 @@ impl Filter<'_> {
         }
         let not = if like.negated { "NOT " } else { "" };
         Some(format!("{} {not}LIKE {}", operand(column, Class::Text), quote_text(pattern)))
+    }
+
+    /// A comparison in the column's own type, see [`AtLeast`].
+    fn at_least(&self, call: &ScalarFunction) -> Option<String> {
+        let at_least = (call.func.inner().as_ref() as &dyn Any).downcast_ref::<AtLeast>()?;
+        let [argument] = call.args.as_slice() else { return None };
+        let column = self.column(argument)?;
+        let base = column.native.base();
+        if column.field.data_type() != &DataType::Utf8 || value_order(base).as_ref() != Some(&at_least.order) {
+            return None;
+        }
+        // Without the column's modifiers, which would round or cut the bound.
+        let (collation, cast) = match &at_least.order {
+            ValueOrder::Numeric => ("", "numeric"),
+            ValueOrder::Padded if self.utf8 => (" COLLATE \"C\"", "bpchar"),
+            ValueOrder::Interval => ("", "interval"),
+            ValueOrder::TimeTz => ("", "timetz"),
+            ValueOrder::Money => ("", "money"),
+            ValueOrder::Inet => ("", "inet"),
+            ValueOrder::Lsn => ("", "pg_lsn"),
+            ValueOrder::Labels(_) => ("", base.native.as_str()),
+            ValueOrder::Padded | ValueOrder::Arrow => return None,
+        };
+        Some(format!("{}{collation} >= {}::{cast}", quoted(column), quote_text(&at_least.bound)))
     }
 
     fn column(&self, expr: &Expr) -> Option<&Column> {
@@ -230,6 +296,17 @@ fn quoted(column: &Column) -> String {
     quote_name(column.field.name())
 }
 
+/// What is compared, with the type that DataFusion gives it.
+struct Operand {
+    sql: String,
+    class: Class,
+    data_type: DataType,
+}
+
+fn is_decimal(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..))
+}
+
 /// The column as its class compares. Texts compare by their bytes, under every collation of the column.
 fn operand(column: &Column, class: Class) -> String {
     match class {
@@ -286,13 +363,20 @@ fn number(value: &ScalarValue) -> Option<String> {
     })
 }
 
-/// Floats other than zero and NaN, which the server and DataFusion tell apart differently.
+/// A float as the server writes it. A NaN with a sign is another one to DataFusion, and no other to the server.
 fn float(value: &ScalarValue) -> Option<(String, &'static str)> {
-    match value {
-        ScalarValue::Float32(Some(v)) if v.is_finite() && *v != 0.0 => Some((v.to_string(), "float4")),
-        ScalarValue::Float64(Some(v)) if v.is_finite() && *v != 0.0 => Some((v.to_string(), "float8")),
-        _ => None,
-    }
+    let (text, wide, cast) = match value {
+        ScalarValue::Float32(Some(v)) => (v.to_string(), f64::from(*v), "float4"),
+        ScalarValue::Float64(Some(v)) => (v.to_string(), *v, "float8"),
+        _ => return None,
+    };
+    let text = match (wide.is_nan(), wide.is_infinite()) {
+        (true, _) if wide.is_sign_negative() => return None,
+        (true, _) => "NaN".to_owned(),
+        (_, true) => if wide > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
+        _ => text,
+    };
+    Some((text, cast))
 }
 
 fn text_of(value: &ScalarValue) -> Option<&str> {
@@ -419,11 +503,42 @@ mod tests {
     }
 
     #[test]
+    fn floats_compare_as_datafusion_orders_them() {
+        assert_eq!(sql(col("f").gt(lit(1.5))).unwrap(), "\"f\" > '1.5'::float8");
+        assert_eq!(sql(col("f").lt(lit(f64::NAN))).unwrap(), "\"f\" < 'NaN'::float8");
+        assert_eq!(sql(col("f").gt_eq(lit(f64::NEG_INFINITY))).unwrap(), "\"f\" >= '-Infinity'::float8");
+        assert_eq!(sql(col("f").eq(lit(0.0))).unwrap(), "\"f\" = '0'::float8");
+        assert_eq!(sql(col("f").gt_eq(lit(-0.0))).unwrap(), "\"f\" >= '-0'::float8");
+        assert_eq!(sql(col("f").lt(col("f"))).unwrap(), "\"f\" < \"f\"");
+        assert_eq!(sql(col("f").in_list(vec![lit(0.0), lit(1.0)], false)), None);
+    }
+
+    #[test]
+    fn remainders_and_wider_types_keep_their_meaning() {
+        assert_eq!(sql((col("i") % lit(2i32)).eq(lit(0i32))).unwrap(), "(\"i\" % '2'::int8) = '0'::int8");
+        let wide = datafusion::logical_expr::cast(col("i"), DataType::Int64);
+        assert_eq!(sql((wide.clone() % lit(-3i64)).lt(lit(1i64))).unwrap(), "(\"i\" % '-3'::int8) < '1'::int8");
+        let decimal = datafusion::logical_expr::cast(wide, DataType::Decimal128(22, 1));
+        let half = ScalarValue::Decimal128(Some(15), 22, 1);
+        assert_eq!(sql(decimal.gt(lit(half))).unwrap(), "\"i\" > '1.5'::numeric");
+        let narrow = datafusion::logical_expr::cast(col("i"), DataType::Int16);
+        assert_eq!(sql(narrow.eq(lit(1i16))), None);
+    }
+
+    #[test]
+    fn the_bound_of_a_cursor_is_compared_in_its_own_type() {
+        let bound = |column: &str, order: ValueOrder, text: &str| sql(AtLeast::call(col(column), column, &order, text));
+        assert_eq!(bound("n", ValueOrder::Numeric, "NaN").unwrap(), "\"n\" >= 'NaN'::numeric");
+        assert_eq!(bound("c", ValueOrder::Padded, "a'").unwrap(), "\"c\" COLLATE \"C\" >= 'a'''::bpchar");
+        assert_eq!(bound("t", ValueOrder::Numeric, "1"), None);
+    }
+
+    #[test]
     fn what_would_mean_something_else_stays() {
-        assert_eq!(sql(col("f").gt(lit(1.5))), None);
-        assert_eq!(sql(col("f").eq(lit(0.0))), None);
-        assert_eq!(sql(col("f").eq(lit(f64::NAN))), None);
-        assert!(sql(col("f").eq(lit(1.5))).is_some());
+        assert_eq!(sql(col("f").eq(lit(-f64::NAN))), None);
+        assert_eq!(sql((col("i") % lit(0i64)).eq(lit(0i64))), None);
+        assert_eq!(sql((col("i") + lit(1i64)).eq(lit(0i64))), None);
+        assert_eq!(sql((col("i") % col("i")).eq(lit(0i64))), None);
         // Unconstrained numerics are texts on our side.
         assert_eq!(sql(col("n").eq(lit("1"))), None);
         assert_eq!(sql(col("c").eq(lit("a"))), None);
@@ -436,7 +551,7 @@ mod tests {
         assert_eq!(sql(col("t").eq(lit("a\0"))), None);
         assert!(sql(col("t").like(lit("a%"))).is_some());
         // One half that stays keeps the whole.
-        assert_eq!(sql(col("i").eq(lit(1)).or(col("f").gt(lit(1.5)))), None);
+        assert_eq!(sql(col("i").eq(lit(1)).or(col("n").gt(lit("1")))), None);
         let latin = Filter { columns: &columns(), utf8: false };
         assert_eq!(latin.render(&col("t").like(lit("a%"))), None);
     }

@@ -84,10 +84,42 @@ async fn key_matches(apply: &Apply<'_>, key: &[String]) -> Result<String> {
     Ok(parts.join(" AND "))
 }
 
-/// The columns that an update may set.
+/// The columns that an update may set. A key is among them where two equal keys need not be the same (1.0 and 1.00, -0
+/// and 0): the target then spells it as the source does.
 fn updatable<'a>(apply: &'a Apply<'_>, key: &'a [String]) -> impl Iterator<Item = &'a TargetColumn> {
     let staged = apply.layout.names();
-    apply.table.columns.iter().filter(move |c| staged.contains(&c.name.as_str()) && !key.contains(&c.name))
+    apply
+        .table
+        .columns
+        .iter()
+        .filter(move |c| staged.contains(&c.name.as_str()) && (!key.contains(&c.name) || !equal_is_same(c)))
+}
+
+/// Whether equal values of the column are the same value.
+fn equal_is_same(column: &TargetColumn) -> bool {
+    column.identity_always
+        || match column.wire.receive.as_str() {
+            "textrecv" | "varcharrecv" => !column.nondeterministic,
+            receive => compares_by_identity(receive),
+        }
+}
+
+fn compares_by_identity(receive: &str) -> bool {
+    matches!(
+        receive,
+        "boolrecv"
+            | "int2recv"
+            | "int4recv"
+            | "int8recv"
+            | "oidrecv"
+            | "uuid_recv"
+            | "date_recv"
+            | "time_recv"
+            | "timestamp_recv"
+            | "timestamptz_recv"
+            | "bytearecv"
+            | "enum_recv"
+    )
 }
 
 fn update(apply: &Apply<'_>, columns: &[&TargetColumn]) -> Option<String> {
@@ -106,8 +138,7 @@ fn differs(columns: &[&TargetColumn], apply: &Apply<'_>) -> String {
     for column in columns {
         let (name, value) = (quote(&column.name), apply.layout.value(&column.name));
         match column.wire.receive.as_str() {
-            "boolrecv" | "int2recv" | "int4recv" | "int8recv" | "oidrecv" | "uuid_recv" | "date_recv" | "time_recv"
-            | "timestamp_recv" | "timestamptz_recv" | "bytearecv" | "enum_recv" => {
+            receive if compares_by_identity(receive) => {
                 parts.push(format!("t.{name} IS DISTINCT FROM {value}"));
             }
             // A collation may call different texts equal.

@@ -12,6 +12,7 @@ use super::names::{StagingNames, list, relation};
 use super::staging::{self, Layout};
 use super::target::{self, Table};
 use super::{PostgresSink, append, changes, exchange, overwrite, scope};
+use crate::catalog;
 use crate::client::{CancelOnDrop, Client};
 use crate::error::from_driver;
 use crate::state::{StateTables, fence, outcome, put_load, put_state};
@@ -46,11 +47,7 @@ impl Apply<'_> {
     /// `INSERT INTO target (…) SELECT … FROM staging s`, to which a mode appends its condition.
     pub(crate) fn insert_select(&self) -> String {
         let columns = self.layout.names();
-        let from_rows = self.rows == self.names.rows();
-        let values: Vec<String> = columns
-            .iter()
-            .map(|c| if from_rows { self.layout.value(c) } else { format!("s.{}", super::names::quote(c)) })
-            .collect();
+        let values: Vec<String> = columns.iter().map(|c| self.staged_value(c)).collect();
         format!(
             "INSERT INTO {} ({}) {}SELECT {} FROM {} s",
             relation(&self.target),
@@ -72,10 +69,53 @@ impl Apply<'_> {
     pub(crate) async fn guard(&self, removed: u64) -> Result<()> {
         guard(self.client, self.commit, &self.target, removed).await
     }
+
+    /// Guards a replacement: `from` is `FROM target t …`, which gives the `before` rows that are to be replaced.
+    pub(crate) async fn guard_replaced(&self, from: &str, before: u64) -> Result<()> {
+        let key = staged_key(self.client, self.commit, self.table.oid, self.layout).await?;
+        let pairs: Vec<String> =
+            key.iter().map(|k| format!("t.{} = {}", super::names::quote(k), self.staged_value(k))).collect();
+        let removed = if pairs.is_empty() {
+            before.saturating_sub(self.staged_rows())
+        } else {
+            let joined = if from.contains(" WHERE ") { "AND" } else { "WHERE" };
+            self.count(&format!(
+                "SELECT count(*) {from} {joined} NOT EXISTS (SELECT FROM {} s WHERE {})",
+                relation(&self.rows),
+                pairs.join(" AND ")
+            ))
+            .await?
+        };
+        self.guard(removed).await
+    }
+
+    /// A column's value of a staged row under the alias `s`, in the target's type.
+    fn staged_value(&self, column: &str) -> String {
+        match self.rows == self.names.rows() {
+            true => self.layout.value(column),
+            false => format!("s.{}", super::names::quote(column)),
+        }
+    }
 }
 
-/// Stops before anything is changed when the load would remove more rows than the definition allows. Modes that replace
-/// rows count by how many the table, or the scope, shrinks.
+/// The primary key of the target, where a guard asks how many rows disappear and all its columns are loaded: a row
+/// disappears when no staged row has its key. Empty: only how much fewer rows there are can be known.
+pub(super) async fn staged_key(
+    client: &Client,
+    commit: &Commit<'_>,
+    target: u32,
+    layout: &Layout,
+) -> Result<Vec<String>> {
+    if commit.max_delete_rows.is_none() && commit.max_delete_ratio.is_none() {
+        return Ok(Vec::new());
+    }
+    let key = catalog::primary_key(client, target).await?;
+    let loaded = layout.names();
+    Ok(if key.iter().all(|column| loaded.contains(&column.as_str())) { key } else { Vec::new() })
+}
+
+/// Stops before anything is changed when more rows would disappear than the definition allows. A row disappears when it
+/// is deleted and no loaded row has its key; without a key, modes that replace rows count by how much fewer there are.
 pub(super) async fn guard(client: &Client, commit: &Commit<'_>, target: &Relation, removed: u64) -> Result<()> {
     let too_many = |what: String| {
         Error::data_quality(format!("the load would remove {what}"))
@@ -106,13 +146,19 @@ pub(super) async fn commit(sink: &PostgresSink, commit: &Commit<'_>) -> Result<R
     let layout = staging::layout(&client, &names).await?;
     // Indexes are built before the target is locked: its readers wait only for the swap itself.
     let finished = match layout.swap {
-        true => Some(exchange::finish(sink, commit, &layout, &names, &target).await?),
+        true => match exchange::finish(sink, commit, &layout, &names, &target).await {
+            Ok(finished) => Some(finished),
+            Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+        },
         false => None,
     };
     let receipt = {
         let work = Work { sink, commit, layout: &layout, names: &names, target: &target, tables: &tables };
         let cancel = CancelOnDrop::new(&client);
-        let receipt = work.transaction(&client, finished.as_ref()).await?;
+        let receipt = match work.transaction(&client, finished.as_ref()).await {
+            Ok(receipt) => receipt,
+            Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+        };
         cancel.disarm();
         receipt
     };

@@ -9,7 +9,7 @@ use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN};
 use tokio_postgres::error::SqlState;
 
 use super::PostgresSink;
-use super::commit::{Applied, guard};
+use super::commit::{Applied, guard, staged_key};
 use super::keep::{self, Index, Kept};
 use super::names::{MAX_NAME, StagingNames, list, literal, quote, relation};
 use super::staging::{Layout, has_operation};
@@ -349,7 +349,20 @@ pub(super) async fn swap(
     }
     let sql = format!("SELECT count(*) FROM {}", relation(target));
     let before = client.row(&sql, &[]).await?.map_or(0, |row| row.get::<_, i64>(0)) as u64;
-    guard(client, commit, target, before.saturating_sub(rows)).await?;
+    let key = staged_key(client, commit, planned.oid, layout).await?;
+    let removed = if key.is_empty() {
+        before.saturating_sub(rows)
+    } else {
+        let same: Vec<String> = key.iter().map(|k| format!("t.{0} = s.{0}", quote(k))).collect();
+        let sql = format!(
+            "SELECT count(*) FROM {} t WHERE NOT EXISTS (SELECT FROM {} s WHERE {})",
+            relation(target),
+            relation(&names.finished()),
+            same.join(" AND ")
+        );
+        client.row(&sql, &[]).await?.map_or(0, |row| row.get::<_, i64>(0)) as u64
+    };
+    guard(client, commit, target, removed).await?;
     client.run("SET LOCAL search_path = ''").await?;
     if keep::read(client, planned.oid).await? != *kept {
         return Err(altered());

@@ -11,7 +11,7 @@ pub(super) async fn truncate_insert(apply: &Apply<'_>, notes: &mut Vec<String>) 
     let target = relation(&apply.target);
     apply.client.run(&format!("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")).await?;
     let before = apply.target_rows().await?;
-    apply.guard(before.saturating_sub(apply.staged_rows())).await?;
+    apply.guard_replaced(&format!("FROM {target} t"), before).await?;
     let facts = apply
         .client
         .row(

@@ -28,7 +28,7 @@ pub(super) async fn predicate(apply: &Apply<'_>, sql: &str) -> Result<Applied> {
     }
     let target = relation(&apply.target);
     let inside = apply.count(&format!("SELECT count(*) FROM {target} WHERE {condition}")).await?;
-    apply.guard(inside.saturating_sub(apply.staged_rows())).await?;
+    apply.guard_replaced(&format!("FROM {target} t WHERE ({condition})"), inside).await?;
     let deleted = apply.client.execute(&format!("DELETE FROM {target} WHERE {condition}"), &[]).await?;
     let inserted = apply.client.execute(&apply.insert_select(), &[]).await?;
     Ok(Applied { inserted, deleted, ..Applied::default() })
@@ -76,7 +76,7 @@ pub(super) async fn partitions(apply: &Apply<'_>, columns: &[String]) -> Result<
     }
     let same = same.join(" AND ");
     let inside = apply.count(&format!("SELECT count(*) FROM {target} t, {touched} p WHERE {same}")).await?;
-    apply.guard(inside.saturating_sub(apply.staged_rows())).await?;
+    apply.guard_replaced(&format!("FROM {target} t, {touched} p WHERE {same}"), inside).await?;
     let deleted = apply.client.execute(&format!("DELETE FROM {target} t USING {touched} p WHERE {same}"), &[]).await?;
     let inserted = apply.client.execute(&apply.insert_select(), &[]).await?;
     Ok(Applied { inserted, deleted, ..Applied::default() })

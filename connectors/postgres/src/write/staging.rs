@@ -12,7 +12,7 @@
 //! server, and so is its ledger, which the commit notices.
 
 use arrow::datatypes::{DataType, Field, Schema};
-use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
+use dpone_engine::{Error, ErrorKind, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::definition::OverwriteType;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{OPERATION_COLUMN, Operation, WriteMode};
@@ -26,7 +26,7 @@ use super::{PostgresSink, exchange};
 use crate::client::Client;
 use crate::dialect::PostgresDialect;
 use crate::state::{ensure_schema, exists};
-use crate::types::LABELS;
+use crate::types::{BASE, LABELS};
 
 /// What `prepare` decided, kept in the ledger.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -224,6 +224,16 @@ async fn create_finished(
 async fn known_type(client: &Client, field: &Field, notes: &mut Vec<String>) -> Result<Field> {
     let Some(native) = native_of(field, crate::SYSTEM) else { return Ok(field.clone()) };
     let wanted = PostgresDialect.native_type(field)?;
+    if client.version() < 150_000 && has_unusual_scale(&wanted) {
+        notes.push(format!(
+            "column {:?} is {wanted} in the source, which PostgreSQL has since version 15: it is stored as numeric",
+            field.name()
+        ));
+        let mut metadata = field.metadata().clone();
+        metadata.remove(BASE);
+        metadata.insert(NATIVE.to_owned(), "numeric".to_owned());
+        return Ok(field.clone().with_metadata(metadata));
+    }
     let sql = "SELECT pg_catalog.to_regtype($1) IS NOT NULL";
     if client.row(sql, &[&wanted]).await?.is_some_and(|row| row.get(0)) {
         return Ok(field.clone());
@@ -245,6 +255,15 @@ async fn known_type(client: &Client, field: &Field, notes: &mut Vec<String>) -> 
     metadata.remove(NATIVE);
     metadata.remove(SYSTEM);
     Ok(field.clone().with_metadata(metadata))
+}
+
+/// Whether a numeric has a scale below zero, or above its precision.
+fn has_unusual_scale(native: &str) -> bool {
+    let inner = native.strip_prefix("numeric(").and_then(|rest| rest.strip_suffix(')'));
+    let parts = inner.and_then(|inner| inner.split_once(','));
+    parts
+        .and_then(|(p, s)| Some((p.trim().parse::<i32>().ok()?, s.trim().parse::<i32>().ok()?)))
+        .is_some_and(|(precision, scale)| !(0..=precision).contains(&scale))
 }
 
 /// The schema of a qualified type name, unquoted.
@@ -336,6 +355,33 @@ pub(crate) async fn verify(client: &Client, names: &StagingNames, staged: &[Stag
         wanted.iter().map(|p| p.1).sum::<i64>(),
     ))
     .with_hint("the server was restarted, or another process wrote to the load's staging area: run again"))
+}
+
+/// The error with the column whose texts this database cannot read, where that is the cause: one statement casts all
+/// columns, and the server does not say which.
+pub(crate) async fn with_culprit(sink: &PostgresSink, layout: &Layout, names: &StagingNames, error: Error) -> Error {
+    let casts = || layout.columns.iter().filter(|column| column.cast.is_some());
+    let about_values = !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Conflict | ErrorKind::Interrupted);
+    if !layout.separate_rows || !about_values || casts().next().is_none() {
+        return error;
+    }
+    let Ok(client) = sink.server.connect().await else { return error };
+    for column in casts() {
+        let sql = format!("SELECT count({}) FROM {} s", layout.value(&column.name), relation(&names.rows()));
+        let Err(cause) = client.row(&sql, &[]).await else { continue };
+        if cause.is_transient() {
+            return error;
+        }
+        let to = column.cast.as_deref().unwrap_or_default();
+        return Error::data_quality(format!(
+            "column {:?} holds a text that is no {to} in the target's database: {}",
+            column.name,
+            cause.message()
+        ))
+        .with("column", &column.name)
+        .with_hint("load it as text: CAST(… AS VARCHAR) in a query, into a column of type text");
+    }
+    error
 }
 
 pub(crate) async fn discard(sink: &PostgresSink, load: &LoadSpec) -> Result<()> {

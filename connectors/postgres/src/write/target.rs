@@ -15,6 +15,8 @@ pub(crate) struct TargetColumn {
     pub(crate) identity_always: bool,
     /// `GENERATED ALWAYS AS (…)`: written by the server alone.
     pub(crate) generated: bool,
+    /// Its collation calls different texts equal.
+    pub(crate) nondeterministic: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -77,7 +79,10 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<TargetColumn>> {
          SELECT a.attname::text, a.attnotnull, a.attidentity = 'a', {generated},
                 pg_catalog.format_type(a.atttypid, a.atttypmod), pg_catalog.format_type(b.oid, b.typmod), b.typmod,
                 pg_catalog.format_type(b.oid, -1),
-                COALESCE(r.proname::text, ''), e.oid, er.proname::text
+                COALESCE(r.proname::text, ''), e.oid, er.proname::text,
+                -- The column of the catalog exists since version 12.
+                COALESCE((SELECT pg_catalog.to_jsonb(l) ->> 'collisdeterministic' = 'false'
+                            FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation), false)
            FROM pg_catalog.pg_attribute a
            JOIN base b ON b.attnum = a.attnum AND b.typtype <> 'd'
            JOIN pg_catalog.pg_type bt ON bt.oid = b.oid
@@ -95,6 +100,7 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<TargetColumn>> {
             not_null: row.get(1),
             identity_always: row.get(2),
             generated: row.get(3),
+            nondeterministic: row.get(11),
             wire: WireType {
                 sql: row.get(4),
                 base_sql: row.get(5),

@@ -247,6 +247,9 @@ fn environment(kind: &str, id: &str) -> Options {
     options
 }
 
+/// Parameters whose value is a mapping.
+const STRUCTURED: [&str; 3] = ["settings", "service_account_info", "options"];
+
 /// Parameters written in the manifest: a mapping, or a JSON object as text. Their values are never shown.
 fn params(id: &ConnectionId, key: &str, origin: &Origin<'_>) -> Result<Options> {
     let values: BTreeMap<String, Json> = match id {
@@ -266,9 +269,18 @@ fn params(id: &ConnectionId, key: &str, origin: &Origin<'_>) -> Result<Options> 
     };
     let mut options = Options::new();
     for (name, value) in values {
-        let text = match value {
+        let text = match &value {
             Json::Null => continue,
-            Json::String(text) => text,
+            Json::String(text) => text.clone(),
+            // What a service account or a list of settings is made of.
+            Json::Object(_) if STRUCTURED.contains(&name.as_str()) => value.to_string(),
+            Json::Object(_) | Json::Array(_) => {
+                let what = if value.is_object() { "a mapping" } else { "a list" };
+                let key = format!("{key}.{name}");
+                return Err(origin
+                    .error(&key, format!("{key} is {what}; expected text"))
+                    .with_hint("write the value itself, or env:NAME or file:PATH for a secret"));
+            }
             other => other.to_string(),
         };
         let value = OptionValue::parse(&name, &text);

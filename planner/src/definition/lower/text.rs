@@ -9,6 +9,9 @@ use crate::definition::manifest::{PortableScope, Scalar};
 
 /// Whether the text is one SQL expression; if not, what the parser says.
 pub(in crate::definition) fn check_predicate(sql: &str) -> Result<(), String> {
+    if let Some(excess) = crate::expr::too_long(sql) {
+        return Err(format!("it {}; {}", excess.message, excess.hint));
+    }
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).try_with_sql(sql).map_err(|e| clean(&e.to_string()))?;
     parser.parse_expr().map_err(|e| clean(&e.to_string()))?;

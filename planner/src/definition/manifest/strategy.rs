@@ -189,6 +189,23 @@ pub enum SoftDeletePolicy {
     Keep,
 }
 
+/// A list of values, or one text with commas between them.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Values {
+    List(Vec<Scalar>),
+    Text(String),
+}
+
+impl Values {
+    pub fn list(&self) -> Vec<String> {
+        match self {
+            Self::List(values) => values.iter().map(Scalar::text).collect(),
+            Self::Text(text) => text.split(',').map(|v| v.trim().to_owned()).filter(|v| !v.is_empty()).collect(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionSpec {
@@ -197,7 +214,7 @@ pub struct PartitionSpec {
     /// Replace the partitions that occur in the staged rows. False needs `expected` or a window.
     pub values_from_staging: Option<bool>,
     /// Replace exactly these partitions: those without a row in the source are emptied.
-    pub expected: Option<Vec<Scalar>>,
+    pub expected: Option<Values>,
     #[schemars(range(min = 1))]
     pub max_partitions_per_run: Option<u64>,
     pub native: Option<bool>,

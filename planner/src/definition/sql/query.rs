@@ -32,6 +32,20 @@ pub(super) fn parse(tokens: &mut Tokens) -> Result<(String, Tables)> {
     let end = tokens.offset();
     let sql = tokens.text.text.get(start..end).unwrap_or_default().trim().to_owned();
 
+    if let Some(excess) = crate::expr::too_long(&sql) {
+        let begin = tokens.text.text.get(..start).unwrap_or_default();
+        let (line, column) = match excess.line {
+            1 => (
+                1 + begin.matches('\n').count() as u64,
+                begin.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + excess.column,
+            ),
+            line => (begin.matches('\n').count() as u64 + line, excess.column),
+        };
+        let place = tokens.text.place(&tokens.file, tokens.text.offset(line, column));
+        return Err(Error::configuration(format!("the query {}", excess.message))
+            .at(place.location())
+            .with_hint(excess.hint));
+    }
     let dialect = GenericDialect {};
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(list);
     let query = parser.parse_query().map_err(|error| syntax_error(&error.to_string(), tokens))?;

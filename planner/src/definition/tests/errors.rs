@@ -44,8 +44,9 @@ fn unknown_keys_name_the_nearest_known_one() {
     assert_eq!(added("sourc: {}\n"), "m.yml:17:1: sourc is not a known key\nhint: did you mean source?");
     assert_eq!(
         changed("  table: {schema: public, name: orders}", "  table: {schema: public, nmae: orders}"),
-        "m.yml:6:10: source.table.name is missing\nm.yml:6:27: source.table.nmae is not a known key (did you mean name?)"
+        "m.yml:6:27: source.table.nmae is not a known key\nhint: did you mean name?"
     );
+    assert_eq!(changed("source:", "soruce:"), "m.yml:2:1: soruce is not a known key\nhint: did you mean source?");
     assert_eq!(
         changed("  strategy:\n", "  max_delete_ratio: 0.5\n  strategy:\n"),
         "m.yml:14:3: sink.max_delete_ratio is not a known key\nhint: max_delete_ratio belongs at sink.strategy.max_delete_ratio"

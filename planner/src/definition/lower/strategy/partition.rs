@@ -1,7 +1,7 @@
 //! The options of `partition_replace`: which partitions it owns, and how the sink should replace them.
 
 use super::super::Origin;
-use crate::definition::manifest::{NativeMode, PartitionSpec, StrategySpec};
+use crate::definition::manifest::{NativeMode, PartitionSpec, StrategySpec, Values};
 use crate::definition::{PartitionScope, Strategy};
 use crate::error::Result;
 
@@ -18,7 +18,8 @@ pub(super) fn lower(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Strategy
     check_expression(partition, origin)?;
     let column = partition.column.clone();
     let expected = format!("{PARTITION}.expected");
-    let scope = match (&partition.expected, &spec.window) {
+    let values = partition.expected.as_ref().map(Values::list);
+    let scope = match (values, &spec.window) {
         (Some(_), Some(_)) => {
             return Err(origin
                 .error(
@@ -32,7 +33,7 @@ pub(super) fn lower(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Strategy
                 origin.error(&expected, format!("{} is empty: no partition would be replaced", origin.term(&expected)))
             );
         }
-        (Some(values), None) => PartitionScope::Values(values.iter().map(|v| v.text()).collect()),
+        (Some(values), None) => PartitionScope::Values(values),
         (None, Some(window)) if window.column != column => {
             return Err(origin
                 .error(WINDOW, format!("the window is over {:?}, and the partitions are of {column:?}", window.column))
