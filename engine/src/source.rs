@@ -94,6 +94,8 @@ pub struct ChangeRead {
     /// Where the next read begins. It belongs into the state, in the commit of these rows. The connector's own shape,
     /// with a version.
     pub position: serde_json::Value,
+    /// The position for people, such as `transactions before 4711`.
+    pub summary: String,
     /// Why everything is read although a position was given: the position no longer says what changed.
     pub started_over: Option<String>,
     /// Rows may have gone without a trace since the position (a partition was truncated or detached): only a comparison

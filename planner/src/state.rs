@@ -36,6 +36,14 @@ pub struct PipelineState {
 
 impl PipelineState {
     pub const VERSION: u32 = 1;
+
+    /// How far the source was loaded, for people; `None` where that is not remembered.
+    pub fn reached(&self) -> Option<String> {
+        match (&self.watermark, &self.changes) {
+            (Some(watermark), _) => Some(watermark.to_string()),
+            (None, changes) => changes.as_ref().map(|changes| changes.summary.clone()),
+        }
+    }
 }
 
 /// The greatest committed cursor value: from data, never from the clock.
@@ -165,6 +173,9 @@ impl fmt::Display for Watermark {
 pub struct ChangeState {
     /// Where the next read begins. Only the connector that made it understands it; it carries its own version.
     pub position: serde_json::Value,
+    /// The position for people, such as `transactions before 4711`.
+    #[serde(default)]
+    pub summary: String,
     /// The keys of source and target were last compared then: RFC 3339, UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconciled_at: Option<String>,

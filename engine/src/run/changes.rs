@@ -30,6 +30,7 @@ pub(super) async fn observe(
         .ok_or_else(|| Error::configuration("the query reads no table, and xmin reads the changed rows of one"))?;
     let mut observed = ObservedChanges {
         position: read.position,
+        summary: read.summary,
         started_over: from.started_over.or(read.started_over),
         rows_gone: read.rows_gone,
         repeats: read.repeats,

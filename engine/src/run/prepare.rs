@@ -106,7 +106,16 @@ pub(super) async fn prepare(
         source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &raw).await?;
     }
 
-    if let Some(target) = target.as_mut().filter(|_| pipeline.strategy.compares()) {
+    let now = load_time(state.as_ref());
+    let changes = match from {
+        Some(from) => {
+            let seen = (target.as_ref(), state.as_ref(), now);
+            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, seen).await?)
+        }
+        None => None,
+    };
+    let compares = pipeline.strategy.compares() || changes.as_ref().is_some_and(|c| c.all_rows.is_some());
+    if let Some(target) = target.as_mut().filter(|_| compares) {
         let raw = source.plan.schema().fields().iter().filter(|f| is_raw(f)).map(|f| f.name().clone()).collect();
         target.provider = read_target(context, &mut target_snapshots, pipeline, target, options, raw).await?;
     }
@@ -117,14 +126,6 @@ pub(super) async fn prepare(
         target_rows: target.as_ref().and_then(|t| t.rows_estimate),
         memory: context.options.memory_limit as u64,
         outgrown,
-    };
-    let now = load_time(state.as_ref());
-    let changes = match from {
-        Some(from) => {
-            let seen = (target.as_ref(), state.as_ref(), now);
-            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, seen).await?)
-        }
-        None => None,
     };
     let plan_from = |source: &OpenSource, state: Option<&PipelineState>| {
         let changes = changes.clone();
@@ -331,6 +332,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
                 _ => "beside the data".to_owned(),
             },
             watermark: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+            position: prepared.state.as_ref().and_then(|s| s.changes.as_ref()).map(|c| c.summary.clone()),
             last_run_id: prepared.state.as_ref().map(|s| s.run_id.clone()),
             last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
         },

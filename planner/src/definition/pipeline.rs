@@ -177,7 +177,7 @@ impl Strategy {
 
     /// Whether the strategy compares the source with rows that it reads back from the target.
     pub fn compares(&self) -> bool {
-        matches!(self, Self::SnapshotDiff { .. } | Self::Scd2 { .. } | Self::Xmin(_))
+        matches!(self, Self::SnapshotDiff { .. } | Self::Scd2 { .. })
     }
 
     pub fn cursor(&self) -> Option<&CursorOptions> {

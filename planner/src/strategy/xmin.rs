@@ -42,6 +42,8 @@ pub struct ChangesFrom {
 pub struct ObservedChanges {
     /// Where the next read begins.
     pub position: serde_json::Value,
+    /// The position for people.
+    pub summary: String,
     /// Why everything is read although there was a position.
     pub started_over: Option<String>,
     /// Rows may have gone without a trace.
@@ -133,6 +135,7 @@ pub(super) fn draft(pipeline: &Pipeline, observed: &Observed<'_>, spec: &Xmin) -
     let last = observed.state.and_then(|s| s.changes.as_ref());
     let state = ChangeState {
         position: changes.position.clone(),
+        summary: changes.summary.clone(),
         reconciled_at: match compared {
             true => DateTime::from_timestamp_micros(observed.now)
                 .map(|now| now.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
@@ -348,4 +351,37 @@ fn without_known_versions(plan: LogicalPlan, observed: &Observed<'_>, target: &O
         .build()?;
     let columns = names.iter().map(|name| column(&joined, name)).collect::<Result<Vec<_>>>()?;
     Ok(LogicalPlanBuilder::from(joined).project(columns)?.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(at: Option<i64>, runs: u64) -> ChangeState {
+        ChangeState {
+            position: serde_json::Value::Null,
+            summary: String::new(),
+            reconciled_at: at.and_then(DateTime::from_timestamp_micros).map(|at| at.to_rfc3339()),
+            runs_since_reconciliation: runs,
+        }
+    }
+
+    #[test]
+    fn keys_are_compared_as_often_as_the_cadence_says() {
+        let hour = 3_600_000_000;
+        let now = 1_700_000_000_000_000;
+        for (cadence, last, expected) in [
+            (Cadence::Runs(1), last(Some(now), 0), true),
+            (Cadence::Runs(3), last(Some(now), 1), false),
+            (Cadence::Runs(3), last(Some(now), 2), true),
+            (Cadence::Runs(3), last(None, 0), true),
+            (Cadence::Interval { microseconds: hour }, last(Some(now - hour + 1), 99), false),
+            (Cadence::Interval { microseconds: hour }, last(Some(now - hour), 0), true),
+            // The clock was set back.
+            (Cadence::Interval { microseconds: hour }, last(Some(now + 1), 0), true),
+            (Cadence::Interval { microseconds: hour }, last(None, 0), true),
+        ] {
+            assert_eq!(due(cadence, &last, now), expected, "{cadence:?} {last:?}");
+        }
+    }
 }

@@ -390,7 +390,8 @@ fn put_together(table: &Table, now: &Now, old: Option<&Position>, since: Option<
     }
     // Plain numbers and texts: nothing in it can fail to serialise.
     let position = serde_json::to_value(new).unwrap_or_default();
-    Planned { condition, read: ChangeRead { position, started_over, rows_gone, repeats }, notes }
+    let summary = format!("transactions before {}", new.horizon);
+    Planned { condition, read: ChangeRead { position, summary, started_over, rows_gone, repeats }, notes }
 }
 
 fn one_of(oids: &[u32]) -> String {
