@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dpone_engine::run::RunOptions;
 
-use crate::commands::{check, completions, connections, init, manifest, plan, query, run, state};
+use crate::commands::{backfill, check, completions, connections, init, manifest, plan, query, run, state};
 
 /// Moves tables between systems: reads a source, works out what must change in the target, and lands it there
 /// completely or not at all.
@@ -65,6 +65,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
+    Backfill(backfill::BackfillArgs),
     Check(check::CheckArgs),
     Query(query::QueryArgs),
     Connections(connections::ConnectionsArgs),
@@ -80,6 +81,7 @@ impl Command {
         match self {
             Self::Run(args) => args.output.format,
             Self::Plan(args) => args.output.format,
+            Self::Backfill(args) => args.format(),
             Self::Check(args) => args.output.format,
             Self::Query(args) => args.error_format(),
             Self::Connections(args) => args.format(),

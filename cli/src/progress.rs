@@ -51,9 +51,9 @@ impl Watcher {
         self.lock().get(pipeline).map_or(1, |watched| watched.attempts.max(1))
     }
 
-    /// Takes the pipeline's bar away, before its receipt is printed.
-    pub(crate) fn finish(&self, pipeline: &str) {
-        if let Some(bar) = self.lock().get_mut(pipeline).and_then(|watched| watched.bar.take()) {
+    /// Takes all bars away, before a receipt is printed: a backfill has one for each of its workers.
+    pub(crate) fn finish_all(&self) {
+        for bar in self.lock().values_mut().filter_map(|watched| watched.bar.take()) {
             bar.finish_and_clear();
         }
     }

@@ -307,3 +307,67 @@ fn completions_are_for_the_shell_that_is_named() {
     assert!(project.dpone(&["completions", "bash"]).stdout.contains("_dpone()"));
     assert!(project.dpone(&["manifest", "schema"]).json().is_object());
 }
+
+/// A backfill from a file into a Delta table, in chunks of a week.
+fn with_a_backfill() -> Project {
+    let project = Project::empty();
+    let rows: String = (1..=20).map(|n| format!("{n},2024-01-{n:02}\n")).collect();
+    project.write("data/events.csv", &format!("id,day\n{rows}"));
+    project.write(
+        "dpone.sql",
+        "CREATE CONNECTION data TYPE file OPTIONS ('path' 'data');\n\
+         CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');\n\
+         CREATE PIPELINE events INTO lake.landing.events STRATEGY backfill\n\
+           OPTIONS ('backfill.inner_mode' 'replace', 'backfill.chunk.column' 'day', 'backfill.chunk.from' '2024-01-03',\n\
+                    'backfill.chunk.to' '2024-01-20', 'backfill.chunk.step' '1w')\n\
+         AS SELECT * FROM data.files.events;\n",
+    );
+    project
+}
+
+#[test]
+fn a_backfill_is_planned_run_looked_at_and_not_repeated() {
+    let project = with_a_backfill();
+    insta::assert_snapshot!("backfill_plan", project.dpone(&["backfill", "plan", "--count"]).shown(&project));
+    assert!(!project.path().join(".dpone").exists(), "plan wrote something");
+    insta::assert_snapshot!("backfill_status_before", project.dpone(&["backfill", "status"]).shown(&project));
+    for verb in ["resume", "retry-failed", "cancel"] {
+        let ended = project.dpone(&["backfill", verb, "--format", "json"]);
+        assert_eq!((ended.code, &ended.json()["error"]["kind"]), (1, &"conflict".into()), "{verb}: {ended:?}");
+    }
+    insta::assert_snapshot!("backfill_run", project.dpone(&["backfill", "run"]).shown(&project));
+    insta::assert_snapshot!(
+        "backfill_run_again",
+        project.dpone(&["backfill", "run", "--format", "md"]).shown(&project)
+    );
+    insta::assert_snapshot!("backfill_status", project.dpone(&["backfill", "status"]).shown(&project));
+    let document = project.dpone(&["backfill", "status", "--format", "json"]).json();
+    assert_eq!((&document["status"], &document["counts"]["loaded_rows"]), (&"done".into(), &18.into()));
+    let plan = project.dpone(&["backfill", "plan", "--count", "--format", "json"]).json();
+    assert_eq!(plan["backfill"]["outside_rows"], 2);
+    assert_eq!(plan["backfill"]["chunks"][2]["upper"], "2024-01-21");
+    assert_eq!(plan["backfill"]["chunks"][2]["status"], "success");
+}
+
+#[test]
+fn what_is_no_backfill_says_so() {
+    let project = Project::starter();
+    let none = project.dpone(&["backfill", "status"]);
+    assert_eq!(none.code, 2, "{none:?}");
+    assert!(none.stderr.contains("no backfill"), "{none:?}");
+    let named = project.dpone(&["backfill", "run", "--selector", "orders"]);
+    assert_eq!(named.code, 2, "{named:?}");
+    assert!(named.stderr.contains("incremental_merge"), "{named:?}");
+}
+
+#[test]
+fn a_manifest_that_cannot_be_kept_fails_before_anything_is_loaded() {
+    let project = with_a_backfill();
+    project.write("file", "");
+    let mut command = project.command(&["backfill", "run", "--format", "json"]);
+    command.env("DPONE_BACKFILL_STATE_DIR", project.path().join("file/below"));
+    let ended = Ended::from(command.output().unwrap());
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.json()["error"]["hint"].as_str().unwrap().contains("DPONE_BACKFILL_STATE_DIR"), "{ended:?}");
+    assert!(!project.path().join("warehouse").exists());
+}

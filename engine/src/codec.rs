@@ -22,6 +22,7 @@ use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
+use dpone_planner::tally::Followed;
 
 use crate::diff::DiffExec;
 use crate::scan::ScanExec;
@@ -56,7 +57,7 @@ enum Node {
     Stage { spec: Box<StageSpec> },
     Repeat,
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
-    Tally {},
+    Tally { followed: Option<Followed> },
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -98,7 +99,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
-            (Node::Tally {}, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input)))),
+            (Node::Tally { followed }, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input), followed))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
     }
@@ -118,8 +119,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Repeat
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
-        } else if any.is::<TallyExec>() {
-            Node::Tally {}
+        } else if let Some(tally) = any.downcast_ref::<TallyExec>() {
+            Node::Tally { followed: tally.followed().cloned() }
         } else {
             return internal_err!("the execution node {} has no serialised form", node.name());
         };

@@ -135,6 +135,42 @@ impl Connections {
         Ok(sink)
     }
 
+    /// The same definitions with sources and sinks of their own: what one uses up of a system's connections, the other
+    /// does not wait for.
+    pub fn fork(&self) -> Self {
+        Self {
+            connectors: self.connectors.clone(),
+            defined: self.defined.clone(),
+            base_dir: self.base_dir.clone(),
+            sources: Mutex::default(),
+            sinks: Mutex::default(),
+        }
+    }
+
+    /// Which place a connection reads, as its references resolve now, without secrets. The same text means the same
+    /// place; another password does not change it.
+    pub fn identity(&self, name: &str) -> Result<String> {
+        let own = self.source(name)?.identity();
+        self.identity_or(name, own)
+    }
+
+    /// Which place a connection writes to.
+    pub fn sink_identity(&self, name: &str) -> Result<String> {
+        let own = self.sink(name)?.identity();
+        self.identity_or(name, own)
+    }
+
+    fn identity_or(&self, name: &str, own: Option<String>) -> Result<String> {
+        let definition = self.definition(name)?;
+        let kind = self.connector(definition)?.kinds().first().copied().unwrap_or_default();
+        if let Some(own) = own {
+            return Ok(format!("{kind} {own}"));
+        }
+        let resolved = self.resolve(definition)?;
+        let places = PLACES.iter().filter_map(|key| Some(format!("{key}={}", without_secrets(resolved.get(key)?))));
+        Ok(format!("{kind} {}", places.collect::<Vec<_>>().join(" ")))
+    }
+
     fn connector(&self, connection: &Connection) -> Result<&Arc<dyn Connector>> {
         let located = |error: Error| match &connection.location {
             Some(location) => error.at(location.clone()),
@@ -239,6 +275,33 @@ impl Connections {
     }
 }
 
+/// Options that say which place a connection reaches.
+const PLACES: [&str; 14] = [
+    "url",
+    "host",
+    "hostaddr",
+    "port",
+    "database",
+    "dbname",
+    "service",
+    "path",
+    "schema",
+    "endpoint",
+    "base_url",
+    "account",
+    "bootstrap_servers",
+    "project_id",
+];
+
+/// A URL without its user, password and parameters; other texts as they are.
+fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{place}/{path}")
+}
+
 /// The value of the first of these environment variables that is set.
 fn first_set(names: &[String]) -> Option<String> {
     names.iter().find_map(|name| std::env::var(name).ok())
@@ -262,6 +325,15 @@ mod tests {
             location: None,
         };
         Connections::new(Vec::new(), BTreeMap::new(), ".").resolve(&connection).unwrap().options
+    }
+
+    #[test]
+    fn a_place_is_named_without_secrets() {
+        for url in ["pg://u:p@ss@h:5432/db?password=x", "pg://h:5432/db", "pg://other:word@h:5432/db#x"] {
+            assert_eq!(without_secrets(url), "pg://h:5432/db");
+        }
+        assert_eq!(without_secrets("warehouse"), "warehouse");
+        assert_eq!(without_secrets("s3://bucket/a/b"), "s3://bucket/a/b");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Compiled in only with the `failpoints` feature. `DPONE_FAILPOINT=name=action[,name=action…]`, where the action is
 //! `kill` (SIGKILL to this process), `error`, `lost_ack` (the caller drops the answer) or `sleep:MILLISECONDS`.
+//! `name@3=kill` acts when the place is reached for the third time: the loads of a backfill pass it one after the other.
 
 use crate::Result;
 
@@ -27,6 +28,10 @@ pub const STEPS: &[&str] = &[
     "commit.acknowledged",
     "committed",
     "discarded",
+    // Around the protocol, for each chunk of a backfill.
+    "backfill.claimed",
+    "backfill.committed",
+    "backfill.recorded",
 ];
 
 #[cfg(not(feature = "failpoints"))]
@@ -38,13 +43,27 @@ pub async fn reach(_: &str) -> Result<Reached> {
 #[cfg(feature = "failpoints")]
 pub async fn reach(name: &str) -> Result<Reached> {
     use std::sync::OnceLock;
-    static ACTIONS: OnceLock<Vec<(String, String)>> = OnceLock::new();
+    use std::sync::atomic::{AtomicU64, Ordering};
+    struct Action {
+        name: String,
+        /// Zero: every time.
+        time: u64,
+        reached: AtomicU64,
+        action: String,
+    }
+    static ACTIONS: OnceLock<Vec<Action>> = OnceLock::new();
     let actions = ACTIONS.get_or_init(|| {
         let text = std::env::var("DPONE_FAILPOINT").unwrap_or_default();
-        text.split(',').filter_map(|p| p.split_once('=')).map(|(n, a)| (n.trim().into(), a.trim().into())).collect()
+        let parsed = text.split(',').filter_map(|p| p.split_once('=')).map(|(place, action)| {
+            let (name, time) = place.trim().split_once('@').unwrap_or((place.trim(), "0"));
+            let time = time.parse().unwrap_or(0);
+            Action { name: name.to_owned(), time, reached: AtomicU64::new(0), action: action.trim().to_owned() }
+        });
+        parsed.collect()
     });
     debug_assert!(STEPS.contains(&name), "failpoint {name} is not listed");
-    match actions.iter().find(|(n, _)| n == name).map(|(_, action)| action.as_str()) {
+    let due = |a: &&Action| a.name == name && (a.reached.fetch_add(1, Ordering::SeqCst) + 1 == a.time || a.time == 0);
+    match actions.iter().find(due).map(|a| a.action.as_str()) {
         None => {}
         Some("kill") => {
             let _ = std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status();

@@ -4,6 +4,7 @@
 //! The engine defines the ports ([`Source`], [`Sink`], [`StateStore`]) that a connector implements, and knows no
 //! system. See `docs/concepts.md` for the commit protocol.
 
+pub mod backfill;
 pub mod codec;
 pub mod connections;
 pub mod diff;

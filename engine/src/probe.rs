@@ -35,6 +35,9 @@ pub struct ProbeSpec {
     pub keep_boundary: bool,
     /// Count the different values of these columns, up to one more than may be.
     pub partitions: Option<PartitionLimit>,
+    /// Count rows whose second column is not NULL and not after the first.
+    #[serde(default)]
+    pub interval: Option<(String, String)>,
 }
 
 impl ProbeSpec {
@@ -77,6 +80,9 @@ pub struct PartitionFacts {
     /// Hashes of the different values of the partition columns, in order; at most one more than may be.
     #[serde(default)]
     pub partitions: Vec<String>,
+    /// Rows that would end before they begin.
+    #[serde(default)]
+    pub reversed: u64,
 }
 
 impl PartitionFacts {
@@ -93,6 +99,7 @@ impl PartitionFacts {
                 None => self.nulls.push((column, count, first)),
             }
         }
+        self.reversed += other.reversed;
         self.partitions.extend(other.partitions);
         self.partitions.sort();
         self.partitions.dedup();
@@ -147,6 +154,7 @@ pub(crate) struct Probe {
     /// Where the staged rows carry their operation.
     operation: Option<usize>,
     partitions: Option<PartitionProbe>,
+    interval: Option<(usize, usize)>,
     facts: PartitionFacts,
 }
 
@@ -226,6 +234,7 @@ impl Probe {
         Ok(Self {
             operation: schema.index_of(OPERATION_COLUMN).ok(),
             partitions,
+            interval: spec.interval.as_ref().map(|(a, b)| Ok::<_, Error>((index(a)?, index(b)?))).transpose()?,
             not_null: indexes(&spec.not_null)?,
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
@@ -251,6 +260,9 @@ impl Probe {
         let batch = self.without_loaded(batch)?;
         self.follow_cursor(&batch)?;
         self.count_partitions(&batch)?;
+        if let Some((from, to)) = self.interval {
+            self.facts.reversed += cmp::lt_eq(batch.column(to), batch.column(from))?.true_count() as u64;
+        }
         self.facts.passed += batch.num_rows() as u64;
         self.facts.whole += match self.operation {
             Some(operation) => {

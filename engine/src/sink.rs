@@ -13,6 +13,7 @@ use dpone_planner::plan::WriteMode;
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::state::PipelineState;
 
+use crate::backfill::ManifestStore;
 use crate::receipt::Receipt;
 use crate::state::{Lease, StateLocation, StateStore};
 use crate::{Relation, Result};
@@ -58,6 +59,24 @@ pub trait Sink: Debug + Send + Sync {
 
     /// The state kept beside the data of `target`.
     fn state(&self, target: &Relation, location: &StateLocation) -> Result<Arc<dyn StateStore>>;
+
+    /// Partition manifests of backfills into `target` that several machines share, in `schema` or beside the target.
+    /// `None`: the system has no rows that workers could claim.
+    fn manifests(&self, _target: &Relation, _schema: Option<&str>) -> Result<Option<Arc<dyn ManifestStore>>> {
+        Ok(None)
+    }
+
+    /// Whether several loads of one table may be described, staged and committed at the same time. Where not, a backfill
+    /// loads one chunk after the other.
+    fn concurrent_loads(&self) -> bool {
+        true
+    }
+
+    /// The place that is written to, without secrets: the same text means the same place. `None`: the connection's
+    /// options say it.
+    fn identity(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What a sink can do, for the planner.

@@ -26,6 +26,12 @@ pub trait Source: Debug + Send + Sync {
 
     /// Connects, authenticates and asks for the version, for `connections test`.
     async fn test(&self) -> Result<ServerInfo>;
+
+    /// The place that is read, without secrets: the same text means the same place. `None`: the connection's options
+    /// say it.
+    fn identity(&self) -> Option<String> {
+        None
+    }
 }
 
 /// One consistent read in progress. Dropping it releases it; `close` does so in order.

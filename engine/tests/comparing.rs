@@ -285,6 +285,13 @@ async fn history_follows_a_column_of_the_source() {
             lab.rows(&["id", "name", "__dpone__valid_from_at", "__dpone__valid_to_at"]).iter().map(|r| day(r)).collect()
         };
         assert_eq!(versions(), ["1 a 01 03", "1 b 03 05", "1 c 05 06", "1 d 06 ∅", "2 x 01 ∅"]);
+        if !cursor.is_empty() {
+            // A row that makes no version moves the watermark all the same.
+            lab.values("(2, 'x', '2026-03-01')").await;
+            let receipt = lab.run().await.unwrap();
+            assert_eq!((receipt.rows.extracted, receipt.rows.inserted, receipt.rows.unchanged), (1, 0, 1));
+            assert_eq!(receipt.watermark_after.unwrap().to_string(), "at = 2026-03-01T00:00:00");
+        }
         if cursor.is_empty() {
             // Late ones: before all, between two, and a correction.
             lab.values(
@@ -297,11 +304,37 @@ async fn history_follows_a_column_of_the_source() {
                 ["1 D 06 ∅", "1 a 01 03", "1 b 03 04", "1 c 05 06", "1 e 04 05", "1 z 2025-12-31 01", "2 w 01 ∅"]
             );
             assert_eq!(lab.counts().await, [0, 0, 0, 4]);
-            lab.values("(1, 'p', '2026-02-01'), (1, 'q', '2026-02-01')").await;
+            for two in
+                ["(1, 'p', '2026-02-01'), (1, 'q', '2026-02-01')", "(1, 'D', '2026-01-06'), (1, 'E', '2026-01-06')"]
+            {
+                lab.values(two).await;
+                let error = lab.run().await.unwrap_err();
+                assert!(error.message().contains("more than once"), "{error}");
+            }
+            lab.values("(1, 'p', NULL)").await;
             let error = lab.run().await.unwrap_err();
-            assert!(error.message().contains("more than once"), "{error}");
+            assert!(error.message().contains("1 in \"at\""), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn history_is_not_turned_round_by_a_clock() {
+    let lab = Lab::new(ENOUGH, "STRATEGY scd2 KEY (id) OPTIONS ('scd2_delete_policy' 'ignore')");
+    lab.values("(1, 'a', '2026-01-01'), (2, 'b', '2026-01-01')").await;
+    lab.run().await.unwrap();
+    // As if another machine, whose clock is ahead, had loaded.
+    let table = Relation::new("public", "things");
+    let batch = lab.memory.system("dst").rows(&table).unwrap();
+    let session = SessionContext::new();
+    session.register_batch("t", batch).unwrap();
+    let later = "SELECT * REPLACE (__dpone__valid_from_at + INTERVAL '1 day' AS __dpone__valid_from_at) FROM t";
+    let ahead = session.sql(later).await.unwrap().collect().await.unwrap();
+    lab.memory.system("dst").put(&table, &ahead).unwrap();
+    lab.values("(1, 'A', '2026-01-01'), (2, 'b', '2026-01-01')").await;
+    let error = lab.run().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("would end before they begin"), "{error}");
 }
 
 #[tokio::test]

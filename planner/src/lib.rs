@@ -3,6 +3,7 @@
 //! The planner is pure. A definition, the schemas that were observed and the capabilities of the sink go in; a
 //! [`plan::LoadPlan`] comes out. It does no I/O, so each decision can be tested, printed and reproduced byte for byte.
 
+pub mod chunk;
 pub mod definition;
 pub mod dialect;
 pub mod diff;

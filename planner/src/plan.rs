@@ -147,6 +147,8 @@ pub struct Checks {
     pub quarantine_null: Vec<String>,
     /// Column sets in which two staged rows may not agree.
     pub unique: Vec<String>,
+    /// Fail when a staged row's second column is not NULL and not after its first: an interval would end before it begins.
+    pub interval: Option<(String, String)>,
     /// Fail when the source gave no row and the target has rows.
     pub fail_on_empty: bool,
     /// Fail when the staged rows have more distinct values of these columns than this.

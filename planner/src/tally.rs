@@ -1,4 +1,5 @@
-//! A node that lets rows through and counts them, for plans whose output does not show how many rows the source gave.
+//! A node that lets rows through and counts them, for plans whose output does not show what the source gave: how many
+//! rows, and how far its cursor went.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,15 +8,29 @@ use std::sync::Arc;
 use datafusion::common::{DFSchemaRef, Result as DataFusionResult, plan_err};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
+use crate::order::ValueOrder;
+
+/// A cursor to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Followed {
+    pub column: String,
+    pub order: ValueOrder,
+}
+
 /// Counts the rows of its input as rows of the source.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tally {
     input: Arc<LogicalPlan>,
+    followed: Option<Followed>,
 }
 
 impl Tally {
-    pub fn plan(input: LogicalPlan) -> LogicalPlan {
-        LogicalPlan::Extension(Extension { node: Arc::new(Self { input: Arc::new(input) }) })
+    pub fn plan(input: LogicalPlan, followed: Option<Followed>) -> LogicalPlan {
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { input: Arc::new(input), followed }) })
+    }
+
+    pub fn followed(&self) -> Option<&Followed> {
+        self.followed.as_ref()
     }
 }
 
@@ -48,12 +63,13 @@ impl UserDefinedLogicalNodeCore for Tally {
 
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> DataFusionResult<Self> {
         match (inputs.pop(), inputs.is_empty()) {
-            (Some(input), true) => Ok(Self { input: Arc::new(input) }),
+            (Some(input), true) => Ok(Self { input: Arc::new(input), ..self.clone() }),
             _ => plan_err!("a tally has one input"),
         }
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
-        Some(vec![output_columns.to_vec()])
+        // With a cursor, all: its column may not be wanted above.
+        self.followed.is_none().then(|| vec![output_columns.to_vec()])
     }
 }

@@ -127,7 +127,8 @@ impl Pg {
             "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
              AND c.relname LIKE '\\_\\_dpone\\_\\_%' \
-             AND c.relname NOT IN ('__dpone__state', '__dpone__loads', '__dpone__leases', '__dpone__lease')",
+             AND c.relname NOT IN ('__dpone__state', '__dpone__loads', '__dpone__leases', '__dpone__lease', \
+             '__dpone__backfills', '__dpone__backfill_partitions')",
         )
     }
 

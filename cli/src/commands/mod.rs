@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub(crate) mod backfill;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod connections;
@@ -20,6 +21,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.command {
         Command::Run(args) => run::run(args, color).await,
         Command::Plan(args) => plan::plan(args, color).await,
+        Command::Backfill(args) => backfill::backfill(args, color).await,
         Command::Check(args) => check::check(args, color).await,
         Command::Query(args) => query::query(args, color).await,
         Command::Connections(args) => connections::connections(args, color).await,

@@ -107,7 +107,7 @@ fn parse_run_id(text: &str) -> Result<String, String> {
 }
 
 /// A lease that ends before it can be renewed protects nothing.
-fn parse_lease(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_lease(text: &str) -> Result<Duration, String> {
     parse_seconds(text).ok().filter(|ttl| ttl.as_secs() >= 1).ok_or_else(|| "expected 1 second or more".to_owned())
 }
 
@@ -178,7 +178,7 @@ fn refused(args: &RunArgs, error: Error, color: When) -> Result<Exit> {
 async fn one(context: &RunContext, pipeline: &Pipeline, run_id: &str, args: &RunArgs, watcher: &Watcher) -> Outcome {
     let began = Instant::now();
     let result = run::run(context, pipeline, run_id).await.map_err(|e| e.with("pipeline", &pipeline.name));
-    watcher.finish(&pipeline.name);
+    watcher.finish_all();
     Outcome {
         manifest: pipeline.location.file.display().to_string(),
         process: pipeline.name.clone(),

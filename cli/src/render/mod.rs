@@ -1,5 +1,6 @@
 //! How results look: for people, as Markdown, as JSON.
 
+pub(crate) mod backfill;
 pub(crate) mod batches;
 pub(crate) mod error;
 pub(crate) mod plan;

@@ -1,11 +1,15 @@
 //! What a run would do, for people.
 
+use dpone_engine::backfill::PlannedBackfill;
 use dpone_engine::run::Explanation;
 
 use super::table::Table;
 use super::units;
 use crate::args::Format;
 use crate::style::Style;
+
+/// Chunks shown from each end of a long plan.
+const SHOWN_CHUNKS: usize = 20;
 
 /// The plan as text.
 pub(crate) fn text(plan: &Explanation, style: Style) -> String {
@@ -33,7 +37,11 @@ impl Page {
     fn sections(&mut self, plan: &Explanation) {
         self.facts(&facts(plan));
         self.list("warnings", &plan.warnings);
-        self.numbered("reads", &plan.partitions);
+        if let Some(backfill) = &plan.backfill {
+            self.backfill(backfill);
+        }
+        let reads = if plan.backfill.is_some() { "reads of the first chunk" } else { "reads" };
+        self.numbered(reads, &plan.partitions);
         self.columns(plan);
         self.code("ddl", "sql", &plan.ddl.join("\n"));
         self.list("checks on the staged rows", &plan.checks);
@@ -89,6 +97,25 @@ impl Page {
         self.out.push_str(&format!("{indent}{mark} {}\n", text.trim_end().replace('\n', &next)));
     }
 
+    /// The chunks: all of a few, the ends of many.
+    fn backfill(&mut self, backfill: &PlannedBackfill) {
+        self.list("what is loaded", &backfill.scope);
+        self.heading(&format!("chunks: {}", units::count(backfill.chunks.len() as u64)));
+        let mut table = Table::new(&["chunk", "bounds", "status"]);
+        let (total, most) = (backfill.chunks.len(), 2 * SHOWN_CHUNKS);
+        for (i, chunk) in backfill.chunks.iter().enumerate() {
+            if total > most && i == SHOWN_CHUNKS {
+                table.row(["…".to_owned(), format!("{} more", total - most), String::new()]);
+            }
+            if total <= most || i < SHOWN_CHUNKS || i >= total - SHOWN_CHUNKS {
+                table.row([chunk.id.as_str(), &chunk.label, chunk.status.as_str()]);
+            }
+        }
+        let rendered =
+            if self.markdown { table.render(Format::Md, self.style) } else { table.text(self.style, "    ") };
+        self.out.push_str(&rendered);
+    }
+
     fn columns(&mut self, plan: &Explanation) {
         if plan.columns.is_empty() {
             return;
@@ -122,13 +149,27 @@ impl Page {
 
 fn facts(plan: &Explanation) -> Vec<(&'static str, String)> {
     let mut facts = vec![
-        ("strategy", plan.strategy.clone()),
+        (
+            "strategy",
+            match &plan.backfill {
+                Some(backfill) => format!("{} ({})", plan.strategy, backfill.inner_mode),
+                None => plan.strategy.clone(),
+            },
+        ),
         ("source", plan.source.clone()),
         ("target", format!("{} ({})", plan.target, if plan.target_exists { "exists" } else { "will be created" })),
         ("writes", format!("{}; {}", plan.write_mode, plan.visibility)),
     ];
     if let Some(rows) = plan.rows_estimate {
         facts.push(("expects", format!("about {}", units::rows(rows))));
+    }
+    if let Some(backfill) = &plan.backfill {
+        facts.push(("campaign", format!("{}, {}", backfill.campaign.get(..12).unwrap_or_default(), backfill.status)));
+        let step = backfill.step.as_deref().map(|step| format!(" by {step}")).unwrap_or_default();
+        facts.push(("chunked", format!("{} ({}{step}, {})", backfill.column, backfill.kind, backfill.timezone)));
+        let pace = backfill.throttle.as_deref().map(|throttle| format!("; {throttle}")).unwrap_or_default();
+        facts.push(("workers", format!("{}{pace}", backfill.parallel_workers)));
+        facts.push(("manifest", backfill.manifest.clone()));
     }
     facts.push(("state", plan.state.location.clone()));
     match &plan.state.position {

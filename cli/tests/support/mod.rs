@@ -39,7 +39,9 @@ impl Project {
         let built = std::env::var_os("DPONE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dpone").into());
         let mut command = Command::new(built);
         command.args(args).current_dir(self.path());
-        for name in ["DPONE_DAG_ID", "DPONE_LOGICAL_DATE", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"] {
+        for name in
+            ["DPONE_DAG_ID", "DPONE_LOGICAL_DATE", "DPONE_BACKFILL_STATE_DIR", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"]
+        {
             command.env_remove(name);
         }
         command

@@ -158,6 +158,11 @@ impl PostgresConfig {
         self.driver.get_dbname().unwrap_or_default()
     }
 
+    /// Server and database, without who asks.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.address(), self.database())
+    }
+
     pub fn user(&self) -> &str {
         self.driver.get_user().unwrap_or_default()
     }

@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod dialect;
 pub mod error;
+mod manifest;
 pub mod read;
 mod state;
 mod tls;

@@ -115,7 +115,7 @@ pub(crate) async fn ensure_schema(client: &Client, schema: &str) -> Result<()> {
 }
 
 /// Runs `CREATE … IF NOT EXISTS`, again where another session was creating the same thing.
-async fn create_once(client: &Client, sql: &str) -> Result<()> {
+pub(crate) async fn create_once(client: &Client, sql: &str) -> Result<()> {
     let mut attempt = 0;
     loop {
         match client.batch_execute(sql).await {
@@ -137,7 +137,7 @@ fn is_missing(error: &tokio_postgres::Error) -> bool {
 }
 
 /// What a statement finds in tables that may not exist yet.
-async fn or_nothing<T: Default>(
+pub(crate) async fn or_nothing<T: Default>(
     found: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
 ) -> Result<T> {
     match found.await {

@@ -28,7 +28,7 @@ use datafusion::physical_plan::{
 use dpone_planner::diff::{DiffSpec, Method};
 use tokio::sync::{Notify, OnceCell};
 
-pub(crate) use planner::QueryPlannerWithDiff;
+pub use planner::QueryPlannerWithDiff;
 
 use changes::Columns;
 use known::Known;

@@ -18,7 +18,7 @@ use crate::tally::TallyExec;
 
 /// DataFusion's query planner, which also knows [`Diff`] and [`Tally`].
 #[derive(Debug)]
-pub(crate) struct QueryPlannerWithDiff;
+pub struct QueryPlannerWithDiff;
 
 #[async_trait]
 impl QueryPlanner for QueryPlannerWithDiff {
@@ -46,9 +46,9 @@ impl ExtensionPlanner for NodePlanner {
         _: &dyn Session,
         _: &PhysicalPlanningContext,
     ) -> DataFusionResult<Option<Arc<dyn ExecutionPlan>>> {
-        if node.as_any().is::<Tally>() {
+        if let Some(tally) = node.as_any().downcast_ref::<Tally>() {
             let [input] = inputs else { return internal_err!("a tally has one input") };
-            return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input)))));
+            return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input), tally.followed().cloned()))));
         }
         let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
         let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };

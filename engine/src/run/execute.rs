@@ -19,6 +19,7 @@ use super::comparison;
 use super::context::RunContext;
 use super::observer::{Progress, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
+use crate::backfill;
 use crate::codec::EngineCodec;
 use crate::diff::DiffFacts;
 use crate::failpoint;
@@ -33,7 +34,18 @@ use crate::{Error, ErrorKind, Lease, LeaseRequest, LoadSpec, Result, StagedParti
 ///
 /// A transient failure before the commit is tried again from the start, as often as the options say, each time with a
 /// new load id. Whatever happens, nothing of a failed run is visible in the target.
+///
+/// A backfill runs its campaign, or goes on with it: the receipt sums up the chunks that this run loaded.
 pub async fn run(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    if backfill::is_backfill(pipeline) {
+        let report = backfill::run_campaign(context, pipeline, &backfill::CampaignOptions::default()).await?;
+        return report.into_receipt(run_id);
+    }
+    run_load(context, pipeline, run_id).await
+}
+
+/// Runs one load.
+pub(crate) async fn run_load(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
     let mut attempt = 0;
     loop {
         let error = match run_once(context, pipeline, run_id).await {
@@ -129,7 +141,7 @@ fn now() -> String {
 }
 
 /// Host and process, for the message that a second run gets.
-fn holder() -> String {
+pub(crate) fn holder() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{} (process {})", if host.is_empty() { "unknown host" } else { host }, std::process::id())
@@ -273,12 +285,16 @@ impl Attempt<'_> {
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
         self.stage(Stage::Stage);
-        let Staged { parts, facts, compared, tallied } =
+        let Staged { parts, mut facts, compared, tallied } =
             or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
         or_cancelled(cancel, prepared.snapshots.verify()).await?;
-        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied).unwrap_or(facts.extracted);
+        let tallied_rows = tallied.as_ref().map(|t| t.extracted);
+        let source_rows = compared.as_ref().map(|c| c.source_rows).or(tallied_rows).unwrap_or(facts.extracted);
+        if let Some(cursor) = tallied.and_then(|t| t.cursor) {
+            facts.cursor = Some(cursor);
+        }
         or_cancelled(cancel, verify(ends, prepared, load, &parts, &facts, source_rows)).await?;
         if let Some(compared) = &compared {
             comparison::verify(prepared, load, compared)?;
@@ -299,8 +315,8 @@ impl Attempt<'_> {
         }
         if let Some(compared) = compared.as_ref().filter(|_| !only_keys) {
             comparison::complete(&mut receipt.rows, compared);
-        } else if let Some(tallied) = tallied {
-            receipt.rows.unchanged += tallied.saturating_sub(facts.whole);
+        } else if let Some(rows) = tallied_rows {
+            receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }
         // A comparison has checked the guards already, on exactly the rows that it found; beside changes, other rows may be
         // marked as deleted.
@@ -370,8 +386,8 @@ struct Staged {
     parts: Vec<StagedPartition>,
     facts: PartitionFacts,
     compared: Option<DiffFacts>,
-    /// Rows that the source gave, where the plan's output does not show it.
-    tallied: Option<u64>,
+    /// What the source gave, where the plan's output does not show it.
+    tallied: Option<PartitionFacts>,
 }
 
 /// Stages every partition, as many at once as the plan has.
@@ -449,6 +465,7 @@ fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
         quarantine_null: plan.checks.quarantine_null.clone(),
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
         partitions: plan.checks.max_partitions.clone(),
+        interval: plan.checks.interval.clone(),
         ..ProbeSpec::default()
     };
     if let Some(cursor) = &plan.cursor {
@@ -516,6 +533,14 @@ async fn verify(
                  duplicate_policy: latest with order_by",
             ));
         }
+    }
+    // After the duplicates: two rows with one key and one time are that in the first place.
+    if facts.reversed > 0 {
+        return Err(Error::conflict(format!(
+            "{} version(s) would end before they begin: versions in {} begin after the time of this load",
+            facts.reversed, load.target
+        ))
+        .with_hint("check the clocks of the machines that load this table, and run again when the time has passed"));
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use dpone_planner::definition::Pipeline;
 use dpone_planner::state::Watermark;
 
 use super::context::RunContext;
-use crate::Result;
+use crate::backfill::{self, Campaign, PlannedBackfill};
+use crate::{Error, Result};
 
 /// A plan for people and machines.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -32,6 +33,9 @@ pub struct Explanation {
     /// Checks on the staged rows, before the target is touched.
     pub checks: Vec<String>,
     pub state: PlannedState,
+    /// The chunks, where the strategy is backfill; all else is then about the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<PlannedBackfill>,
     pub notes: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -59,5 +63,20 @@ pub struct PlannedState {
 
 /// Plans the pipeline against the systems as they are now.
 pub async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
-    super::prepare::explain(context, pipeline).await
+    if !backfill::is_backfill(pipeline) {
+        return super::prepare::explain(context, pipeline).await;
+    }
+    let campaign = Campaign::new(context, pipeline, None)?;
+    explain_campaign(context, &campaign).await
+}
+
+/// The plan of a campaign's first chunk, with all chunks.
+pub(crate) async fn explain_campaign(context: &RunContext, campaign: &Campaign) -> Result<Explanation> {
+    let pipeline = &campaign.pipeline;
+    let first = campaign.chunks.first().ok_or_else(|| Error::internal("a backfill without chunks"))?;
+    let mut explanation = super::prepare::explain(context, &campaign.chunk_pipeline(first)).await?;
+    explanation.pipeline.clone_from(&pipeline.name);
+    explanation.notes.splice(0..0, campaign.backfill.notes.iter().cloned());
+    explanation.backfill = Some(backfill::planned(campaign).await?);
+    Ok(explanation)
 }

@@ -10,5 +10,7 @@ mod prepare;
 
 pub use context::{RunContext, RunOptions};
 pub use execute::run;
+pub(crate) use execute::{holder, run_load};
+pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
 pub use observer::{Observer, Progress, Quiet, Stage};

@@ -336,6 +336,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
             last_run_id: prepared.state.as_ref().map(|s| s.run_id.clone()),
             last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
         },
+        backfill: None,
         notes: plan.notes.clone(),
         warnings: pipeline.warnings.clone(),
     };

@@ -4,6 +4,7 @@
 //! lowered; SQL statements become the same tree, so that both doors know the same options and refuse the same
 //! combinations.
 
+mod backfill;
 mod batch;
 mod check;
 mod connection;
@@ -21,6 +22,7 @@ mod sql;
 mod vars;
 mod yaml;
 
+pub use backfill::{Backfill, ChunkLoad, InnerLoad, Ledger, RetryPolicy, Throttle};
 pub use connection::{Connection, OptionValue, Options};
 pub use load::{Files, load};
 pub use nearest::nearest;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Connection;
+use super::{Backfill, ChunkLoad, Connection};
 use crate::error::Location;
 use crate::relation::Relation;
 
@@ -93,7 +93,7 @@ pub enum Lag {
     Number(i64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Strategy {
     FullRefresh {
         overwrite: OverwriteType,
@@ -119,6 +119,10 @@ pub enum Strategy {
     },
     /// Rows of transactions that ended since the last run, told by the row versions themselves.
     Xmin(Xmin),
+    /// Chunks of a range, each loaded by another strategy.
+    Backfill(Box<Backfill>),
+    /// One chunk of a backfill. No definition says this: a backfill makes it.
+    Chunk(Box<ChunkLoad>),
     /// Rewrites whole partitions.
     PartitionReplace {
         column: String,
@@ -156,6 +160,7 @@ impl Strategy {
             Self::IncrementalAppend { .. } => "incremental_append",
             Self::IncrementalMerge { .. } => "incremental_merge",
             Self::Xmin(_) => "xmin",
+            Self::Backfill(_) | Self::Chunk(_) => "backfill",
             Self::PartitionReplace { .. } => "partition_replace",
             Self::SnapshotDiff { .. } => "snapshot_diff",
             Self::Scd2 { .. } => "scd2",
@@ -171,6 +176,8 @@ impl Strategy {
             | Self::SnapshotDiff { key, .. }
             | Self::Scd2 { key, .. } => key,
             Self::Xmin(xmin) => &xmin.key,
+            Self::Backfill(backfill) => backfill.inner.key(),
+            Self::Chunk(chunk) => chunk.inner.key(),
             _ => &[],
         }
     }

@@ -107,6 +107,30 @@ pub(super) fn substitute<'a>(text: &'a str, vars: &'a Vars, braces: bool) -> Res
     Ok(pieces)
 }
 
+/// Fills in `{{ name }}` where the variable has a value; all else stays. For texts whose `${…}` are filled in already.
+pub(super) fn fill_tokens(text: &str, vars: &Vars) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(found) = rest.find("{{") {
+        let (before, after) = rest.split_at(found);
+        filled.push_str(before);
+        let token = expression(after)
+            .and_then(|(name, length)| Some((vars.get(name.strip_prefix("vars.").unwrap_or(name))?, length)));
+        match token {
+            Some((value, length)) => {
+                filled.push_str(value);
+                rest = after.get(length..).unwrap_or_default();
+            }
+            None => {
+                filled.push_str("{{");
+                rest = after.get(2..).unwrap_or_default();
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
 /// The name in `{{ name }}`, and the length of the whole.
 fn expression(text: &str) -> Option<(&str, usize)> {
     let inner = text.strip_prefix("{{")?;
@@ -185,6 +209,15 @@ mod tests {
         assert_eq!(filled("$${day} costs $5, {{ data_interval_start }}"), "${day} costs $5, {{ data_interval_start }}");
         assert_eq!(filled("{a: {b: 1}} é${n}é"), "{a: {b: 1}} é7é");
         assert_eq!(filled(""), "");
+    }
+
+    #[test]
+    fn tokens_are_filled_in_once() {
+        let vars = Vars::from([("start".into(), "{{ start }}".into()), ("n".into(), "7".into())]);
+        assert_eq!(
+            fill_tokens("{{ start }}, {{vars.n}}, {{ end }}, ${n} {{", &vars),
+            "{{ start }}, 7, {{ end }}, ${n} {{"
+        );
     }
 
     #[test]

@@ -24,12 +24,14 @@ pub(super) struct Aligned {
 pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     let mut checked: Vec<String> = [&draft.checks.not_null[..], &draft.checks.quarantine_null[..]].concat();
     let mut not_null = Vec::new();
-    let source = stored_part(&draft.plan);
+    let source = declared(stored_part(&draft.plan), &draft.own);
     let with_operation = draft.plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
     if let Some(target) = &observed.target {
         check_drift(&source, draft, target, observed)?;
         // A view, or an expression, may hold no NULL though its type allows it: the rows decide.
-        for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name())) {
+        let own = |name: &String| draft.own.iter().any(|f| f.name() == name);
+        for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name()) && !own(f.name()))
+        {
             if target.schema.field_with_name(field.name()).is_ok_and(|there| !there.is_nullable()) {
                 not_null.push(field.name().clone());
             }
@@ -57,6 +59,15 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     }
     let plan = LogicalPlanBuilder::from(draft.plan.clone()).project(exprs)?.build()?;
     Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema, not_null })
+}
+
+/// The strategy's own columns as it declares them: an expression carries the metadata of what it is made from.
+fn declared(schema: Schema, own: &[Field]) -> Schema {
+    let fields = schema.fields().iter().map(|field| match own.iter().find(|own| own.name() == field.name()) {
+        Some(own) => Arc::new(own.clone().with_nullable(field.is_nullable())),
+        None => Arc::clone(field),
+    });
+    Schema::new(fields.collect::<Vec<_>>())
 }
 
 /// Each source column as it would be staged, with its expression.
@@ -96,7 +107,7 @@ pub(super) fn with_gone(aligned: Aligned, gone: &LogicalPlan) -> Result<Aligned>
 
 /// The source's columns against the target's, and the strategy's own columns, which the target must have.
 fn check_drift(source: &Schema, draft: &Draft, target: &ObservedTarget, observed: &Observed<'_>) -> Result<()> {
-    let is_own = |name: &String| draft.own.contains(name);
+    let is_own = |name: &String| draft.own.iter().any(|f| f.name() == name);
     let given: Vec<_> = source.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
     let there: Vec<_> = target.schema.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
     let drift = compare(&Schema::new(given), &Schema::new(there), observed.dialect)?;

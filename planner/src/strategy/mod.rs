@@ -1,6 +1,7 @@
 //! Load strategies: each builds a DataFusion plan over the source and picks a write mode. None knows a connector.
 
 mod align;
+mod backfill;
 mod compare;
 mod cursor;
 mod full_refresh;
@@ -18,7 +19,7 @@ pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
@@ -88,7 +89,7 @@ struct Draft {
     /// Key of a target that is created.
     primary_key: Vec<String>,
     /// Columns of the plan that the strategy adds to the source's.
-    own: Vec<String>,
+    own: Vec<Field>,
     notes: Vec<String>,
 }
 
@@ -97,7 +98,7 @@ pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan
     plan_in_context(pipeline, observed).map_err(|e| e.with("pipeline", &pipeline.name))
 }
 
-fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
+fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<LoadPlan> {
     if observed.source.schema().fields().is_empty() {
         return Err(Error::configuration("the source gives no column, so there is nothing to load")
             .with_hint("a table needs one column or more; exclude_columns must leave some of them"));
@@ -144,6 +145,8 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
             (gone, changes) = (planned.gone, Some(planned.changes));
             planned.draft
         }
+        Strategy::Chunk(load) => backfill::draft(pipeline, &mut observed, load)?,
+        Strategy::Backfill(_) => return Err(Error::internal("a backfill is planned chunk by chunk")),
         Strategy::Unsupported(mode) => return Err(unavailable(&mode.name)),
     };
     let supported = match &draft.write_mode {
@@ -206,7 +209,7 @@ fn plan_in_context(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPl
 pub fn unavailable(name: &str) -> Error {
     Error::configuration(format!("the strategy {name} is not available yet")).with_hint(
         "available are full_refresh, replace, partition_replace, incremental_append, incremental_merge, snapshot_diff, \
-         scd2 and xmin",
+         scd2, xmin and backfill",
     )
 }
 

@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::definition::{DuplicatePolicy, Pipeline, Scope, Strategy, VersionWrite};
+use crate::definition::{DuplicatePolicy, InnerLoad, Pipeline, Scope, Strategy, VersionWrite};
 use crate::expr::{columns_of, passed_through, predicate};
 use crate::state::PipelineState;
 use crate::types::native_of;
@@ -84,6 +84,16 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan, compares_rows: bool
                 read.extend(order_by.iter().cloned());
             }
         }
+        // The chunk column is compared; so is what an inner merge looks at.
+        Strategy::Chunk(load) => {
+            read.insert(load.column.clone());
+            if let InnerLoad::Merge { duplicates, soft_delete, .. } = &load.inner {
+                read.extend(soft_delete.iter().map(|s| s.column.clone()));
+                if let DuplicatePolicy::Latest { order_by } = duplicates {
+                    read.extend(order_by.iter().cloned());
+                }
+            }
+        }
         Strategy::PartitionReplace { column, .. } => {
             read.insert(column.clone());
         }
@@ -105,7 +115,9 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan, compares_rows: bool
             VersionWrite::Append { only_new_rows } if *only_new_rows || xmin.key.is_empty() => {}
             VersionWrite::Append { .. } => return None,
         },
-        Strategy::SnapshotDiff { .. } | Strategy::Scd2 { .. } | Strategy::Unsupported(_) => return None,
+        Strategy::SnapshotDiff { .. } | Strategy::Scd2 { .. } | Strategy::Backfill(_) | Strategy::Unsupported(_) => {
+            return None;
+        }
     }
     Some(read)
 }

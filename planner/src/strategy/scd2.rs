@@ -17,9 +17,9 @@ use super::{Draft, Observed, ObservedTarget, column, output_names, require_colum
 use crate::definition::{CursorOptions, DuplicatePolicy, History, NullKeys};
 use crate::diff::{CHANGE, CHANGED, NEW};
 use crate::error::{Error, Result};
-use crate::order::ValueOrder;
 use crate::plan::{Checks, CursorPlan, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
 use crate::row_hash::DigestKind;
+use crate::tally::{Followed, Tally};
 use crate::types::utc;
 
 pub(super) struct Options<'a> {
@@ -36,6 +36,16 @@ impl Options<'_> {
     fn own(&self) -> [&String; 4] {
         let history = self.history;
         [&history.row_hash, &history.valid_from, &history.valid_to, &history.is_current]
+    }
+
+    fn own_fields(&self) -> Vec<Field> {
+        let history = self.history;
+        vec![
+            Field::new(&history.row_hash, DataType::Utf8, false),
+            timestamp_field(&history.valid_from),
+            timestamp_field(&history.valid_to),
+            Field::new(&history.is_current, DataType::Boolean, false),
+        ]
     }
 
     /// A version is one row: the key and since when it holds.
@@ -65,14 +75,20 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
                 "give the strategy's column another name (scd2.valid_from_column, …), or the source's in a query",
             ));
     }
-    let (plan, order, from) = match options.cursor {
+    let (plan, read) = match options.cursor {
         Some(cursor) => {
             let read = bounded(observed, cursor)?;
-            (read.plan, read.order, read.from)
+            (read.plan, Some((cursor.column.clone(), read.order, read.from)))
         }
-        None => (observed.source.clone(), ValueOrder::Arrow, None),
+        None => (observed.source.clone(), None),
     };
     let plan = without_duplicates(plan, key, options.duplicates)?;
+    // Rows that make no version are not staged, and yet the watermark passes them.
+    let followed = read.as_ref().map(|(column, order, _)| Followed { column: column.clone(), order: order.clone() });
+    let plan = match (&history.effective, &followed) {
+        (None, Some(followed)) => Tally::plan(plan, Some(followed.clone())),
+        _ => plan,
+    };
     let tracked = options.tracked(&names);
     let (plan, fields) = with_hash_text(plan, observed, &tracked, &history.row_hash)?;
     let mut notes = Vec::new();
@@ -81,7 +97,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
             notes.push(format!(
                 "a version holds since {effective:?}; one that comes late takes its place in the key's timeline"
             ));
-            let plan = timeline::plan(plan, &names, &fields, options, effective, target.as_ref())?;
+            let plan = timeline::plan(plan, &names, &fields, options, effective, target.as_ref(), followed)?;
             (plan, target.is_some())
         }
         (None, None) => (first(plan, &names, options, observed)?, false),
@@ -104,23 +120,29 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     };
     let common = checks(key, options.null_keys, options.allow_empty || options.cursor.is_some());
     let mut not_null = common.not_null.clone();
-    not_null.push(history.valid_from.clone());
+    // The time since when a version holds: the user's column, or ours, which always is there.
+    not_null.extend(history.effective.clone());
     if let Some(cursor) = options.cursor.filter(|c| !c.include_nulls && !key.contains(&c.column)) {
         not_null.push(cursor.column.clone());
     }
     Ok(Draft {
         plan,
         write_mode: WriteMode::Changes { key: options.version_key(), operation },
-        cursor: options.cursor.map(|c| CursorPlan {
-            column: c.column.clone(),
+        cursor: read.map(|(column, order, from)| CursorPlan {
+            column,
+            order,
             skip_boundary: false,
             keep_boundary: false,
-            order,
             from,
         }),
-        checks: Checks { not_null, unique: options.version_key(), ..common },
+        checks: Checks {
+            not_null,
+            unique: options.version_key(),
+            interval: Some((history.valid_from.clone(), history.valid_to.clone())),
+            ..common
+        },
         primary_key: options.version_key(),
-        own: options.own().into_iter().cloned().collect(),
+        own: options.own_fields(),
         notes,
     })
 }

@@ -42,7 +42,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     let mut own = Vec::new();
     let (plan, fields) = match options.row_hash {
         true => {
-            own.push(ROW_HASH.to_owned());
+            own.push(Field::new(ROW_HASH, DataType::Utf8, false));
             with_hash_text(plan, observed, &names, ROW_HASH)?
         }
         false if observed.target.is_some() => staged(plan, observed)?,
@@ -50,7 +50,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
         false => (plan, Vec::new()),
     };
     if marks {
-        own.extend([IS_DELETED.to_owned(), DELETED_AT.to_owned()]);
+        own.extend([Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)]);
     }
     let mut notes = Vec::new();
     let (plan, operation) = match &observed.target {

@@ -4,13 +4,14 @@
 //! target. Changes say nothing of deletions: those are found by comparing keys, in the runs that the cadence names and
 //! whenever the read had to start over.
 
+use arrow::datatypes::{DataType, Field};
 use chrono::DateTime;
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use super::compare::{Comparison, TARGET, diff, staged, target_column, target_scan};
 use super::incremental_append::without_known_keys;
-use super::snapshot_diff::{DELETED_AT, IS_DELETED, MAX_DELETE_RATIO};
+use super::snapshot_diff::{DELETED_AT, IS_DELETED, MAX_DELETE_RATIO, timestamp_field};
 use super::{
     Draft, Observed, ObservedTarget, check_state, column, digest, filtered, incremental_merge, require_columns,
 };
@@ -186,7 +187,7 @@ fn merge(
     let marks = matches!(&spec.reconciliation, Some(Reconciliation::On { delete_policy: GoneRows::SoftDelete, .. }));
     if marks {
         draft.plan = with_marks(draft.plan)?;
-        draft.own = vec![IS_DELETED.to_owned(), DELETED_AT.to_owned()];
+        draft.own = vec![Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)];
     }
     let (Some(all), Some(target)) = (&changes.all_rows, &observed.target) else { return Ok((draft, None)) };
     draft.checks.fail_on_empty = pipeline.guards.empty_source == EmptySource::Fail;
@@ -198,7 +199,7 @@ fn merge(
         if !operation.is_column() {
             draft.plan = with_upserts(draft.plan)?;
         }
-        *operation = Operation::Column { patch: draft.own.clone() };
+        *operation = Operation::Column { patch: draft.own.iter().map(|f| f.name().clone()).collect() };
     }
     Ok((draft, Some(gone)))
 }

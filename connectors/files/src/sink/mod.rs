@@ -397,6 +397,11 @@ impl Sink for FileSink {
         }
     }
 
+    /// A commit exchanges the table's folder: who looks into it at that moment sees files come and go.
+    fn concurrent_loads(&self) -> bool {
+        false
+    }
+
     fn state(&self, target: &Relation, location: &StateLocation) -> Result<Arc<dyn StateStore>> {
         check_name(target)?;
         Ok(Arc::new(self.file_state(target, location)))

@@ -41,6 +41,10 @@ impl PostgresSource {
 
 #[async_trait]
 impl Source for PostgresSource {
+    fn identity(&self) -> Option<String> {
+        Some(self.server.config().place())
+    }
+
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
         Ok(Arc::new(PostgresSnapshot::begin(self.server.clone()).await?))
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
+use dpone_engine::backfill::ManifestStore;
 use dpone_engine::{
     Capabilities, Commit, Error, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition, StateLocation, StateStore,
     TargetTable,
@@ -29,6 +30,7 @@ use dpone_planner::types::GENERATED;
 use crate::catalog;
 use crate::client::Server;
 use crate::dialect::PostgresDialect;
+use crate::manifest::PostgresManifests;
 use crate::state::{PostgresState, StateTables};
 use names::{StagingNames, relation};
 
@@ -166,5 +168,17 @@ impl Sink for PostgresSink {
     fn state(&self, target: &Relation, location: &StateLocation) -> Result<Arc<dyn StateStore>> {
         let tables = StateTables::new(&self.resolve(target)?, location)?;
         Ok(Arc::new(PostgresState { server: self.server.clone(), tables }))
+    }
+
+    fn manifests(&self, target: &Relation, schema: Option<&str>) -> Result<Option<Arc<dyn ManifestStore>>> {
+        let schema = match schema {
+            Some(schema) => schema.to_owned(),
+            None => self.resolve(target)?.schema,
+        };
+        Ok(Some(Arc::new(PostgresManifests::new(self.server.clone(), &schema)?)))
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(self.server.config().place())
     }
 }

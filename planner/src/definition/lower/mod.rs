@@ -1,5 +1,6 @@
 //! From a checked manifest to a [`Pipeline`]: what options mean together, and which combinations are refused.
 
+mod backfill;
 pub(super) mod connection;
 mod source;
 mod state;

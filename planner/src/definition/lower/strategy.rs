@@ -3,9 +3,9 @@
 mod compare;
 mod partition;
 
-use super::Origin;
 use super::source::checked;
 use super::text::scope_predicate;
+use super::{Origin, backfill};
 use crate::definition::manifest::{
     DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, Reconciliation,
     ReconciliationSettings, SoftDeletePolicy, SourceOptions, StrategySpec,
@@ -80,13 +80,7 @@ pub(super) fn lower(
                 cursor,
                 duplicates: duplicates(spec, origin)?,
                 null_keys: null_keys(spec),
-                soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
-                    column: soft.column.clone(),
-                    policy: match soft.policy {
-                        None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
-                        Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
-                    },
-                }),
+                soft_delete: soft_delete(spec),
             }
         }
         Mode::SnapshotDiff => {
@@ -113,15 +107,29 @@ pub(super) fn lower(
             partition::lower(spec, origin)?
         }
         Mode::Backfill => {
-            if spec.backfill.is_none() {
-                return Err(origin.missing("sink.strategy.backfill.chunk", "backfill loads chunk by chunk"));
-            }
-            unsupported(mode.as_str())
+            backfill::lower(spec, cursor.as_ref(), source_kind, soft_delete(spec), null_keys(spec), origin)?
         }
         // Has returned with its reader.
         Mode::Xmin => return Err(crate::Error::internal("the strategy xmin was lowered without its reader")),
     };
     Ok(strategy)
+}
+
+pub(super) fn null_keys(spec: &StrategySpec) -> NullKeys {
+    match spec.null_keys {
+        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
+        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
+    }
+}
+
+pub(super) fn soft_delete(spec: &StrategySpec) -> Option<SoftDelete> {
+    spec.soft_delete.as_ref().map(|soft| SoftDelete {
+        column: soft.column.clone(),
+        policy: match soft.policy {
+            None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
+            Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
+        },
+    })
 }
 
 fn unsupported(name: &str) -> Strategy {
@@ -219,13 +227,6 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
     Err(origin
         .error(at, format!("{} {} is not a way in which a {sink_kind} sink merges", origin.term(at), policy.as_str()))
         .with_hint(format!("{sink_kind} takes {}; auto is always right", allowed.join(", "))))
-}
-
-pub(super) fn null_keys(spec: &StrategySpec) -> NullKeys {
-    match spec.null_keys {
-        None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
-        Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
-    }
 }
 
 pub(super) fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {

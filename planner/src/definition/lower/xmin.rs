@@ -1,15 +1,13 @@
 //! The reader xmin: what it needs, how its rows are written, and how deletions are found.
 
-use super::strategy::{KEY, check_key_given, duplicates, null_keys};
+use super::strategy::{KEY, check_key_given, duplicates, null_keys, soft_delete};
 use super::{Origin, parse_lag};
 use crate::definition::located::quoted;
 use crate::definition::manifest::{
-    Incremental, Mode, Reconciliation as Spec, ReconciliationDeletePolicy, ReconciliationSettings, SoftDeletePolicy,
-    SourceOptions, StrategySpec, XminMode,
+    Incremental, Mode, Reconciliation as Spec, ReconciliationDeletePolicy, ReconciliationSettings, SourceOptions,
+    StrategySpec, XminMode,
 };
-use crate::definition::{
-    Cadence, DeletePolicy, GoneRows, Lag, Reconciliation, SoftDelete, Strategy, VersionWrite, Xmin,
-};
+use crate::definition::{Cadence, GoneRows, Lag, Reconciliation, Strategy, VersionWrite, Xmin};
 use crate::error::Result;
 
 const AT: &str = "reconciliation";
@@ -42,13 +40,7 @@ pub(super) fn lower(
             VersionWrite::Merge {
                 duplicates: duplicates(spec, origin)?,
                 null_keys: null_keys(spec),
-                soft_delete: spec.soft_delete.as_ref().map(|soft| SoftDelete {
-                    column: soft.column.clone(),
-                    policy: match soft.policy {
-                        None | Some(SoftDeletePolicy::Delete) => DeletePolicy::Hard,
-                        Some(SoftDeletePolicy::Keep) => DeletePolicy::Keep,
-                    },
-                }),
+                soft_delete: soft_delete(spec),
             }
         }
     };

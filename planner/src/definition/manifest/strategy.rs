@@ -311,6 +311,28 @@ pub struct Backfill {
     pub state: Option<BackfillState>,
     pub publication: Option<BackfillPublication>,
     pub advisor: Option<Advisor>,
+    /// What spares the source.
+    pub throttle: Option<ThrottleSpec>,
+    /// Rows whose chunk column is NULL: `fail` counts them and loads nothing, `include` loads them as one more chunk.
+    pub null_chunk: Option<NullChunkSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NullChunkSpec {
+    Fail,
+    Include,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThrottleSpec {
+    /// A pause of each worker after each chunk.
+    pub pause_seconds: Option<f64>,
+    /// The part of the time that a worker loads, above 0 and up to 1.
+    pub duty_cycle: Option<f64>,
+    /// Rows a second that one process reads, over chunks on average.
+    pub max_rows_per_second: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -323,6 +345,18 @@ pub enum InnerMode {
     FullRefresh,
 }
 
+impl InnerMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PartitionReplace => "partition_replace",
+            Self::Replace => "replace",
+            Self::IncrementalAppend => "incremental_append",
+            Self::IncrementalMerge => "incremental_merge",
+            Self::FullRefresh => "full_refresh",
+        }
+    }
+}
+
 /// `to` is inclusive for dates and integers, exclusive for timestamps.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -333,6 +367,10 @@ pub struct Chunk {
     pub step: Option<Scalar>,
     pub kind: Option<ChunkKind>,
     pub buckets: Option<u64>,
+    /// Where days and months begin: `Europe/Berlin`, `+02:00`. Left out: UTC.
+    pub timezone: Option<String>,
+    /// As `backfill.null_chunk`.
+    pub null_chunk: Option<NullChunkSpec>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

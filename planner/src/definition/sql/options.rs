@@ -1,4 +1,4 @@
-//! The options of `CREATE PIPELINE`: the keys of a manifest, with underscores in place of dots. They come from the schema,
+//! The options of `CREATE PIPELINE`: the keys of a manifest, with dots or underscores. They come from the schema,
 //! so that a key added there is an option here.
 
 use std::collections::BTreeMap;
@@ -102,7 +102,8 @@ pub(super) fn target(name: &str, at: &Place) -> Result<Target> {
     if let Some(option) = name.strip_prefix(CONNECTOR).filter(|option| !option.is_empty() && !option.contains('.')) {
         return Ok(Target::Setting { path: format!("sink.options.connector.{option}"), types: vec!["string".into()] });
     }
-    if let Some((path, types)) = table().get(name) {
+    // Both ways to write a key of a manifest: backfill.chunk.column, backfill_chunk_column.
+    if let Some((path, types)) = table().get(name).or_else(|| table().get(&name.replace('.', "_"))) {
         return Ok(Target::Setting { path: path.clone(), types: types.clone() });
     }
     let error = Error::configuration(format!("there is no option '{name}'")).at(at.location());

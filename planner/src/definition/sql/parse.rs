@@ -9,7 +9,7 @@ use super::tokens::Tokens;
 use super::{PipelineStatement, Script, query};
 use crate::definition::located::{Located, Place, Value};
 use crate::definition::nearest::nearest;
-use crate::definition::vars::Vars;
+use crate::definition::vars::{Vars, fill_tokens};
 use crate::definition::{Connection, OptionValue, Options};
 use crate::error::{Error, Result};
 
@@ -31,7 +31,7 @@ pub(in crate::definition) fn parse(file: &Path, text: &str, vars: &Vars) -> Resu
         if tokens.take_word("CONNECTION") {
             script.connections.push(connection(&mut tokens)?);
         } else if tokens.take_word("PIPELINE") {
-            script.pipelines.push(pipeline(&mut tokens)?);
+            script.pipelines.push(pipeline(&mut tokens, vars)?);
         } else {
             return Err(tokens.expected("CONNECTION or PIPELINE after CREATE"));
         }
@@ -127,7 +127,7 @@ struct Clauses {
 }
 
 /// `CREATE PIPELINE name INTO … STRATEGY … [KEY …] [CURSOR …] [PARTITION BY …] [OPTIONS …] AS query`
-fn pipeline(tokens: &mut Tokens) -> Result<PipelineStatement> {
+fn pipeline(tokens: &mut Tokens, vars: &Vars) -> Result<PipelineStatement> {
     let (name, at) = tokens.identifier("the name of the pipeline")?;
     check_name(&name, &at)?;
     let clauses = clauses(tokens)?;
@@ -139,7 +139,7 @@ fn pipeline(tokens: &mut Tokens) -> Result<PipelineStatement> {
     };
     let target = clauses.target.clone().ok_or_else(|| missing("INTO", "INTO lake.landing.orders"))?;
     let mode = clauses.mode.clone().ok_or_else(|| missing("STRATEGY", "STRATEGY full_refresh"))?;
-    let (settings, state_connection, state_table) = settings(&clauses, &mode, &at)?;
+    let (settings, state_connection, state_table) = settings(&clauses, &mode, &at, vars)?;
     let partition_by = clauses.partition_by.into_iter().flatten().map(|(name, _)| name).collect();
     Ok(PipelineStatement { name, at, target, settings, partition_by, state_connection, state_table, query, tables })
 }
@@ -201,7 +201,12 @@ fn clauses(tokens: &mut Tokens) -> Result<Clauses> {
 type NamePlace = Option<(String, Place)>;
 
 /// The clauses and options as the tree of a manifest.
-fn settings(clauses: &Clauses, mode: &(String, Place), at: &Place) -> Result<(Located, NamePlace, NamePlace)> {
+fn settings(
+    clauses: &Clauses,
+    mode: &(String, Place),
+    at: &Place,
+    vars: &Vars,
+) -> Result<(Located, NamePlace, NamePlace)> {
     let options_at = clauses.options.as_ref().map_or(at, |(_, place)| place);
     let mut tree = Located::map(at.clone());
     tree.set_path("sink.strategy.mode", &mode.1, Located::string(&mode.0, mode.1.clone()));
@@ -226,7 +231,7 @@ fn settings(clauses: &Clauses, mode: &(String, Place), at: &Place) -> Result<(Lo
             Target::StateConnection => state_connection = Some((value.clone(), place.clone())),
             Target::StateTable => state_table = Some((value.clone(), place.clone())),
             Target::Setting { path, types } => {
-                let value = options::value(key, value, &types, place)?;
+                let value = options::value(key, &fill_tokens(value, vars), &types, place)?;
                 tree.set_path(&path, place, value);
             }
         }

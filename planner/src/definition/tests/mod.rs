@@ -1,6 +1,7 @@
 //! Both front doors, from text to project.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backfill;
 mod batch;
 mod documentation;
 mod errors;

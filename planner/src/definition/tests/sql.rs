@@ -109,7 +109,11 @@ fn every_mode_has_its_statement() {
             "xmin",
         ),
         ("STRATEGY incremental_append OPTIONS ('incremental_strategy' 'xmin')", "xmin"),
-        ("STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_step' '7d')", "backfill"),
+        (
+            "STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_from' '2026-01-01',
+             'backfill_chunk_to' '2026-01-31', 'backfill_chunk_step' '7d')",
+            "backfill",
+        ),
     ] {
         let pipeline = sql(&format!("CREATE PIPELINE orders INTO lake.landing.orders {clauses} AS {QUERY};"));
         assert_eq!(pipeline.strategy.name(), expected, "{clauses}");

@@ -6,7 +6,7 @@
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::{JoinType, ScalarValue};
-use datafusion::functions_aggregate::min_max::max_udaf;
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_window::expr_fn::{lag, lead};
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
@@ -21,7 +21,7 @@ use super::{Options, flag_field, instant};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH};
-use crate::tally::Tally;
+use crate::tally::{Followed, Tally};
 use crate::types::utc;
 
 /// Where a row of the timeline comes from; of two at one time the version that is there is first.
@@ -30,6 +30,9 @@ const IN_TARGET: i8 = 0;
 const READ: i8 = 1;
 const PREVIOUS_HASH: &str = "__dpone__previous_hash";
 const PREVIOUS_TO: &str = "__dpone__previous_to";
+/// Of the read rows with one key and one time.
+const LEAST_HASH: &str = "__dpone__least_hash";
+const GREATEST_HASH: &str = "__dpone__greatest_hash";
 const NEXT_FROM: &str = "__dpone__next_from";
 /// The latest end of the versions before, which reaches past a row that falls into one of them.
 const ENCLOSING_TO: &str = "__dpone__enclosing_to";
@@ -43,14 +46,15 @@ pub(super) fn plan(
     options: &Options<'_>,
     effective: &str,
     target: Option<&ObservedTarget>,
+    followed: Option<Followed>,
 ) -> Result<LogicalPlan> {
     let history = options.history;
     let read = read_rows(plan, fields, options, effective)?;
     let rows = match target {
-        None => Tally::plan(read),
+        None => Tally::plan(read, followed),
         Some(target) => {
             let there = rows_of_target(target, fields, options, &read)?;
-            LogicalPlanBuilder::from(there).union(Tally::plan(read))?.build()?
+            LogicalPlanBuilder::from(there).union(Tally::plan(read, followed))?.build()?
         }
     };
     let ordered = |expr: Expr| -> Result<Expr> {
@@ -58,13 +62,24 @@ pub(super) fn plan(
         let order = vec![ident(&history.valid_from).sort(true, true), ident(ORIGIN).sort(true, true)];
         Ok(expr.partition_by(keys).order_by(order).build()?)
     };
-    let with_previous = LogicalPlanBuilder::from(rows).window([
-        ordered(lag(ident(&history.row_hash), Some(1), None))?.alias(PREVIOUS_HASH),
-        ordered(lag(ident(&history.valid_to), Some(1), None))?.alias(PREVIOUS_TO),
-    ])?;
+    let at_one_time = |greatest: bool| -> Result<Expr> {
+        let udaf = if greatest { max_udaf() } else { min_udaf() };
+        let window = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(udaf), vec![ident(&history.row_hash)]);
+        let group = options.key.iter().chain([&history.valid_from]).map(ident).chain([ident(ORIGIN)]).collect();
+        Ok(Expr::from(window).partition_by(group).build()?)
+    };
+    let with_previous = LogicalPlanBuilder::from(rows)
+        .window([at_one_time(false)?.alias(LEAST_HASH), at_one_time(true)?.alias(GREATEST_HASH)])?
+        .window([
+            ordered(lag(ident(&history.row_hash), Some(1), None))?.alias(PREVIOUS_HASH),
+            ordered(lag(ident(&history.valid_to), Some(1), None))?.alias(PREVIOUS_TO),
+        ])?;
     let same = ident(PREVIOUS_HASH).eq(ident(&history.row_hash)).is_true();
     let after_a_gap = ident(PREVIOUS_TO).lt(ident(&history.valid_from)).is_true();
-    let kept = with_previous.filter(ident(ORIGIN).eq(lit(IN_TARGET)).or(same.is_false()).or(after_a_gap))?;
+    // Which of them is right cannot be known: both go on, and fail as what they are, two rows with one key and time.
+    let contradicting = ident(LEAST_HASH).not_eq(ident(GREATEST_HASH));
+    let kept =
+        with_previous.filter(ident(ORIGIN).eq(lit(IN_TARGET)).or(same.is_false()).or(after_a_gap).or(contradicting))?;
     let before = WindowFrame::new_bounds(
         WindowFrameUnits::Rows,
         WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
