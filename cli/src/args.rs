@@ -135,7 +135,7 @@ pub(crate) struct EngineArgs {
     /// Partitions read and staged at once [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub(crate) parallelism: Option<usize>,
-    /// What sorts, joins and aggregations may hold before they spill to disk, such as 512MB or 2GiB [default: 256MiB]
+    /// What sorts, joins and aggregations may hold before they spill to disk, such as 512MB or 2GiB [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory_limit: Option<usize>,
     /// Rows of a batch [default: 8192]
