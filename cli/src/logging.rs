@@ -12,7 +12,8 @@ use crate::style::Style;
 pub(crate) fn install(global: &Global, style: Style) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         EnvFilter::new(match global.verbose {
-            0 => "error",
+            // What the Delta library reports comes back as an error of ours.
+            0 => "error,buoyant_kernel=off,buoyant_kernel_engine=off",
             1 => {
                 "warn,dpone=info,dpone_cli=info,dpone_engine=info,dpone_planner=info,dpone_postgres=info,\
                   dpone_delta=info,dpone_files=info"

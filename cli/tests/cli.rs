@@ -308,6 +308,188 @@ fn completions_are_for_the_shell_that_is_named() {
     assert!(project.dpone(&["manifest", "schema"]).json().is_object());
 }
 
+#[test]
+fn every_command_has_a_format() {
+    let project = Project::empty();
+    let init = project.dpone(&["init", "--format", "json"]);
+    assert_eq!(init.json()["written"][0], "./dpone.sql", "{init:?}");
+    assert!(project.dpone(&["init", "other", "--format", "md"]).stdout.starts_with("Written:\n\n- other/dpone.sql\n"));
+    let schema = project.dpone(&["manifest", "schema", "--format", "md"]).stdout;
+    assert!(schema.starts_with("```json\n{") && schema.ends_with("}\n```\n"));
+    assert_eq!(
+        project.dpone(&["manifest", "schema"]).json(),
+        project.dpone(&["manifest", "schema", "--format=json"]).json()
+    );
+    let completions = project.dpone(&["completions", "zsh", "--format", "json"]).json();
+    assert_eq!(completions["shell"], "zsh");
+    assert!(completions["script"].as_str().unwrap().starts_with("#compdef dpone"));
+    assert!(project.dpone(&["completions", "zsh", "--format", "md"]).stdout.starts_with("```zsh\n#compdef dpone"));
+    assert_eq!(project.dpone(&["run"]).code, 0);
+    let export = project.dpone(&["state", "export"]).json();
+    assert_eq!(export["states"][0]["pipeline"], "orders");
+    assert!(project.dpone(&["state", "export", "--format", "text"]).stdout.contains("    pipeline: orders\n"));
+    let markdown = project.dpone(&["state", "export", "--format", "md"]).stdout;
+    let inner = markdown.trim_start_matches("```json\n").trim_end_matches("```\n");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(inner).unwrap(), export);
+}
+
+#[test]
+fn a_query_that_is_none_is_told_in_words() {
+    let project = Project::starter();
+    for (sql, told) in [
+        ("", "the query is empty"),
+        (" ; ", "the query is empty"),
+        ("/* nothing */", "the query is empty"),
+        ("SELECT 1; SELECT 2", "these are 2 statements"),
+        ("DROP TABLE lake.landing.orders", "only a query"),
+    ] {
+        let ended = project.dpone(&["query", sql]);
+        assert_eq!(ended.code, 2, "{sql}: {ended:?}");
+        assert!(ended.stderr.contains(told), "{sql}: {ended:?}");
+    }
+    assert_eq!(project.dpone(&["query", "SELECT 1 AS one;", "--format", "csv"]).stdout, "one\n1\n");
+    let long = (0..4002).map(|i| format!("{i} = 1")).collect::<Vec<_>>().join(" OR ");
+    let ended = project.dpone(&["query", &format!("SELECT {long}")]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("more than 4000 operators") && ended.stderr.contains("IN ("), "{}", ended.stderr);
+}
+
+#[test]
+fn a_chain_beyond_the_bound_names_its_place() {
+    let project = Project::empty();
+    let union = "SELECT 1 AS a\n  UNION ALL ".repeat(501);
+    project.write(
+        "long.sql",
+        &format!(
+            "CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'w');\n\
+             CREATE PIPELINE long INTO lake.a.b STRATEGY full_refresh AS\n{union} SELECT 1;"
+        ),
+    );
+    let ended = project.dpone(&["check", "long.sql"]);
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.starts_with("error: long.sql:504:3: the query has more than 500 set operations"), "{ended:?}");
+}
+
+#[test]
+fn a_variable_that_nothing_refers_to_is_told() {
+    let project = Project::starter();
+    let ended = project.dpone(&["check", "--var", "form=2024-01-01"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stderr.contains("warning: --var form has no effect"), "{ended:?}");
+    project.write("v.sql", "CREATE CONNECTION lake TYPE delta OPTIONS ('path' '${place}');");
+    let ended = project.dpone(&["query", "SELECT 1", "--file", "v.sql", "--var", "place=w"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+}
+
+#[test]
+fn a_run_id_is_a_name() {
+    let project = Project::starter();
+    for wrong in ["", "a\u{1b}[2J", "a\nb"] {
+        let ended = project.dpone(&["run", "--run-id", wrong]);
+        assert_eq!(ended.code, 2, "{wrong:?}: {ended:?}");
+    }
+    let ended = project.dpone(&["run", "--dag-id", "a\tb", "--execution-date", "2024-01-01"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("--run-id"), "{ended:?}");
+}
+
+#[test]
+fn check_knows_what_an_earlier_pipeline_creates() {
+    let project = Project::empty();
+    project.write("data/x.csv", "id\n1\n");
+    let sql = |second: &str| {
+        format!(
+            "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+             CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'w');\n\
+             CREATE PIPELINE one INTO lake.l.one STRATEGY full_refresh AS SELECT * FROM f.files.x;\n\
+             CREATE PIPELINE two INTO lake.l.two STRATEGY full_refresh AS SELECT * FROM {second};"
+        )
+    };
+    project.write("dpone.sql", &sql("lake.l.one"));
+    let ended = project.dpone(&["check"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.stdout.contains("pipeline two: reads lake.l.one, which one creates"), "{ended:?}");
+    assert_eq!(project.dpone(&["run"]).code, 0);
+    assert!(project.dpone(&["check"]).stdout.contains("1 columns agree with lake.l.two"));
+    // A table that nobody creates is missing as ever.
+    project.write("dpone.sql", &sql("lake.l.eno"));
+    assert_eq!(project.dpone(&["check"]).code, 2);
+}
+
+#[test]
+fn input_that_cannot_be_read_ends_with_2() {
+    let project = Project::empty();
+    project.write("data/bad.parquet", "garbage");
+    project.write("data/cut.csv.gz", "\u{1f}");
+    project.write("lake/l/broken/_delta_log/00000000000000000000.json", "garbage");
+    project.write(
+        "dpone.sql",
+        "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+         CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'lake');",
+    );
+    for table in ["f.files.bad", "f.files.cut", "f.files.missing", "lake.l.broken", "lake.l.missing", "nowhere.a.b"] {
+        let ended = project.dpone(&["query", &format!("SELECT * FROM {table}")]);
+        assert_eq!(ended.code, 2, "{table}: {ended:?}");
+        assert!(!ended.stderr.contains("0: "), "{table}: no stack trace: {ended:?}");
+    }
+}
+
+#[test]
+fn a_sink_that_has_no_folder_is_refused_by_check_and_run() {
+    let project = Project::empty();
+    project.write("data/x.csv", "id\n1\n");
+    for kind in ["delta", "parquet", "csv"] {
+        for path in ["data/x.csv", "data/x.csv/below", "/proc/dpone"] {
+            project.write(
+                "dpone.sql",
+                &format!(
+                    "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+                     CREATE CONNECTION s TYPE {kind} OPTIONS ('path' '{path}');\n\
+                     CREATE PIPELINE one INTO s.l.one STRATEGY full_refresh AS SELECT * FROM f.files.x;"
+                ),
+            );
+            for verb in ["check", "plan", "run"] {
+                let ended = project.dpone(&[verb]);
+                assert_eq!(ended.code, 2, "{verb} {kind} {path}: {ended:?}");
+                let told = format!("{}{}", ended.stdout, ended.stderr);
+                assert!(told.contains("tables cannot be kept in"), "{verb} {kind} {path}: {told}");
+            }
+        }
+    }
+    project.write(
+        "dpone.sql",
+        "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+         CREATE CONNECTION s TYPE parquet OPTIONS ('path' 'out');\n\
+         CREATE PIPELINE one INTO s.l.one PARTITION BY (id) STRATEGY full_refresh AS SELECT * FROM f.files.x;",
+    );
+    for verb in ["plan", "check", "run"] {
+        let ended = project.dpone(&[verb]);
+        assert_eq!(ended.code, 2, "{verb}: {ended:?}");
+        assert!(format!("{}{}", ended.stdout, ended.stderr).contains("has no partitions"), "{verb}: {ended:?}");
+    }
+    assert!(!project.path().join("out/l/one").exists());
+}
+
+#[test]
+fn a_folder_that_the_first_run_makes_is_no_failed_check() {
+    let project = Project::empty();
+    project.write("data/x.csv", "id\n1\n");
+    for kind in ["parquet", "csv", "delta"] {
+        project.write(
+            "dpone.sql",
+            &format!(
+                "CREATE CONNECTION f TYPE file OPTIONS ('path' 'data');\n\
+                 CREATE CONNECTION s TYPE {kind} OPTIONS ('path' 'out_{kind}');\n\
+                 CREATE PIPELINE one INTO s.l.one STRATEGY full_refresh AS SELECT * FROM f.files.x;"
+            ),
+        );
+        for step in ["check", "run", "check"] {
+            let ended = project.dpone(&[step]);
+            assert_eq!(ended.code, 0, "{step} {kind}: {ended:?}");
+        }
+    }
+}
+
 /// A backfill from a file into a Delta table, in chunks of a week.
 fn with_a_backfill() -> Project {
     let project = Project::empty();

@@ -55,9 +55,9 @@ impl ResolvedConnection {
     }
 }
 
-/// Fails where a sink's folder cannot be: something on its way is a file, or belongs to the kernel. `connection` is named
+/// Fails where a folder of tables cannot be: something on its way is a file, or belongs to the kernel. `connection` is named
 /// in the error. Makes nothing.
-pub fn check_sink_folder(connection: &str, folder: &Path) -> Result<()> {
+pub fn check_table_folder(connection: &str, folder: &Path) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::configuration(format!(
             "connection {connection:?}: tables cannot be kept in {}: {why}",
@@ -361,10 +361,10 @@ mod tests {
     #[test]
     fn a_sink_folder_can_be_made_or_is_refused() {
         let dir = std::env::temp_dir();
-        assert!(check_sink_folder("s", &dir.join("not/there/yet")).is_ok());
+        assert!(check_table_folder("s", &dir.join("not/there/yet")).is_ok());
         let file = std::env::current_exe().unwrap();
         for wrong in [file.as_path(), &file.join("below"), Path::new("/proc/dpone")] {
-            let error = check_sink_folder("s", wrong).unwrap_err();
+            let error = check_table_folder("s", wrong).unwrap_err();
             assert!(error.message().contains("\"s\"") && error.hint().is_some(), "{error}");
         }
     }

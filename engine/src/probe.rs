@@ -187,7 +187,7 @@ impl CursorProbe {
     fn keys(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         let column = batch.column(self.index);
         Ok(match &self.order {
-            ValueOrder::Arrow => Arc::clone(column),
+            ValueOrder::Arrow => signless(column),
             order => Arc::new(order.keys(&self.name, column)?),
         })
     }
@@ -214,6 +214,7 @@ impl Probe {
         let loaded = match (&spec.loaded, &cursor) {
             (Some((watermark, _)), Some(cursor)) => {
                 let watermark = watermark.clone().in_order(cursor.order.clone()).array()?;
+                let watermark = Scalar::new(signless(&watermark.into_inner()));
                 Some(LoadedRows { watermark, remaining: boundary })
             }
             _ => None,
@@ -423,6 +424,17 @@ impl Probe {
             cursor.at_greatest.clear();
         }
         Ok(())
+    }
+}
+
+/// Floats with -0 as 0: Arrow sorts them apart, the databases that are read call them equal.
+fn signless(column: &ArrayRef) -> ArrayRef {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{DataType, Float32Type, Float64Type};
+    match column.data_type() {
+        DataType::Float32 => Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| v + 0.0)),
+        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| v + 0.0)),
+        _ => Arc::clone(column),
     }
 }
 

@@ -17,6 +17,19 @@ pub struct RowCounts {
     pub quarantined: u64,
     /// Rows at the watermark that an earlier run had loaded.
     pub skipped: u64,
+    /// Staged rows that mark a row as deleted: a sink updates it, a receipt counts it as deleted.
+    #[serde(skip)]
+    pub marks: u64,
+}
+
+impl RowCounts {
+    /// Completes the counts with what a sink's commit did to the target's rows.
+    pub fn apply(&mut self, inserted: u64, updated: u64, deleted: u64, unchanged: u64) {
+        self.inserted = inserted;
+        self.updated = updated.saturating_sub(self.marks);
+        self.deleted = deleted + self.marks.min(updated);
+        self.unchanged += unchanged;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -291,6 +291,10 @@ impl From<arrow::error::ArrowError> for Error {
             DivideByZero => Error::data_quality("a division by zero"),
             CsvError(_) | JsonError(_) => Error::data_quality(without_values(&error.to_string())),
             IoError(_, source) => Error::from(source),
+            ParquetError(text) => {
+                Error::configuration(format!("a Parquet file cannot be read: {}", without_values(&text)))
+                    .with_hint("is the file damaged, or still being written?")
+            }
             other => Error::unknown(other.to_string()),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When};
 use crate::exit::Exit;
+use crate::project::Loaded;
 use crate::render::table::Table;
 use crate::render::units;
 use crate::style::Style;
@@ -58,6 +59,12 @@ pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
         if args.selector.is_some() { mentioned(&pipelines, &loaded.connections) } else { all(&loaded.connections) };
     for name in wanted {
         let outcome = interrupt::abort_on(&context.cancel, reach(&loaded.connections, &name)).await;
+        let outcome = match outcome {
+            Err(error) if error.kind() == ErrorKind::Configuration && is_made_by_run(&loaded, &pipelines, &name) => {
+                Ok("a folder that the first run makes".to_owned())
+            }
+            outcome => outcome,
+        };
         checks.push(Check { what: "connection", name, outcome });
     }
     let mut created: Vec<(&str, String)> = Vec::new();
@@ -81,6 +88,14 @@ pub(crate) async fn check(args: CheckArgs, color: When) -> Result<Exit> {
     }
     report(&checks, args.output.format, Style::for_stdout(color))?;
     Ok(Exit::of_all(checks.iter().filter_map(|check| check.outcome.as_ref().err())))
+}
+
+/// Whether this is a folder of files that the pipelines write, and that need not be there yet.
+fn is_made_by_run(loaded: &Loaded, pipelines: &[Pipeline], name: &str) -> bool {
+    let kind = loaded.connections.definition(name).map(|connection| connection.kind.as_str());
+    matches!(kind, Ok("parquet" | "csv"))
+        && pipelines.iter().any(|pipeline| pipeline.sink.connection == name)
+        && loaded.connections.sink(name).is_ok()
 }
 
 fn files(pipelines: &[Pipeline]) -> String {

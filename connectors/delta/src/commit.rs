@@ -195,10 +195,7 @@ impl Committer<'_> {
 
     fn receipt(&self, effect: &Effect, version: u64, table: Option<&Table>) -> Receipt {
         let mut receipt = self.commit.receipt.clone();
-        receipt.rows.inserted = effect.inserted;
-        receipt.rows.updated = effect.updated;
-        receipt.rows.deleted = effect.deleted;
-        receipt.rows.unchanged += effect.unchanged;
+        receipt.rows.apply(effect.inserted, effect.updated, effect.deleted, effect.unchanged);
         receipt.target_version = Some(version.to_string());
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         receipt.notes.extend(effect.notes.iter().cloned());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use dpone_engine::connections::check_table_folder;
 use dpone_engine::{Error, Relation, ResolvedConnection, Result};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -75,6 +76,7 @@ impl Warehouse {
             };
             refuse_cloud_options(connection)?;
             let folder = without_dots(&folder);
+            check_table_folder(&name, &folder)?;
             let url = Url::from_directory_path(&folder).map_err(|()| invalid("not an absolute folder".into()))?;
             let prefix = Path::from_absolute_path(&folder).map_err(|e| invalid(e.to_string()))?;
             let store = Arc::new(LocalFileSystem::new());

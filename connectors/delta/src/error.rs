@@ -28,8 +28,20 @@ pub(crate) fn delta(error: DeltaTableError) -> Error {
             Error::conflict(format!("another writer made version {version} of the table"))
         }
         DeltaTableError::Io { source } => source.into(),
-        other => Error::unknown(format!("Delta log: {other}")).with_source(other),
+        DeltaTableError::InvalidJsonLog { .. }
+        | DeltaTableError::InvalidStatsJson { .. }
+        | DeltaTableError::KernelError(_)
+        | DeltaTableError::Kernel { .. } => {
+            Error::configuration(format!("the Delta log cannot be read: {}", without_trace(&error.to_string())))
+                .with_hint("is the folder a Delta table, and was it copied whole?")
+        }
+        other => Error::unknown(format!("Delta log: {}", without_trace(&other.to_string()))).with_source(other),
     }
+}
+
+/// The library adds a stack trace to its messages where RUST_BACKTRACE asks for one.
+fn without_trace(text: &str) -> &str {
+    text.split("\n   0: ").next().unwrap_or(text).trim_end()
 }
 
 pub(crate) fn transaction(error: TransactionError) -> Error {

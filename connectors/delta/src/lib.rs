@@ -22,7 +22,6 @@ mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::connections::check_sink_folder;
 use dpone_engine::{Connector, ResolvedConnection, Result, Sink, Source};
 
 use config::Warehouse;
@@ -46,10 +45,6 @@ impl Connector for DeltaConnector {
     }
 
     fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
-        let warehouse = Warehouse::open(connection)?;
-        if let Some(folder) = &warehouse.local {
-            check_sink_folder(&connection.name, folder)?;
-        }
-        Ok(Arc::new(write::DeltaSink::new(warehouse)))
+        Ok(Arc::new(write::DeltaSink::new(Warehouse::open(connection)?)))
     }
 }

@@ -333,3 +333,26 @@ impl Kind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_are_marked_and_texts_are_left_alone() {
+        assert_eq!(mark_huge(br#"{"a": 18446744073709551615, "b": -9223372036854775808, "c": 1e40}"#), None);
+        assert_eq!(mark_huge(br#"{"a": "99999999999999999999999 \" 99999999999999999999999"}"#), None);
+        let marked = mark_huge(br#"{"a": [-99999999999999999999, 1], "b": "x"}"#).unwrap();
+        let Value::Object(object) = serde_json::from_slice::<Value>(&marked).unwrap() else { unreachable!() };
+        assert_eq!(Kind::of(&object["a"]), Kind::List(Box::new(Kind::Wide)));
+        assert_eq!(Kind::of(&object["b"]), Kind::Text);
+        let digits = "9".repeat(39);
+        let marked = mark_huge(format!("{{\"a\": {digits}}}").as_bytes()).unwrap();
+        let value = serde_json::from_slice::<Value>(&marked).unwrap();
+        assert_eq!(Kind::of(&value["a"]), Kind::Huge);
+        // Neither holds both: a double would lose digits.
+        assert_eq!(Kind::Wide.join(Kind::Real).data_type(), None);
+        assert_eq!(Kind::Huge.join(Kind::Integer).data_type(), None);
+    }
+}

@@ -309,10 +309,7 @@ impl Sink for MemorySystem {
         };
         contents.tables.insert(load.target.clone(), Table { rows: applied.rows, primary_key, version });
         let mut receipt = commit.receipt.clone();
-        receipt.rows.inserted = applied.inserted;
-        receipt.rows.updated = applied.updated;
-        receipt.rows.deleted = applied.deleted;
-        receipt.rows.unchanged += applied.unchanged;
+        receipt.rows.apply(applied.inserted, applied.updated, applied.deleted, applied.unchanged);
         receipt.target_version = Some(version.to_string());
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         contents.pipelines.entry(load.target.clone()).or_default().record(commit.state, &receipt);

@@ -434,7 +434,7 @@ const FILTERS: &[(&str, bool)] = &[
     ("s < 0 AND upper(t) = 'A'", false),
     ("NOT (i > 0 AND t = 'a')", true),
     ("(b IS NULL) AND id % 2 = 0", true),
-    ("(b IS NULL) AND id * 2 = 8", false),
+    ("(b IS NULL) AND id * 2 > 10", false),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,6 +157,11 @@ pub(super) struct TargetBatch {
 }
 
 impl TargetBatch {
+    /// Whether any row counts as deleted.
+    pub(super) fn has_gone(&self) -> bool {
+        self.gone.as_ref().is_some_and(|gone| gone.has_true())
+    }
+
     /// Whether the row counts as deleted.
     pub(super) fn is_gone(&self, row: usize) -> bool {
         self.gone.as_ref().is_some_and(|gone| gone.is_valid(row) && gone.value(row))
@@ -190,22 +195,34 @@ impl Digests {
         })
     }
 
-    /// Whether two rows have the same values.
-    pub(super) fn same(&self, row: usize, other: &Self, other_row: usize) -> bool {
+    /// The hash of a row; `None` where there is none, or digests are no hashes.
+    pub(super) fn hash(&self, row: usize) -> Option<u128> {
+        match self {
+            Self::Hashes(hashes, known) => known.as_ref().is_none_or(|k| k.is_valid(row)).then(|| hashes[row]),
+            Self::Exact(_) => None,
+        }
+    }
+
+    /// Whether two rows have the same values, for digests that are no hashes.
+    pub(super) fn same_exactly(&self, row: usize, other: &Self, other_row: usize) -> bool {
         match (self, other) {
-            (Self::Hashes(mine, known), Self::Hashes(theirs, also_known)) => {
-                mine[row] == theirs[other_row]
-                    && known.as_ref().is_none_or(|k| k.is_valid(row))
-                    && also_known.as_ref().is_none_or(|k| k.is_valid(other_row))
-            }
             (Self::Exact(mine), Self::Exact(theirs)) => mine.value(row) == theirs.value(other_row),
             _ => false,
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// Hands the hashes over, where digests are hashes.
+    pub(super) fn take_hashes(&mut self) -> Option<Self> {
         match self {
-            Self::Hashes(hashes, _) => hashes.len() * 16,
+            Self::Hashes(..) => Some(std::mem::replace(self, Self::Hashes(Vec::new(), None))),
+            Self::Exact(_) => None,
+        }
+    }
+
+    /// Bytes of digests that are no hashes.
+    pub(super) fn exact_bytes(&self) -> usize {
+        match self {
+            Self::Hashes(..) => 0,
             Self::Exact(values) => values.get_array_memory_size(),
         }
     }

@@ -8,31 +8,42 @@ use datafusion::common::Result as DataFusionResult;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
-use super::changes::{Columns, TargetBatch, number};
+use super::changes::{Columns, Digests, TargetBatch, number};
 use super::partitioned::Batches;
 use crate::Error;
 
 /// No row.
 const EMPTY: u32 = u32::MAX;
 
-/// A hash table of the target's rows. Filled once, then read by all partitions at once.
+/// A hash table of the target's rows. Filled once, then read by all workers at once.
 pub(super) struct Known {
     batches: Vec<TargetBatch>,
     /// The number of the first row of each batch.
     starts: Vec<u32>,
-    keys: Vec<u128>,
+    /// By row number: what a lookup needs lies side by side.
+    entries: Vec<Entry>,
+    /// Rows whose hash was never stored, in order: few or none. They equal no row.
+    unhashed: Vec<u32>,
     /// Row numbers by key hash, with linear probing.
     slots: Vec<u32>,
     /// One bit a row: the source has its key.
     seen: Vec<AtomicU64>,
+    /// Whether some rows count as deleted.
+    has_gone: bool,
     pub(super) duplicates: u64,
     /// Holds the memory in the pool as long as the table lives.
     _reservation: MemoryReservation,
 }
 
+struct Entry {
+    key: u128,
+    /// Where digests are hashes.
+    digest: u128,
+}
+
 impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Known").field("rows", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("Known").field("rows", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -45,26 +56,38 @@ impl Known {
     ) -> DataFusionResult<Self> {
         let mut batches = Vec::new();
         let mut starts = Vec::new();
-        let mut keys: Vec<u128> = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut unhashed = Vec::new();
+        let mut has_gone = false;
         while let Some(batch) = target.next().await {
-            let batch = columns.target_batch(&batch?)?;
+            let mut batch = columns.target_batch(&batch?)?;
             let rows = batch.rows.num_rows();
-            // A key hash of 16 bytes, its slot, and the growth of both vectors.
-            reservation.try_grow(batch.rows.get_array_memory_size() + batch.digests.bytes() + rows * KEY_BYTES)?;
-            let start = u32::try_from(keys.len() + rows).ok().and_then(|end| end.checked_sub(rows as u32));
+            let exact = batch.digests.exact_bytes();
+            reservation.try_grow(batch.rows.get_array_memory_size() + exact + rows * size_of::<Entry>())?;
+            let start = u32::try_from(entries.len() + rows).ok().and_then(|end| end.checked_sub(rows as u32));
             starts.push(start.ok_or_else(too_many)?);
-            keys.extend((0..rows).map(|row| number(batch.keys.value(row))));
+            let digests = batch.digests.take_hashes();
+            for row in 0..rows {
+                let digest = digests.as_ref().and_then(|d| d.hash(row));
+                if digests.is_some() && digest.is_none() {
+                    unhashed.push(entries.len() as u32);
+                }
+                entries.push(Entry { key: number(batch.keys.value(row)), digest: digest.unwrap_or_default() });
+            }
+            has_gone |= batch.has_gone();
             batches.push(batch);
         }
-        let slots = (keys.len() + keys.len() / 2).next_power_of_two().max(16);
+        let slots = (entries.len() + entries.len() / 2).next_power_of_two().max(16);
         reservation.try_grow(slots * size_of::<u32>())?;
         let mut known = Self {
-            seen: (0..keys.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            seen: (0..entries.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             batches,
             starts,
             slots: vec![EMPTY; slots],
+            unhashed,
+            has_gone,
             duplicates: 0,
-            keys,
+            entries,
             _reservation: reservation,
         };
         known.index();
@@ -72,15 +95,15 @@ impl Known {
     }
 
     fn index(&mut self) {
-        for row in 0..self.keys.len() {
-            let mut slot = self.slot(self.keys[row]);
+        for row in 0..self.entries.len() {
+            let mut slot = self.slot(self.entries[row].key);
             loop {
                 match self.slots[slot] {
                     EMPTY => {
                         self.slots[slot] = row as u32;
                         break;
                     }
-                    other if self.keys[other as usize] == self.keys[row] => {
+                    other if self.entries[other as usize].key == self.entries[row].key => {
                         self.duplicates += 1;
                         break;
                     }
@@ -95,7 +118,7 @@ impl Known {
     }
 
     pub(super) fn rows(&self) -> u64 {
-        self.keys.len() as u64
+        self.entries.len() as u64
     }
 
     /// The row with this key.
@@ -104,18 +127,30 @@ impl Known {
         loop {
             match self.slots[slot] {
                 EMPTY => return None,
-                row if self.keys[row as usize] == key => return Some(row),
+                row if self.entries[row as usize].key == key => return Some(row),
                 _ => slot = (slot + 1) & (self.slots.len() - 1),
             }
         }
     }
 
-    /// The row, by batch and position in it.
-    pub(super) fn place(&self, row: u32) -> (&TargetBatch, usize) {
-        let (batch, position) = self.position(row);
-        (&self.batches[batch], position)
+    /// Whether the row holds these values, and counts as being there.
+    pub(super) fn holds(&self, row: u32, digests: &Digests, of: usize) -> bool {
+        let same = match digests.hash(of) {
+            Some(hash) => self.entries[row as usize].digest == hash && self.unhashed.binary_search(&row).is_err(),
+            None => {
+                let (batch, position) = self.position(row);
+                digests.same_exactly(of, &self.batches[batch].digests, position)
+            }
+        };
+        same && !(self.has_gone && self.is_gone(row))
     }
 
+    fn is_gone(&self, row: u32) -> bool {
+        let (batch, position) = self.position(row);
+        self.batches[batch].is_gone(position)
+    }
+
+    /// The row's batch, and its place in it.
     fn position(&self, row: u32) -> (usize, usize) {
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
         (batch, (row - self.starts[batch]) as usize)
@@ -148,9 +183,6 @@ impl Known {
         })
     }
 }
-
-/// Bytes a row beside its columns and its digest.
-const KEY_BYTES: usize = 24;
 
 fn too_many() -> Error {
     Error::internal("more target rows than a table in memory can number")

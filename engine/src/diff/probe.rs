@@ -108,8 +108,7 @@ impl Probing {
                 None => Some(NEW),
                 Some(at) => {
                     facts.duplicate_source_keys += u64::from(known.see(at));
-                    let (there, position) = known.place(at);
-                    let same = batch.digests.same(row, &there.digests, position) && !there.is_gone(position);
+                    let same = known.holds(at, &batch.digests, row);
                     if !same {
                         replaced.push(at);
                     }

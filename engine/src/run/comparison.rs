@@ -1,6 +1,7 @@
 //! What a comparison saw, and what follows: checks before anything is changed, and a second attempt that needs less memory.
 
 use datafusion::physical_plan::ExecutionPlan;
+use dpone_planner::plan::WriteMode;
 
 use super::prepare::Prepared;
 use crate::diff::{self, DiffFacts};
@@ -29,9 +30,18 @@ pub(super) fn is_outgrown(error: &Error) -> bool {
 }
 
 /// Completes the counts of a receipt: what is the same on both sides was never staged.
-pub(super) fn complete(rows: &mut RowCounts, facts: &DiffFacts) {
+pub(super) fn complete(rows: &mut RowCounts, facts: &DiffFacts, prepared: &Prepared) {
     rows.quarantined += facts.quarantined;
     rows.unchanged += facts.unchanged;
+    let patches = match &prepared.plan.write_mode {
+        WriteMode::Changes { operation, .. } => !operation.patch().is_empty(),
+        _ => false,
+    };
+    // Where the replaced rows of the target are no part of the changes, only absent ones are patched.
+    let comparisons = diff::in_plan(prepared.physical.as_ref());
+    if patches && comparisons.iter().any(|diff| diff.spec().missing && !diff.spec().replaced) {
+        rows.marks = facts.missing;
+    }
 }
 
 /// Checks what only the comparison shows, before the target is touched.

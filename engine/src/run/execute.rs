@@ -314,7 +314,7 @@ impl Attempt<'_> {
             receipt.rows.extracted = source_rows;
         }
         if let Some(compared) = compared.as_ref().filter(|_| !only_keys) {
-            comparison::complete(&mut receipt.rows, compared);
+            comparison::complete(&mut receipt.rows, compared, prepared);
         } else if let Some(rows) = tallied_rows {
             receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }

@@ -67,7 +67,7 @@ pub struct SinkSpec {
     pub relation: Relation,
     /// Schema of the staging tables, for sinks that have schemas; `None`: the sink's own choice.
     pub staging_schema: Option<String>,
-    /// `PARTITIONED BY` columns of a table that is created, for sinks that have partitions.
+    /// `PARTITION BY` columns of a table that is created, for sinks that have partitions.
     pub partition_by: Vec<String>,
     /// Sink options that only the connector reads, such as a Parquet compression level.
     pub options: BTreeMap<String, String>,

@@ -30,18 +30,24 @@ impl std::fmt::Display for Drift {
     }
 }
 
+/// Refuses columns of the source whose names are kept for ours.
+pub fn check_names(source: &Schema) -> Result<()> {
+    match source.fields().iter().find(|field| field.name().starts_with(RESERVED_PREFIX)) {
+        None => Ok(()),
+        Some(field) => Err(Error::configuration(format!(
+            "the source has a column {:?}: the prefix {RESERVED_PREFIX} is reserved",
+            field.name()
+        ))
+        .with("column", field.name())
+        .with_hint("give the column another name in a query: SELECT … AS …, or leave it out: exclude_columns")),
+    }
+}
+
 /// Compares what would be stored with what is there. A source that is narrower is no drift, nor is a column that the
 /// target fills by itself; whether a column may be NULL is checked on the staged rows.
 pub fn compare(source: &Schema, target: &Schema, dialect: &dyn Dialect) -> Result<Vec<Drift>> {
     let mut drift = Vec::new();
     for field in source.fields() {
-        if field.name().starts_with(RESERVED_PREFIX) {
-            return Err(Error::configuration(format!(
-                "the source has a column {:?}: the prefix {RESERVED_PREFIX} is reserved",
-                field.name()
-            ))
-            .with_hint("give the column another name in a query: SELECT … AS …"));
-        }
         let Ok(there) = target.field_with_name(field.name()) else {
             drift.push(Drift::Added { column: field.name().clone(), source: describe(field, dialect) });
             continue;

@@ -2,7 +2,7 @@
 
 mod compare;
 
-pub use compare::{Drift, compare};
+pub use compare::{Drift, check_names, compare};
 
 use arrow::datatypes::SchemaRef;
 

@@ -203,7 +203,13 @@ fn parts(needed: u64, memory: u64) -> u16 {
 const MOST_PARTS: u16 = 64;
 
 /// Bytes of an entry of the table of keys besides its hashes and values.
-const ENTRY_OVERHEAD: usize = 8;
+const ENTRY_OVERHEAD: usize = 12;
+
+/// Checks the key of the first load too, when there is nothing to compare with yet: the next load must not be refused.
+pub(super) fn check_source_key(observed: &Observed<'_>, key: &[String]) -> Result<()> {
+    let fields: Vec<Field> = observed.source.schema().as_arrow().fields().iter().map(|f| f.as_ref().clone()).collect();
+    check_key(&fields, key)
+}
 
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
 fn check_key(fields: &[Field], key: &[String]) -> Result<()> {

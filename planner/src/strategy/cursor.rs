@@ -75,7 +75,7 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
             .with_hint("use a number for a numeric cursor, and an interval such as `2d` for a date or timestamp")
         })?;
     }
-    let lower = LowerBound { value: lower, order: order.clone() };
+    let lower = LowerBound { value: signless(lower), order: order.clone() };
     let on_cursor = column(&plan, &cursor.column)?;
     let mut predicate = lower.reached_by(on_cursor.clone(), &cursor.column);
     if field.is_nullable() {
@@ -84,6 +84,15 @@ pub(super) fn bounded(observed: &Observed<'_>, cursor: &CursorOptions) -> Result
         predicate = predicate.or(on_cursor.is_null());
     }
     Ok(Bounded { plan: filtered(plan, predicate)?, order, from: Some(watermark), lower: Some(lower) })
+}
+
+/// A lower bound of zero as -0: DataFusion sorts -0 below 0, databases call them equal, and both shall be read.
+fn signless(bound: ScalarValue) -> ScalarValue {
+    match bound {
+        ScalarValue::Float32(Some(0.0)) => ScalarValue::Float32(Some(-0.0)),
+        ScalarValue::Float64(Some(0.0)) => ScalarValue::Float64(Some(-0.0)),
+        other => other,
+    }
 }
 
 /// The order of a column's values. Fails where it is not known: what arrives may not sort as the column's own type does.

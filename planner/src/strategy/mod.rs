@@ -106,6 +106,8 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
     observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
+    // Before the first load as before any other: a target that none of the next ones may load helps nobody.
+    crate::schema::check_names(observed.source.schema().as_arrow())?;
     let (mut gone, mut changes) = (None, None);
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,

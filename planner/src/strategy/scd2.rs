@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::compare::{Comparison, diff, target_column, with_hash_text};
+use super::compare::{Comparison, check_source_key, diff, target_column, with_hash_text};
 use super::cursor::bounded;
 use super::incremental_merge::without_duplicates;
 use super::snapshot_diff::{checks, timestamp_field};
@@ -65,6 +65,7 @@ impl Options<'_> {
 pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Draft> {
     let (key, history) = (options.key, options.history);
     require_columns("the key column", key, &observed.source)?;
+    check_source_key(observed, key)?;
     require_columns("the tracked column", &history.track, &observed.source)?;
     require_columns("the effective column", history.effective.as_slice(), &observed.source)?;
     let names = output_names(&observed.source)?;

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::compare::{Comparison, diff, staged, target_column, with_hash_text};
+use super::compare::{Comparison, check_source_key, diff, staged, target_column, with_hash_text};
 use super::incremental_merge::without_duplicates;
 use super::{Draft, Observed, column, output_names, require_columns};
 use crate::definition::{CompareBy, DuplicatePolicy, MissingRows, NullKeys};
@@ -36,6 +36,7 @@ pub(super) struct Options<'a> {
 pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Draft> {
     let key = options.key;
     require_columns("the key column", key, &observed.source)?;
+    check_source_key(observed, key)?;
     let names = output_names(&observed.source)?;
     let plan = without_duplicates(observed.source.clone(), key, options.duplicates)?;
     let marks = options.missing == MissingRows::Mark;

@@ -15,6 +15,6 @@ impl FullRefresh {
         }
         let target: Vec<_> = before.source.iter().map(|row| before.shape.stored(row)).collect();
         let counts = Counts { inserted: target.len() as u64, deleted: before.target.len() as u64, ..Counts::default() };
-        Ok(After { target, counts, watermark: None })
+        Ok(After { read: Some(before.source.len()), target, counts, watermark: None })
     }
 }

@@ -33,6 +33,6 @@ impl IncrementalAppend {
         let watermark = shape.greatest_cursor(&fresh);
         let counts = Counts { inserted: fresh.len() as u64, ..Counts::default() };
         let target = before.target.iter().cloned().chain(fresh.iter().map(|row| shape.stored(row))).collect();
-        Ok(After { target, counts, watermark })
+        Ok(After { read: None, target, counts, watermark })
     }
 }

@@ -23,6 +23,7 @@ impl IncrementalMerge {
     pub(super) fn load(&self, before: &Before<'_>) -> Result<After, Refusal> {
         let shape = before.shape;
         let (read, _) = read_from(before, self.lag);
+        let extracted = Some(read.len());
         let mut counts = Counts::default();
         let cursor = shape.cursor.filter(|_| !self.include_null_cursors);
         let required = cursor.as_slice();
@@ -31,7 +32,7 @@ impl IncrementalMerge {
         for row in &batch {
             self.apply(shape, row, &mut target, &mut counts);
         }
-        Ok(After { target, counts, watermark: shape.greatest_cursor(&batch) })
+        Ok(After { read: extracted, target, counts, watermark: shape.greatest_cursor(&batch) })
     }
 
     fn apply(&self, shape: &Shape, row: &Row, target: &mut Vec<Row>, counts: &mut Counts) {

@@ -33,9 +33,23 @@ pub enum Strategy {
     Scd2(Scd2),
 }
 
+impl Strategy {
+    /// Older rows of a key are left out by the read itself.
+    fn counts_all_that_it_reads(&self) -> bool {
+        match self {
+            Self::IncrementalMerge(strategy) => strategy.latest_by.is_none(),
+            Self::SnapshotDiff(strategy) => strategy.latest_by.is_none(),
+            Self::Scd2(strategy) => strategy.latest_by.is_none(),
+            _ => true,
+        }
+    }
+}
+
 /// The counters of a receipt that the contract fixes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Rows that the source gave; `None` where a part of them is left out before they are counted.
+    pub extracted: Option<u64>,
     pub inserted: u64,
     pub updated: u64,
     pub deleted: u64,
@@ -51,6 +65,13 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Where the source is compared as it streams, keys that repeat are found, but not all of them counted.
+    fn uncounted(self) -> Self {
+        let repeated =
+            |text: String| text.split_once(" key(s)").map_or(text.clone(), |(_, rest)| format!("key(s){rest}"));
+        Self { says: self.says.into_iter().map(repeated).collect(), ..self }
+    }
+
     fn data_quality(says: impl IntoIterator<Item = String>) -> Self {
         Self { kind: "data_quality", says: says.into_iter().collect() }
     }
@@ -71,6 +92,8 @@ struct Before<'a> {
 /// What it makes of it.
 #[derive(Debug)]
 struct After {
+    /// Rows that were read, where that is more than a detail.
+    read: Option<usize>,
     target: Vec<Row>,
     counts: Counts,
     watermark: Option<String>,
@@ -119,7 +142,8 @@ impl Oracle {
         self.watermark = later(&self.shape, self.watermark.take(), after.watermark);
         self.target = Some(after.target);
         self.loads += 1;
-        Ok(after.counts)
+        let counted = after.read.filter(|_| self.strategy.counts_all_that_it_reads());
+        Ok(Counts { extracted: counted.map(|rows| rows as u64), ..after.counts })
     }
 
     /// The target's rows; none while there is no target.

@@ -28,7 +28,7 @@ impl PartitionReplace {
         if let PartitionScope::Staged { most } = self.scope
             && staged.len() > most
         {
-            let says = [staged.len().to_string(), shape.columns[self.column].name.clone()];
+            let says = [format!("more than {most} partitions of {}", shape.columns[self.column].name)];
             return Err(Refusal::data_quality(says));
         }
         let replaced = |row: &&Row| match &self.scope {
@@ -45,7 +45,7 @@ impl PartitionReplace {
         let deleted = (before.target.len() - target.len()) as u64;
         let counts = Counts { inserted: fresh.len() as u64, deleted, ..Counts::default() };
         target.extend(fresh);
-        Ok(After { target, counts, watermark: None })
+        Ok(After { read: None, target, counts, watermark: None })
     }
 
     fn partition(&self, shape: &Shape, row: &Row) -> Value {

@@ -62,6 +62,6 @@ impl Replace {
         let deleted = before.target.len() - target.len();
         let counts = Counts { inserted: fresh.len() as u64, deleted: deleted as u64, ..Counts::default() };
         target.extend(fresh);
-        Ok(After { target, counts, watermark: None })
+        Ok(After { read: None, target, counts, watermark: None })
     }
 }

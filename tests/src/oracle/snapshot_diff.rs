@@ -37,7 +37,8 @@ impl SnapshotDiff {
         let shape = before.shape;
         refuse_empty(before, self.guards.allow_empty_source)?;
         let mut counts = Counts::default();
-        let batch = keyed_batch(shape, before.source, self.latest_by, self.quarantine_null_keys, &[], &mut counts)?;
+        let batch = keyed_batch(shape, before.source, self.latest_by, self.quarantine_null_keys, &[], &mut counts)
+            .map_err(Refusal::uncounted)?;
         let mut target = before.target.to_vec();
         let there = target.iter().filter(|row| self.is_there(row)).count();
         let mut missing: Vec<Row> = target.iter().filter(|row| self.is_there(row)).cloned().collect();
@@ -70,7 +71,7 @@ impl SnapshotDiff {
                 Missing::Ignore => {}
             }
         }
-        Ok(After { target, counts, watermark: None })
+        Ok(After { read: Some(before.source.len()), target, counts, watermark: None })
     }
 
     /// A row of the target that is not marked as deleted.

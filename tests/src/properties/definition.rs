@@ -1,5 +1,6 @@
 //! The manifest of a case.
 
+use super::Design;
 use crate::oracle::{
     Guards, IncrementalAppend, IncrementalMerge, Lag, Missing, PartitionReplace, PartitionScope, Replace, Scd2, Scope,
     Shape, SnapshotDiff, Strategy,
@@ -13,20 +14,25 @@ pub enum Sink {
 }
 
 /// A manifest that loads `shop.t` into `landing.t`. Its pipeline has the name `case`.
-pub(super) fn manifest(shape: &Shape, strategy: &Strategy, sink: Sink, workers: usize) -> String {
-    let (strategy, mut options) = spelled(shape, strategy);
+pub(super) fn manifest(design: &Design, sink: Sink) -> String {
+    let shape = &design.shape;
+    let (strategy, mut options) = spelled(shape, &design.strategy);
     if let Some(at) = shape.cursor {
         options.push(format!("incremental_column: {}", shape.columns[at].name));
     }
-    options.push(format!("partitioning: {{export_workers: {workers}}}"));
+    options.push(format!("partitioning: {{export_workers: {}}}", design.workers));
     let connection = "type: postgres, connection_type: env, connection_id: DB";
     let into = match sink {
         Sink::Postgres => connection,
         Sink::Delta => "type: delta, path: lake",
     };
+    let sink_options = design
+        .freedom
+        .folders
+        .map_or_else(String::new, |at| format!("  options: {{partition_by: [{}]}}\n", shape.columns[at].name));
     format!(
         "name: case\nsource: {{{connection}, table: {{schema: shop, name: t}}, options: {{{}}}}}\n\
-         sink:\n  {into}\n  table: {{schema: landing, name: t}}\n  strategy: {{{}}}\n",
+         sink:\n  {into}\n  table: {{schema: landing, name: t}}\n  strategy: {{{}}}\n{sink_options}",
         options.join(", "),
         strategy.join(", "),
         into = into.replace(", ", "\n  "),

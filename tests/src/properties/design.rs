@@ -55,7 +55,7 @@ impl Design {
         };
         let latest = random.chance(40);
         let delete = random.chance(70);
-        let marked = random.chance(40);
+        let marked = random.chance(60);
         let mut design = Self::drawn(random, sink, cursor, true, |random, shape| {
             strategy.latest_by = shape.cursor.filter(|_| latest);
             let marks: Vec<usize> = (0..shape.columns.len())
@@ -164,14 +164,19 @@ impl Design {
         let target_made_before = sink == Sink::Postgres && random.chance(30);
         let shape = shape(random, cursor, keyed, target_made_before);
         let strategy = strategy(random, &shape);
+        let dividing: Vec<usize> = (0..shape.columns.len()).filter(|i| divides(shape.columns[*i].source)).collect();
+        let folders =
+            (sink == Sink::Delta && !dividing.is_empty() && random.chance(30)).then(|| *random.pick(&dividing));
         let faulty_keys = random.chance(35);
         let freedom = Freedom {
             faulty_keys,
             log: false,
+            folders,
             primary_key: !faulty_keys && random.chance(50),
             rows: *random.pick(&[0, 1, 5, 10, 20, 60]),
         };
-        Self { shape, strategy, freedom, target_made_before, workers: *random.pick(&[1, 1, 2, 4]) }
+        let workers = *random.pick(&[1, 1, 2, 4]);
+        Self { shape, strategy, freedom, target_made_before, workers }
     }
 }
 
@@ -225,6 +230,9 @@ fn shape(random: &mut Random, cursor: Option<Kind>, keyed: bool, widen: bool) ->
         let kind = *random.pick(kinds);
         columns.push(column(random, name, kind));
     }
+    if random.chance(40) {
+        columns.push(column(random, "gone", Kind::Boolean));
+    }
     let cursor = cursor.map(|kind| {
         columns.push(Column { name: "changed_at".to_owned(), source: kind, target: kind });
         columns.len() - 1
@@ -261,10 +269,12 @@ fn guards(random: &mut Random) -> Guards {
     }
 }
 
+/// Types of which tables are divided into partitions.
+fn divides(kind: Kind) -> bool {
+    matches!(kind, Kind::Text | Kind::Varchar(_) | Kind::Date | Kind::Int | Kind::BigInt | Kind::Boolean)
+}
+
 fn partition_replace(random: &mut Random, shape: &Shape) -> PartitionReplace {
-    let divides = |kind: Kind| {
-        matches!(kind, Kind::Text | Kind::Varchar(_) | Kind::Date | Kind::Int | Kind::BigInt | Kind::Boolean)
-    };
     let columns: Vec<usize> = (0..shape.columns.len()).filter(|i| divides(shape.columns[*i].source)).collect();
     let Some(&column) = columns.get(random.below(columns.len().max(1))) else {
         return PartitionReplace { column: 0, scope: PartitionScope::Staged { most: 1000 } };
@@ -276,7 +286,7 @@ fn partition_replace(random: &mut Random, shape: &Shape) -> PartitionReplace {
     let (from, to) = (values[0].clone(), values[values.len() - 1].clone());
     let scope = match random.below(4) {
         0 if kind != Kind::Boolean => PartitionScope::Window { from, to },
-        1 => PartitionScope::Expected(values),
+        1 if kind != Kind::Boolean => PartitionScope::Expected(values),
         2 => PartitionScope::Staged { most: *random.pick(&[2, 5]) },
         _ => PartitionScope::Staged { most: *random.pick(&[64, 1000]) },
     };
@@ -295,7 +305,8 @@ fn lag(random: &mut Random, cursor: Kind) -> Option<Lag> {
 }
 
 fn scope(random: &mut Random, shape: &Shape) -> Scope {
-    let said = |kind: Kind| matches!(kind, Kind::Text | Kind::Varchar(_) | Kind::Date | Kind::Int | Kind::BigInt);
+    let moments = |kind: Kind| matches!(kind, Kind::Timestamp | Kind::Timestamptz | Kind::Decimal(..));
+    let said = |kind: Kind| (divides(kind) && kind != Kind::Boolean) || moments(kind);
     let columns: Vec<usize> = (0..shape.columns.len()).filter(|i| said(shape.columns[*i].source)).collect();
     let Some(&column) = columns.get(random.below(columns.len().max(1))) else {
         return Scope::IsNull { column: random.below(shape.columns.len()) };
@@ -308,6 +319,8 @@ fn scope(random: &mut Random, shape: &Shape) -> Scope {
     }
     match random.below(5) {
         0 => Scope::Window { column, from, to },
+        // Their literals are a window's own.
+        1..4 if moments(kind) => Scope::Window { column, from, to },
         1 => Scope::Between { column, from, to },
         2 => Scope::AnyOf { column, values: vec![from, to] },
         3 => Scope::Not { column, value: from },

@@ -4,7 +4,7 @@
 //! key, and rows that are there twice.
 
 use crate::Pg;
-use crate::oracle::{Row, Shape, take};
+use crate::oracle::{Row, Shape, Value, take};
 
 use super::{Random, values};
 
@@ -30,6 +30,8 @@ pub struct Freedom {
     /// Keys repeat, once for each time of a row: the table is a log.
     pub log: bool,
     pub primary_key: bool,
+    /// A column without empty texts: Delta takes them for NULL in the names of folders, so that a sink must refuse them.
+    pub folders: Option<usize>,
     pub rows: usize,
 }
 
@@ -86,7 +88,7 @@ impl SourceTable {
         let old = self.any_row(random)?;
         let mut new = old.clone();
         let at = self.any_payload(random)?;
-        new[at] = values::any(self.shape.columns[at].source, random);
+        new[at] = self.any_value(at, random);
         if random.chance(80) {
             self.touch(&mut new, random);
         }
@@ -126,7 +128,7 @@ impl SourceTable {
             return Some(self.insert(pg, &[row]));
         }
         if let Some(at) = self.any_payload(random) {
-            row[at] = values::any(self.shape.columns[at].source, random);
+            row[at] = self.any_value(at, random);
         }
         if self.freedom.log || random.chance(70) {
             self.touch(&mut row, random);
@@ -170,8 +172,13 @@ impl SourceTable {
         (!payload.is_empty()).then(|| *random.pick(&payload))
     }
 
+    fn any_value(&self, at: usize, random: &mut Random) -> Value {
+        let value = values::any(self.shape.columns[at].source, random);
+        if self.freedom.folders == Some(at) { value.filter(|text| !text.is_empty()) } else { value }
+    }
+
     fn fresh_row(&mut self, random: &mut Random) -> Row {
-        let mut row: Row = self.shape.columns.iter().map(|c| values::any(c.source, random)).collect();
+        let mut row: Row = (0..self.shape.columns.len()).map(|at| self.any_value(at, random)).collect();
         // The first key column may repeat; the last one tells rows apart.
         for (n, &at) in self.shape.key.iter().enumerate() {
             let kind = self.shape.columns[at].source;
@@ -179,7 +186,11 @@ impl SourceTable {
                 self.next_id += 1;
                 values::nth_key(kind, self.next_id)
             } else {
-                random.pick(&values::pool(kind)).clone()
+                loop {
+                    if let Some(value) = self.any_value(at, random) {
+                        break value;
+                    }
+                }
             });
         }
         self.touch(&mut row, random);

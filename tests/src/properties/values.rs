@@ -18,6 +18,7 @@ const TEXTS: &[&str] = &[
     "0",
     "tab\there, line\nbreak, \"quotes\" and 'more'",
     "🦀",
+    "a/../b=c%2F:?*",
     "a text that is longer than what statistics of files keep of it, by far: one",
     "a text that is longer than what statistics of files keep of it, by far: two",
 ];

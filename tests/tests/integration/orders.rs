@@ -141,6 +141,19 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
         oracle: "DELETE FROM oracle.orders o USING shop.orders s WHERE o.order_id = s.order_id; \
                  INSERT INTO oracle.orders SELECT * FROM shop.orders",
     },
+    Strategy {
+        name: "snapshot_diff",
+        yaml: "{mode: snapshot_diff, unique_key: [order_id]}",
+        source_options: "{}",
+        oracle: "TRUNCATE oracle.orders; INSERT INTO oracle.orders SELECT * FROM shop.orders",
+    },
+    Strategy {
+        name: "partition_replace",
+        yaml: "{mode: partition_replace, partition: {column: business_date, max_partitions_per_run: 90}}",
+        source_options: "{}",
+        oracle: "DELETE FROM oracle.orders WHERE business_date IN (SELECT business_date FROM shop.orders); \
+                 INSERT INTO oracle.orders SELECT * FROM shop.orders",
+    },
 ];
 
 /// The oracle is worth nothing if its two ways of writing a row as text differ by themselves.

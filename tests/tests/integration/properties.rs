@@ -24,6 +24,9 @@ properties! {
     replace_to_postgres, replace_to_delta: Design::replace;
     incremental_append_to_postgres, incremental_append_to_delta: Design::incremental_append;
     incremental_merge_to_postgres, incremental_merge_to_delta: Design::incremental_merge;
+    partition_replace_to_postgres, partition_replace_to_delta: Design::partition_replace;
+    snapshot_diff_to_postgres, snapshot_diff_to_delta: Design::snapshot_diff;
+    scd2_to_postgres, scd2_to_delta: Design::scd2;
 }
 
 /// The oracle compares texts: each value of the pools must be spelled as the server spells it, and as it comes back

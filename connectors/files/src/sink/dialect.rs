@@ -53,7 +53,7 @@ impl Dialect for FileDialect {
             return Ok(());
         }
         Err(Error::configuration(format!("a {} sink has no partitions", self.system()))
-            .with_hint("leave PARTITIONED BY out, or use delta"))
+            .with_hint("leave PARTITION BY out, or use delta"))
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {

@@ -18,7 +18,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
-use dpone_engine::connections::check_sink_folder;
+use dpone_engine::connections::check_table_folder;
 use dpone_engine::{
     Capabilities, Commit, Error, LoadSpec, Receipt, Relation, ResolvedConnection, Result, Sink, StagedPartition,
     StateLocation, StateStore, TargetTable, failpoint,
@@ -90,7 +90,7 @@ impl Current {
 impl FileSink {
     pub(crate) fn new(connection: &ResolvedConnection, format: Format) -> Result<Self> {
         if let Location::Local(folder) = Location::of(connection)? {
-            check_sink_folder(&connection.name, &folder)?;
+            check_table_folder(&connection.name, &folder)?;
         }
         Ok(Self {
             connection: connection.name.clone(),
@@ -314,7 +314,7 @@ impl Sink for FileSink {
         self.options.clone().with(&load.options)?;
         if !load.partition_by.is_empty() {
             return Err(Error::configuration(format!("a {} sink has no partitions", self.kind()))
-                .with_hint("leave PARTITIONED BY out, or use delta"));
+                .with_hint("leave PARTITION BY out, or use delta"));
         }
         let capabilities = self.capabilities();
         let refused = match &load.write_mode {
@@ -411,10 +411,7 @@ impl Sink for FileSink {
 /// The receipt with what the commit did.
 fn complete(commit: &Commit<'_>, counts: Counts, version: u64, notes: Vec<String>) -> Receipt {
     let mut receipt = commit.receipt.clone();
-    receipt.rows.inserted = counts.inserted;
-    receipt.rows.updated = counts.updated;
-    receipt.rows.deleted = counts.deleted;
-    receipt.rows.unchanged += counts.unchanged;
+    receipt.rows.apply(counts.inserted, counts.updated, counts.deleted, counts.unchanged);
     receipt.target_version = Some(version.to_string());
     receipt.notes.extend(notes);
     receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);

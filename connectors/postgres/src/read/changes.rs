@@ -120,21 +120,6 @@ fn parse(stored: &serde_json::Value) -> Result<Position> {
     Ok(position)
 }
 
-/// Fails with `conflict` when a relation has another file than the position says: TRUNCATE and rewrites take rows away
-/// that the snapshot shows. A lock would keep them out, and could lock the read out of its own table: its later parts
-/// would wait for an ALTER TABLE that waits for the lock.
-pub(super) async fn verify(client: &Client, position: &serde_json::Value) -> Result<()> {
-    let (oids, files): (Vec<u32>, Vec<u32>) = parse(position)?.relations.into_iter().unzip();
-    let sql = "SELECT r.oid::text FROM unnest($1::oid[], $2::oid[]) r(oid, file) \
-               WHERE COALESCE(pg_relation_filenode(r.oid), 0::oid) <> r.file LIMIT 1";
-    match client.row(sql, &[&oids, &files]).await? {
-        None => Ok(()),
-        Some(_) => {
-            Err(Error::conflict("the table was truncated or rewritten while it was read").with_hint("run again"))
-        }
-    }
-}
-
 async fn observe(client: &Client, table: &Table) -> Result<Now> {
     // The older functions count the same 64 bits.
     let (xmin, xmax, snapshot) = match client.version() >= 130_000 {

@@ -6,6 +6,7 @@ mod decode;
 pub(crate) mod filter;
 mod numeric;
 mod partition;
+mod rewritten;
 mod scan;
 mod snapshot;
 mod table;

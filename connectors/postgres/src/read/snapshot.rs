@@ -8,7 +8,8 @@ use dpone_engine::{ReadRequest, Snapshot, SourceTable};
 use dpone_planner::{Error, Result};
 use tokio::sync::Mutex;
 
-use super::{changes, table};
+use super::rewritten::{self, StoredFile};
+use super::table;
 use crate::catalog;
 use crate::client::{Client, Server};
 
@@ -27,8 +28,8 @@ pub(super) struct PostgresSnapshot {
     note: Option<String>,
     position: String,
     utf8: bool,
-    /// Tables whose changes are read, with the positions that were given.
-    positions: Mutex<Vec<(String, serde_json::Value)>>,
+    /// Where the rows of what is read lay when the snapshot was taken.
+    files: Mutex<Vec<StoredFile>>,
 }
 
 impl PostgresSnapshot {
@@ -66,7 +67,7 @@ impl PostgresSnapshot {
             (None, lsn) => format!("no common snapshot, about {}", lsn.unwrap_or_default()),
         };
         let held = Arc::new(Held { client: Mutex::new(Some(client)) });
-        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8", positions: Mutex::default() })
+        Ok(Self { server, held, id, note, position, utf8: encoding == "UTF8", files: Mutex::default() })
     }
 }
 
@@ -90,13 +91,15 @@ impl Snapshot for PostgresSnapshot {
         let mut opened = match &request.target {
             ReadTarget::Table(relation) => {
                 let found = catalog::require(client, relation, self.server.config().schema.as_deref()).await?;
+                self.files.lock().await.extend(rewritten::files(client, &[found.oid]).await?);
                 table::open(&context, found, request).await?
             }
-            ReadTarget::Query(query) => table::open_query(&context, query, request).await?,
+            ReadTarget::Query(query) => {
+                let (opened, relations) = table::open_query(&context, query, request).await?;
+                self.files.lock().await.extend(rewritten::files(client, &relations).await?);
+                opened
+            }
         };
-        if let (Some(read), ReadTarget::Table(relation)) = (&opened.changes, &request.target) {
-            self.positions.lock().await.push((relation.to_string(), read.position.clone()));
-        }
         opened.notes.extend(self.note.clone());
         Ok(opened)
     }
@@ -106,17 +109,7 @@ impl Snapshot for PostgresSnapshot {
     }
 
     async fn verify(&self) -> Result<()> {
-        let positions = self.positions.lock().await;
-        if positions.is_empty() {
-            return Ok(());
-        }
-        // Within the snapshot's transaction the server may still believe what it looked up before.
-        let client = self.server.connect().await?;
-        for (table, position) in positions.iter() {
-            changes::verify(&client, position).await.map_err(|e| e.with("table", table))?;
-        }
-        client.close().await;
-        Ok(())
+        rewritten::verify(&self.server, &self.files.lock().await).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -17,6 +17,7 @@ use dpone_planner::{Error, Result};
 use super::changes;
 use super::filter::{Filter, quote_name};
 use super::partition::{self, PartitionPlan};
+use super::rewritten;
 use super::scan::{PartitionSpec, PostgresScan, ScanSpec};
 use super::snapshot::Held;
 use crate::catalog::{self, RelationKind, Table};
@@ -55,8 +56,12 @@ pub(super) async fn open(context: &Context<'_>, table: Table, request: &ReadRequ
     Ok(SourceTable { provider: Arc::new(provider), key: table.primary_key, rows, bytes: table.bytes, notes, changes })
 }
 
-/// Opens a query of the user's. It runs inside a read-only transaction.
-pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &ReadRequest) -> Result<SourceTable> {
+/// Opens a query of the user's, and names the relations that it reads. It runs inside a read-only transaction.
+pub(super) async fn open_query(
+    context: &Context<'_>,
+    query: &str,
+    request: &ReadRequest,
+) -> Result<(SourceTable, Vec<u32>)> {
     let query = query.trim().trim_end_matches(';').trim_end();
     if request.changes.is_some() {
         return Err(Error::configuration("xmin cannot read a query: its rows have no xmin of their own")
@@ -68,7 +73,11 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
     // The closing bracket stands on its own line: the query may end in a comment.
     let from = format!("({query}\n) AS \"query\"");
     let probe = format!("SELECT * FROM {from}");
+    // Preparing holds the tables. Whoever waits to change one would wait for us, and our readers behind him for ever.
+    context.client.run("SAVEPOINT dpone_prepare").await?;
     let statement = context.client.prepare(&probe).await.map_err(|e| from_driver(e).with("table", "query"))?;
+    let relations = rewritten::held(context.client).await?;
+    context.client.run("ROLLBACK TO SAVEPOINT dpone_prepare").await?;
     let wanted: Vec<(u32, i32)> = statement.columns().iter().map(|c| (c.type_().oid(), c.type_modifier())).collect();
     let mut seen = BTreeSet::new();
     for column in statement.columns() {
@@ -82,14 +91,15 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
     let columns = columns(described, request).map_err(|e| e.with("table", "query"))?;
     let partitions = vec![PartitionSpec { from, predicate: None }];
     let provider = PostgresTable::new(context, "query".to_owned(), columns, partitions, request, None);
-    Ok(SourceTable {
+    let opened = SourceTable {
         provider: Arc::new(provider),
         key: Vec::new(),
         rows: None,
         bytes: None,
         notes: Vec::new(),
         changes: None,
-    })
+    };
+    Ok((opened, relations))
 }
 
 fn columns<'a>(

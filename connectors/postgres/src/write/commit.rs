@@ -208,10 +208,7 @@ impl Work<'_> {
             None => self.apply(client, self.names.rows(), &mut notes).await?,
         };
         let mut receipt = commit.receipt.clone();
-        receipt.rows.inserted = applied.inserted;
-        receipt.rows.updated = applied.updated;
-        receipt.rows.deleted = applied.deleted;
-        receipt.rows.unchanged += applied.unchanged;
+        receipt.rows.apply(applied.inserted, applied.updated, applied.deleted, applied.unchanged);
         receipt.notes.extend(notes);
         receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         put_load(client, self.tables, &receipt, false).await?;

@@ -342,3 +342,17 @@ fn no_message_shows_a_secret() {
         }
     }
 }
+
+#[test]
+fn a_parameter_is_one_value() {
+    let params = |value: &str| {
+        changed(
+            "  connection_type: env\n  connection_id: SRC\n",
+            &format!("  connection_type: params\n  connection_id: {{host: h, password: {value}}}\n"),
+        )
+    };
+    let message = params("{hunter2: x}");
+    assert!(message.contains("source.connection_id.password is a mapping; expected text"), "{message}");
+    assert!(message.contains("env:NAME") && !message.contains("hunter2"), "{message}");
+    assert!(params("[hunter2]").contains("source.connection_id.password is a list"));
+}

@@ -312,7 +312,7 @@ fn a_rewrite_under_the_read_fails_the_run_and_the_next_one_is_right() {
     std::thread::sleep(Duration::from_millis(700));
     place.pg.execute("TRUNCATE shop.t");
     place.pg.execute("INSERT INTO shop.t VALUES (1, 'new', 1)");
-    Outcome::new(&["run"], run.wait_with_output().unwrap()).failed("conflict").says("truncated or rewritten");
+    Outcome::new(&["run"], run.wait_with_output().unwrap()).failed("transient").says("truncated, rewritten");
     assert_same_rows("nothing was committed", before, place.pg.rows("landing.t"));
     place.run().ok();
     place.same("the next run");
