@@ -72,6 +72,13 @@ enum Verb {
         #[command(flatten)]
         engine: EngineArgs,
     },
+    /// Count the committed chunks again, in source and target: rows that came late into a chunk are seen
+    Verify {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        engine: EngineArgs,
+    },
     /// Begin no further chunk, by any worker on any machine. Chunks that are being loaded are finished
     Cancel {
         #[command(flatten)]
@@ -102,7 +109,7 @@ struct Which {
 #[derive(Debug, Args)]
 struct How {
     /// Chunks loaded at once, in place of the definition's
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, alias = "parallel-workers", value_name = "N", value_parser = parse_positive)]
     workers: Option<usize>,
     /// A pause of each worker after each chunk, in place of the definition's
     #[arg(long, value_name = "S", value_parser = parse_seconds)]
@@ -132,6 +139,7 @@ impl BackfillArgs {
             | Verb::Resume { which, .. }
             | Verb::Status { which }
             | Verb::RetryFailed { which, .. }
+            | Verb::Verify { which, .. }
             | Verb::Cancel { which } => which.output.format,
         }
     }
@@ -174,6 +182,7 @@ pub(crate) async fn backfill(args: BackfillArgs, color: When) -> Result<Exit> {
         Verb::Resume { which, how, engine } => run(&which, &how, &engine, Choice::Resume, color).await,
         Verb::RetryFailed { which, how, engine } => run(&which, &how, &engine, Choice::RetryFailed, color).await,
         Verb::Status { which } => status(&which, color).await,
+        Verb::Verify { which, engine } => verify(&which, &engine, color).await,
         Verb::Cancel { which } => cancel(&which, color).await,
     }
 }
@@ -264,6 +273,32 @@ async fn status(which: &Which, color: When) -> Result<Exit> {
     }
     let style = Style::for_stdout(color);
     finish(results, which.output.format, color, show::Status::document, |status, format| status.page(format, style))
+}
+
+async fn verify(which: &Which, engine: &EngineArgs, color: When) -> Result<Exit> {
+    let (loaded, pipelines) = which.load()?;
+    let mut context = loaded.context(engine.options());
+    context.cancel = interrupt::token();
+    let mut results = Vec::new();
+    let mut differences = Vec::new();
+    for pipeline in &pipelines {
+        let result = interrupt::abort_on(&context.cancel, backfill::verify(&context, pipeline)).await;
+        let result = result.map(|(campaign, chunks)| show::Verified {
+            campaign: campaign.key,
+            pipeline: pipeline.name.clone(),
+            chunks,
+        });
+        differences.extend(result.as_ref().ok().and_then(show::Verified::error));
+        results.push(result.map_err(|e| e.with("pipeline", &pipeline.name)));
+    }
+    let style = Style::for_stdout(color);
+    for error in &differences {
+        render::error::tell(error, Style::for_stderr(color));
+    }
+    let exit = finish(results, which.output.format, color, show::Verified::document, |found, format| {
+        found.page(format, style)
+    })?;
+    Ok(if exit == Exit::Done { Exit::of_all(&differences) } else { exit })
 }
 
 async fn cancel(which: &Which, color: When) -> Result<Exit> {

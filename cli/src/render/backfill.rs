@@ -1,6 +1,7 @@
 //! How far a backfill is, and what a run of it did.
 
-use dpone_engine::backfill::{CampaignReport, Partition, PartitionManifest, PartitionStatus};
+use dpone_engine::Error;
+use dpone_engine::backfill::{CampaignReport, ChunkCount, Partition, PartitionManifest, PartitionStatus};
 use serde_json::{Value, json};
 
 use super::table::Table;
@@ -237,6 +238,73 @@ impl Status {
         let mut out = format!("\n{}", table.render(format, style));
         if of_note.len() > SHOWN {
             out.push_str(&format!("and {} more: --format json has all of them\n", of_note.len() - SHOWN));
+        }
+        out
+    }
+}
+
+/// `dpone backfill verify`
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub(crate) campaign: String,
+    pub(crate) pipeline: String,
+    pub(crate) chunks: Vec<ChunkCount>,
+}
+
+impl Verified {
+    fn differing(&self) -> impl Iterator<Item = &ChunkCount> {
+        self.chunks.iter().filter(|chunk| !chunk.agrees())
+    }
+
+    /// What the command ends with when chunks differ.
+    pub(crate) fn error(&self) -> Option<Error> {
+        let differing = self.differing().count();
+        (differing > 0).then(|| {
+            Error::data_quality(format!(
+                "{differing} of {} committed chunks do not have as many rows in the target as in the source",
+                self.chunks.len()
+            ))
+            .with("pipeline", &self.pipeline)
+            .with_hint(
+                "rows came into the source after their chunk was loaded, or the target has rows of its own there: load \
+                 that range again with inner_mode replace",
+            )
+        })
+    }
+
+    pub(crate) fn document(&self) -> Value {
+        let mut document = json!({
+            "pipeline": self.pipeline,
+            "campaign": self.campaign,
+            "passed": self.differing().count() == 0,
+            "chunks": self.chunks,
+        });
+        if let Some(error) = self.error() {
+            document["error"] = super::error::document(&error);
+        }
+        document
+    }
+
+    pub(crate) fn page(&self, format: Format, style: Style) -> String {
+        let rows: u64 = self.chunks.iter().map(|chunk| chunk.source_rows).sum();
+        let verdict = match self.differing().count() {
+            0 => style.green("source and target agree"),
+            n => style.red(format!("{} differ", units::several(n as u64, "chunk"))),
+        };
+        let counted =
+            format!("{} counted, {}", units::several(self.chunks.len() as u64, "committed chunk"), units::rows(rows));
+        let mut out = head(&self.pipeline, "backfill", &verdict, &[("chunks", counted)], format, style);
+        let mut table = Table::new(&["chunk", "bounds", "source", "target"]).right(2).right(3);
+        for chunk in self.differing() {
+            table.row([
+                chunk.id.clone(),
+                chunk.bounds.clone(),
+                units::count(chunk.source_rows),
+                units::count(chunk.target_rows),
+            ]);
+        }
+        if !table.is_empty() {
+            out.push_str(&format!("\n{}", table.render(format, style)));
         }
         out
     }

@@ -433,6 +433,8 @@ impl Worker {
         loop {
             let error = match run_load(context, pipeline, run_id).await {
                 Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < until => error,
+                // Two machines that create one table at once get whatever the system says to the slower one.
+                Err(error) if error.kind() != ErrorKind::Interrupted && self.created_by_another().await => error,
                 other => return other,
             };
             if context.cancel.is_cancelled() {
@@ -446,6 +448,24 @@ impl Worker {
                 () = context.cancel.cancelled() => {}
             }
         }
+    }
+
+    /// Whether the target is there by now, and was not when this process last knew.
+    async fn created_by_another(&self) -> bool {
+        let known = &self.shared.target_exists;
+        let sink = &self.shared.campaign.pipeline.sink;
+        if known.load(Ordering::Acquire) {
+            return false;
+        }
+        let described = match self.context.connections.sink(&sink.connection) {
+            Ok(connection) => connection.describe(&sink.relation).await,
+            Err(error) => Err(error),
+        };
+        let there = matches!(described, Ok(Some(_)));
+        if there {
+            known.store(true, Ordering::Release);
+        }
+        there
     }
 
     async fn believe(&self, receipt: Receipt) -> Result<Receipt> {

@@ -13,6 +13,7 @@ mod pace;
 mod plan;
 mod report;
 mod store;
+mod verify;
 
 pub use campaign::Campaign;
 pub use execute::{CampaignOptions, Choice, run_campaign};
@@ -25,6 +26,7 @@ pub(crate) use plan::planned;
 pub use plan::{PlannedBackfill, PlannedChunk, plan_campaign};
 pub use report::{CampaignReport, Failure};
 pub use store::{Hold, ManifestStore};
+pub use verify::{ChunkCount, verify};
 
 use dpone_planner::definition::{Pipeline, Strategy};
 

@@ -1,8 +1,9 @@
 //! What a campaign would do: its chunks, its pace, what it loads and what it leaves out.
 
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::collect;
+use datafusion::prelude::SessionContext;
 use dpone_planner::chunk::{ChunkRange, NullChunk, outside};
 use dpone_planner::definition::InnerLoad;
 
@@ -174,25 +175,28 @@ pub(super) async fn count_rows(context: &RunContext, campaign: &Campaign, count_
             .with("pipeline", &pipeline.name));
     };
     let on = Expr::Column(datafusion::common::Column::new(qualifier.cloned(), field.name()));
-    let rows = async |condition: Expr| -> Result<u64> {
-        let plan = LogicalPlanBuilder::from(source.plan.clone())
-            .filter(condition)?
-            .aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias("n")])?
-            .build()?;
-        let physical = session.state().create_physical_plan(&plan).await?;
-        let batches = collect(physical, session.task_ctx()).await?;
-        let numbers = batches.iter().filter(|b| b.num_rows() > 0).map(|b| {
-            let column = b.column(0).as_any().downcast_ref::<arrow::array::Int64Array>();
-            column.map_or(0, |c| c.value(0))
-        });
-        Ok(numbers.sum::<i64>().unsigned_abs())
-    };
     if field.is_nullable() {
-        counted.null = rows(on.clone().is_null()).await?;
+        counted.null = count_where(&session, &source.plan, Some(on.clone().is_null())).await?;
     }
     if count_outside && let Some(condition) = outside(&campaign.chunks, &spec.zone, field, &on)? {
-        counted.outside = Some(rows(condition).await?);
+        counted.outside = Some(count_where(&session, &source.plan, Some(condition)).await?);
     }
     snapshots.close().await?;
     Ok(counted)
+}
+
+/// Counts the rows of a plan, or those of a condition.
+pub(super) async fn count_where(session: &SessionContext, plan: &LogicalPlan, condition: Option<Expr>) -> Result<u64> {
+    let mut builder = LogicalPlanBuilder::from(plan.clone());
+    if let Some(condition) = condition {
+        builder = builder.filter(condition)?;
+    }
+    let plan = builder.aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias("n")])?.build()?;
+    let physical = session.state().create_physical_plan(&plan).await?;
+    let batches = collect(physical, session.task_ctx()).await?;
+    let numbers = batches.iter().filter(|b| b.num_rows() > 0).map(|b| {
+        let column = b.column(0).as_any().downcast_ref::<arrow::array::Int64Array>();
+        column.map_or(0, |c| c.value(0))
+    });
+    Ok(numbers.sum::<i64>().unsigned_abs())
 }

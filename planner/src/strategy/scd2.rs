@@ -123,7 +123,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     let mut not_null = common.not_null.clone();
     // The time since when a version holds: the user's column, or ours, which always is there.
     not_null.extend(history.effective.clone());
-    if let Some(cursor) = options.cursor.filter(|c| !c.include_nulls && !key.contains(&c.column)) {
+    if let Some(cursor) = options.cursor.filter(|c| !c.include_nulls && !not_null.contains(&c.column)) {
         not_null.push(cursor.column.clone());
     }
     Ok(Draft {

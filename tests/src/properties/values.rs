@@ -97,6 +97,8 @@ pub(super) fn cursor(kind: Kind, n: i64, random: &mut Random) -> String {
             let digit = if half % 2 == 0 { 0 } else { 5 };
             kind.spelled(&format!("{sign}{}.{digit:0<width$}", half.abs() / 2, width = usize::from(scale)))
         }
+        // Ties with other spellings of the same number.
+        Kind::Numeric => format!("{}{}", n - 8, random.pick(&["", ".0", ".00"].map(str::to_owned))),
         Kind::Double if n == 8 => random.pick(&["0", "-0"]).to_string(),
         Kind::Double => (n as f64 * 0.5 - 4.0).to_string(),
         // Capitals come before small letters by their bytes, and after them in a dictionary.

@@ -64,7 +64,7 @@ impl Case {
 
     fn command(&self, verb: &str, more: &[&str], failpoint: &str) -> std::process::Command {
         let mut arguments = vec!["backfill", verb, FILE, "--format", "json"];
-        if !["plan", "status", "cancel"].contains(&verb) {
+        if !["plan", "status", "cancel", "verify"].contains(&verb) {
             // A killed worker's lease at the target ends after a second.
             arguments.extend(["--lease-seconds", "1", "--retry-backoff-seconds", "0.1"]);
         }
@@ -415,6 +415,24 @@ fn what_lies_outside_of_the_range_is_counted_and_left_alone() {
     case.backfill("run", &[], "").ok();
     assert_eq!(case.pg.count("landing.events"), 1101);
     assert_eq!(case.pg.value("SELECT count(*) FROM landing.events WHERE day = '2025-06-01'"), "1");
+}
+
+#[test]
+fn rows_that_came_late_into_a_chunk_are_found() {
+    every_case([Into::Postgres, Into::Delta], |into| {
+        let case = Case::new(*into, "replace", "");
+        assert_eq!(case.backfill("verify", &[], "").json()["error"]["kind"], "conflict");
+        case.backfill("run", &[], "").ok();
+        let verified = case.backfill("verify", &[], "").ok().json();
+        assert_eq!((&verified["passed"], &verified["chunks"][0]["target_rows"]), (&true.into(), &150.into()));
+        case.pg.execute("INSERT INTO shop.events (id, day) VALUES (2000, '2026-01-06')");
+        let late = case.backfill("verify", &[], "");
+        assert_eq!(late.code(), Some(1), "{}", late.text());
+        let counted = late.json()["chunks"].as_array().unwrap().clone();
+        let differing: Vec<_> = counted.iter().filter(|c| c["source_rows"] != c["target_rows"]).collect();
+        assert_eq!((differing.len(), &differing[0]["id"]), (1, &"00003".into()), "{}", late.text());
+        late.says("1 of 10 committed chunks");
+    });
 }
 
 #[test]

@@ -294,3 +294,24 @@ fn keys_that_are_spelled_anew_stay_the_same_rows_in_mirrors_and_histories() {
         });
     });
 }
+
+#[test]
+fn history_stays_whole_where_the_clock_of_another_machine_was_ahead() {
+    let pg = database(
+        "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+    );
+    let project = project(&pg, "t", "", "t", "mode: scd2, unique_key: [id]");
+    project.run("load.yaml", "one").ok();
+    pg.execute("UPDATE landing.t SET __dpone__valid_from_at = now() + interval '1 hour'");
+    pg.execute("UPDATE shop.t SET v = 'changed' WHERE id = 1; DELETE FROM shop.t WHERE id = 2");
+    for run in ["two", "three"] {
+        let outcome = project.run("load.yaml", run);
+        if outcome.code() != Some(0) {
+            outcome.failed("conflict");
+        }
+        let bad = "SELECT count(*) FROM landing.t WHERE __dpone__valid_to_at <= __dpone__valid_from_at";
+        assert_eq!(pg.value(bad), "0", "a version ends before it begins");
+        let current = "SELECT coalesce(max(n), 0) FROM (SELECT count(*) n FROM landing.t WHERE __dpone__is_current GROUP BY id) c";
+        assert_eq!(pg.value(current), "1", "one current version a key");
+    }
+}

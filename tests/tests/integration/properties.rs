@@ -27,6 +27,7 @@ properties! {
     partition_replace_to_postgres, partition_replace_to_delta: Design::partition_replace;
     snapshot_diff_to_postgres, snapshot_diff_to_delta: Design::snapshot_diff;
     scd2_to_postgres, scd2_to_delta: Design::scd2;
+    scd2_of_a_log_to_postgres, scd2_of_a_log_to_delta: Design::scd2_of_a_log;
 }
 
 /// The oracle compares texts: each value of the pools must be spelled as the server spells it, and as it comes back

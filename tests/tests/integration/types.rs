@@ -162,6 +162,8 @@ fn postgres_to_another_postgres_is_byte_identical() {
             "mode: full_refresh, overwrite_type: exchange",
             "mode: full_refresh, overwrite_type: truncate_insert",
             "mode: incremental_merge, unique_key: [id]",
+            "mode: snapshot_diff, unique_key: [id]",
+            "mode: snapshot_diff, unique_key: [id], diff: {compare: all_columns}",
         ],
         |strategy| {
             let (source, target) = (Pg::new(), Pg::new());
