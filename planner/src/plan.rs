@@ -6,6 +6,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::definition::OverwriteType;
 use crate::relation::Relation;
 use crate::schema::SchemaChange;
+use crate::state::ChangeState;
 
 /// What a sink does with the staged rows. Four modes serve every strategy.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -108,6 +109,8 @@ pub struct LoadPlan {
     pub ddl: Vec<SchemaChange>,
     /// The cursor to observe while staging: its greatest value becomes the watermark.
     pub cursor: Option<CursorPlan>,
+    /// How far the changes of the source are read with this load; stored with it.
+    pub changes: Option<ChangeState>,
     pub checks: Checks,
     /// Digest that the stored state must carry to be used: see [`crate::state::PipelineState::digest`].
     pub state_digest: String,
