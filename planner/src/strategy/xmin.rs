@@ -193,6 +193,8 @@ fn merge(
     draft.checks.fail_on_empty = pipeline.guards.empty_source == EmptySource::Fail;
     // Who allows an empty source means the deletions that follow from it.
     draft.checks.max_delete_ratio = draft.checks.fail_on_empty.then_some(MAX_DELETE_RATIO);
+    // Rows that are gone have only their key.
+    draft.checks.whole_deletes = false;
     let (gone, how) = gone_rows(all, target, spec, marks, observed)?;
     draft.notes.push(how);
     if let WriteMode::Changes { operation, .. } = &mut draft.write_mode {
