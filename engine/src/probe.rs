@@ -22,6 +22,9 @@ use crate::{Error, Result};
 pub struct ProbeSpec {
     /// A NULL in one of these fails the run.
     pub not_null: Vec<String>,
+    /// Rows that delete are checked for NULLs too, not for their keys alone.
+    #[serde(default)]
+    pub whole_deletes: bool,
     /// Rows with a NULL in one of these are left out and counted.
     pub quarantine_null: Vec<String>,
     /// The cursor column, if there is one.
@@ -147,6 +150,7 @@ fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
 pub(crate) struct Probe {
     schema: SchemaRef,
     not_null: Vec<usize>,
+    whole_deletes: bool,
     quarantine: Vec<usize>,
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
@@ -237,6 +241,7 @@ impl Probe {
             partitions,
             interval: spec.interval.as_ref().map(|(a, b)| Ok::<_, Error>((index(a)?, index(b)?))).transpose()?,
             not_null: indexes(&spec.not_null)?,
+            whole_deletes: spec.whole_deletes,
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
             cursor,
@@ -313,15 +318,13 @@ impl Probe {
             if column.null_count() == 0 {
                 continue;
             }
-            // Rows that delete or patch hold nothing but their key and what they set.
-            let column = match self.operation {
-                Some(operation) => {
-                    let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
-                    &arrow::compute::filter(column, &whole)?
-                }
-                None => column,
+            // Rows that delete or patch mostly hold nothing but their key and what they set.
+            let whole = match self.operation.filter(|_| !self.whole_deletes) {
+                Some(operation) => Some(cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?),
+                None => None,
             };
-            let nulls = column.null_count() as u64;
+            let found = |i: &usize| column.is_null(*i) && whole.as_ref().is_none_or(|whole| whole.value(*i));
+            let nulls = (0..column.len()).filter(found).count() as u64;
             if nulls == 0 {
                 continue;
             }
@@ -329,7 +332,7 @@ impl Probe {
             match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
                 Some(found) => found.1 += nulls,
                 None => {
-                    let at = (0..column.len()).find(|i| column.is_null(*i)).unwrap_or_default() as u64;
+                    let at = (0..column.len()).find(found).unwrap_or_default() as u64;
                     self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
                 }
             }

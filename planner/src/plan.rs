@@ -142,6 +142,8 @@ pub struct Checks {
     pub not_null: Vec<String>,
     /// Rows with a NULL in one of these are left out and counted.
     pub quarantine_null: Vec<String>,
+    /// Rows that delete are rows of the source, and checked like all others; elsewhere they hold just their key.
+    pub whole_deletes: bool,
     /// Column sets in which two staged rows may not agree.
     pub unique: Vec<String>,
     /// Fail when a staged row's second column is not NULL and not after its first: an interval would end before it begins.

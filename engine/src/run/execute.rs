@@ -457,6 +457,7 @@ fn report_progress(context: &RunContext, pipeline: &Pipeline, prepared: &Prepare
 fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
     let mut spec = ProbeSpec {
         not_null: plan.checks.not_null.clone(),
+        whole_deletes: plan.checks.whole_deletes,
         quarantine_null: plan.checks.quarantine_null.clone(),
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
         partitions: plan.checks.max_partitions.clone(),

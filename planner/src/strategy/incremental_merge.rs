@@ -70,7 +70,7 @@ pub(super) fn draft(
             order,
             from,
         }),
-        checks: Checks { not_null, quarantine_null, unique: key.to_vec(), ..Checks::default() },
+        checks: Checks { not_null, quarantine_null, unique: key.to_vec(), whole_deletes: true, ..Checks::default() },
         primary_key: key.to_vec(),
         own: Vec::new(),
         notes,
