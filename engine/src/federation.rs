@@ -16,7 +16,7 @@ use dpone_planner::definition::{ReadOptions, SourceQuery, SourceSpec};
 use dpone_planner::expr::{check_length, predicate, qualify};
 
 use crate::run::RunContext;
-use crate::source::ReadTarget;
+use crate::source::{ChangeRead, ChangeRequest, ReadTarget};
 use crate::{Error, ReadRequest, Relation, Result, Snapshot};
 
 /// Columns to carry raw, by scanned table.
@@ -69,13 +69,17 @@ pub(crate) struct OpenSource {
     pub(crate) key: Vec<String>,
     pub(crate) rows: Option<u64>,
     pub(crate) notes: Vec<String>,
+    /// What the read covers, where changes were asked for.
+    pub(crate) changes: Option<ChangeRead>,
 }
 
 /// How tables are opened.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OpenOptions {
+pub(crate) struct OpenOptions<'a> {
     pub(crate) parallelism: usize,
     pub(crate) batch_rows: usize,
+    /// Only what changed is read.
+    pub(crate) changes: Option<&'a ChangeRequest>,
 }
 
 /// Opens what a pipeline reads, and applies its read options.
@@ -84,7 +88,7 @@ pub(crate) async fn open(
     session: &SessionContext,
     snapshots: &mut Snapshots,
     source: &SourceSpec,
-    options: OpenOptions,
+    options: OpenOptions<'_>,
     raw: &RawColumns,
 ) -> Result<OpenSource> {
     let mut opener = Opener {
@@ -96,6 +100,7 @@ pub(crate) async fn open(
         keys: Vec::new(),
         rows: None,
         notes: Vec::new(),
+        changes: None,
     };
     let plan = match &source.query {
         SourceQuery::Table { connection, relation } => {
@@ -110,7 +115,7 @@ pub(crate) async fn open(
     };
     let plan = with_read_options(plan, &source.read)?;
     let key = if opener.keys.len() == 1 { opener.keys.remove(0) } else { Vec::new() };
-    Ok(OpenSource { plan, key, rows: opener.rows, notes: opener.notes })
+    Ok(OpenSource { plan, key, rows: opener.rows, notes: opener.notes, changes: opener.changes })
 }
 
 /// A running query. Dropping it before the end cancels its reads.
@@ -132,7 +137,7 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
     let parallelism = context.parallelism(None);
     let session = context.session(parallelism, context.options.batch_rows)?;
     let mut snapshots = Snapshots::default();
-    let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows };
+    let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows, changes: None };
     let types = BTreeMap::new();
     let raw = RawColumns::new();
     let mut opener = Opener {
@@ -144,6 +149,7 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
         keys: Vec::new(),
         rows: None,
         notes: Vec::new(),
+        changes: None,
     };
     let plan = opener.query(&session, sql).await?;
     let physical = crate::repeat::repeatable(session.state().create_physical_plan(&plan).await?)?;
@@ -173,13 +179,14 @@ pub(crate) fn table_reference(connection: &str, relation: &Relation) -> TableRef
 struct Opener<'a> {
     context: &'a RunContext,
     snapshots: &'a mut Snapshots,
-    options: OpenOptions,
+    options: OpenOptions<'a>,
     types: &'a BTreeMap<String, String>,
     raw: &'a RawColumns,
     /// The primary key of each table that was opened.
     keys: Vec<Vec<String>>,
     rows: Option<u64>,
     notes: Vec<String>,
+    changes: Option<ChangeRead>,
 }
 
 impl Opener<'_> {
@@ -196,14 +203,27 @@ impl Opener<'_> {
             batch_rows: self.options.batch_rows,
             raw: self.raw.get(table).cloned().unwrap_or_default(),
             types: self.types.clone(),
+            changes: self.options.changes.cloned(),
         };
         let opened = snapshot.table(&request).await.map_err(|e| e.with("connection", connection))?;
         if let Some(rows) = opened.rows {
             self.rows = Some(self.rows.map_or(rows, |so_far| so_far.max(rows)));
         }
+        if let Some(request) = &request.changes {
+            self.changes = Some(opened.changes.ok_or_else(|| self.without_changes(connection, request))?);
+        }
         self.keys.push(opened.key);
         self.notes.extend(opened.notes);
         Ok(opened.provider)
+    }
+
+    fn without_changes(&self, connection: &str, request: &ChangeRequest) -> Error {
+        let kind = self.context.connections.definition(connection).map(|d| d.kind.clone()).unwrap_or_default();
+        let reader = request.reader.as_str();
+        Error::configuration(format!(
+            "the connection {connection:?} ({kind}) cannot tell which rows changed: it has no reader {reader}"
+        ))
+        .with_hint("xmin reads PostgreSQL tables; use incremental_merge with a cursor, or snapshot_diff")
     }
 
     async fn scan(&mut self, connection: &str, table: TableReference, target: ReadTarget) -> Result<LogicalPlan> {

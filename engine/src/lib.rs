@@ -27,5 +27,7 @@ pub use dpone_planner::{Error, ErrorKind, Relation, Result, Secret};
 pub use receipt::{Receipt, RowCounts};
 pub use scan::{Scan, ScanExec};
 pub use sink::{Capabilities, Commit, LoadSpec, Sink, StagedPartition, TargetTable};
-pub use source::{ReadRequest, RelationInfo, ServerInfo, Snapshot, Source, SourceTable};
+pub use source::{
+    ChangeRead, ChangeReader, ChangeRequest, ReadRequest, RelationInfo, ServerInfo, Snapshot, Source, SourceTable,
+};
 pub use state::{Lease, LeaseRequest, StateLocation, StateStore};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
 use arrow::compute::kernels::cmp;
-use arrow::compute::{filter_record_batch, is_not_null};
+use arrow::compute::{filter_record_batch, is_not_null, is_null};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
@@ -22,9 +22,6 @@ use crate::{Error, Result};
 pub struct ProbeSpec {
     /// A NULL in one of these fails the run.
     pub not_null: Vec<String>,
-    /// Rows that delete are checked for NULLs too, not for their keys alone.
-    #[serde(default)]
-    pub whole_deletes: bool,
     /// Rows with a NULL in one of these are left out and counted.
     pub quarantine_null: Vec<String>,
     /// The cursor column, if there is one.
@@ -38,6 +35,9 @@ pub struct ProbeSpec {
     pub keep_boundary: bool,
     /// Count the different values of these columns, up to one more than may be.
     pub partitions: Option<PartitionLimit>,
+    /// Rows that delete are as whole as others, and are checked like them.
+    #[serde(default)]
+    pub whole_deletes: bool,
     /// Count rows whose second column is not NULL and not after the first.
     #[serde(default)]
     pub interval: Option<(String, String)>,
@@ -150,13 +150,13 @@ fn compare(a: &ScalarValue, b: &ScalarValue) -> Result<Ordering> {
 pub(crate) struct Probe {
     schema: SchemaRef,
     not_null: Vec<usize>,
-    whole_deletes: bool,
     quarantine: Vec<usize>,
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
     hasher: Option<RowConverter>,
     /// Where the staged rows carry their operation.
     operation: Option<usize>,
+    whole_deletes: bool,
     partitions: Option<PartitionProbe>,
     interval: Option<(usize, usize)>,
     facts: PartitionFacts,
@@ -238,10 +238,10 @@ impl Probe {
         };
         Ok(Self {
             operation: schema.index_of(OPERATION_COLUMN).ok(),
+            whole_deletes: spec.whole_deletes,
             partitions,
             interval: spec.interval.as_ref().map(|(a, b)| Ok::<_, Error>((index(a)?, index(b)?))).transpose()?,
             not_null: indexes(&spec.not_null)?,
-            whole_deletes: spec.whole_deletes,
             quarantine: indexes(&spec.quarantine_null)?,
             schema: Arc::clone(schema),
             cursor,
@@ -318,23 +318,18 @@ impl Probe {
             if column.null_count() == 0 {
                 continue;
             }
-            // Rows that delete or patch mostly hold nothing but their key and what they set.
-            let whole = match self.operation.filter(|_| !self.whole_deletes) {
-                Some(operation) => Some(cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?),
-                None => None,
-            };
-            let found = |i: &usize| column.is_null(*i) && whole.as_ref().is_none_or(|whole| whole.value(*i));
-            let nulls = (0..column.len()).filter(found).count() as u64;
-            if nulls == 0 {
-                continue;
+            let mut missing = is_null(column)?;
+            // Rows that delete or patch may hold nothing but their key and what they set.
+            if let Some(operation) = self.operation.filter(|_| !self.whole_deletes) {
+                let whole = cmp::eq(batch.column(operation), &Int8Array::new_scalar(INSERT_OR_UPDATE))?;
+                missing = arrow::compute::and(&missing, &whole)?;
             }
+            let nulls = missing.true_count() as u64;
+            let Some(at) = missing.values().set_indices().next() else { continue };
             let name = self.schema.field(index).name();
             match self.facts.nulls.iter_mut().find(|(c, _, _)| c == name) {
                 Some(found) => found.1 += nulls,
-                None => {
-                    let at = (0..column.len()).find(found).unwrap_or_default() as u64;
-                    self.facts.nulls.push((name.clone(), nulls, first_row + at + 1));
-                }
+                None => self.facts.nulls.push((name.clone(), nulls, first_row + at as u64 + 1)),
             }
         }
         Ok(())

@@ -65,6 +65,51 @@ pub struct ReadRequest {
     pub raw: BTreeSet<String>,
     /// Declared logical types by column.
     pub types: BTreeMap<String, String>,
+    /// Only what changed, instead of all rows. A connector that cannot tell leaves [`SourceTable::changes`] empty.
+    pub changes: Option<ChangeRequest>,
+}
+
+/// What changed since an earlier read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangeRequest {
+    pub reader: ChangeReader,
+    /// The position that the earlier read gave, see [`ChangeRead::position`]; `None`: read everything, and give a position.
+    pub since: Option<serde_json::Value>,
+    /// Give only what no later read can give again, at the price of giving it later; `false`: give all that is visible.
+    pub settled: bool,
+}
+
+/// How changes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeReader {
+    /// By the transactions that wrote the row versions.
+    Xmin,
+}
+
+impl ChangeReader {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xmin => "xmin",
+        }
+    }
+}
+
+/// What a read of changes covers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangeRead {
+    /// Where the next read begins. It belongs into the state, in the commit of these rows. The connector's own shape,
+    /// with a version.
+    pub position: serde_json::Value,
+    /// The position for people, such as `transactions before 4711`.
+    pub summary: String,
+    /// Why everything is read although a position was given: the position no longer says what changed.
+    pub started_over: Option<String>,
+    /// Rows may have gone without a trace since the position (a partition was truncated or detached): only a comparison
+    /// of all keys finds them. Also set when the read started over.
+    pub rows_gone: bool,
+    /// Why rows that an earlier read gave may be given again although they did not change and the read was to be
+    /// settled; `None`: they are not.
+    pub repeats: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +138,8 @@ pub struct SourceTable {
     pub bytes: Option<u64>,
     /// What the connector assumed and the user should see: inferred types, a missing snapshot.
     pub notes: Vec<String>,
+    /// What is covered, where changes were asked for.
+    pub changes: Option<ChangeRead>,
 }
 
 #[derive(Debug, Clone, serde::Serialize)]

@@ -217,6 +217,58 @@ pub fn keeps_rows_and_columns(plan: &LogicalPlan, columns: &[String]) -> bool {
     })
 }
 
+/// Why a plan does more than read one table row by row, each row giving at most one by its own values alone; `None` when
+/// it does not.
+pub fn more_than_rows_of_one_table(plan: &LogicalPlan) -> Option<String> {
+    let mut node = plan;
+    loop {
+        if let Some(why) = node.expressions().iter().find_map(beyond_the_row) {
+            return Some(why);
+        }
+        node = match node {
+            LogicalPlan::TableScan(scan) if scan.fetch.is_none() => return None,
+            LogicalPlan::Projection(projection) => &projection.input,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => &sort.input,
+            LogicalPlan::TableScan(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
+                return Some("has a limit".into());
+            }
+            LogicalPlan::Join(_) => return Some("joins tables".into()),
+            LogicalPlan::Aggregate(_) => return Some("aggregates".into()),
+            LogicalPlan::Distinct(_) => return Some("removes duplicates".into()),
+            LogicalPlan::Union(_) => return Some("puts several reads together".into()),
+            LogicalPlan::Window(_) => return Some("has a window function".into()),
+            LogicalPlan::Unnest(_) => return Some("makes several rows of one".into()),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => return Some("reads no table".into()),
+            other => return Some(format!("has a step of the kind {}", step_name(other))),
+        };
+    }
+}
+
+fn step_name(plan: &LogicalPlan) -> String {
+    let text = plan.display().to_string();
+    text.split([':', ' ']).next().unwrap_or_default().to_owned()
+}
+
+/// What an expression depends on besides the row.
+fn beyond_the_row(expr: &Expr) -> Option<String> {
+    let mut found = None;
+    let walked = expr.apply(|node| {
+        match node {
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => {
+                found = Some("has a subquery".to_owned());
+            }
+            Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                found = Some(format!("calls {}, which gives another value at another moment", call.func.name()));
+            }
+            _ => {}
+        }
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    if walked.is_err() { Some("has an expression that is not understood".to_owned()) } else { found }
+}
+
 #[derive(Debug, PartialEq)]
 enum Origin {
     Scan(TableReference, String),
@@ -380,6 +432,31 @@ mod tests {
             ("select * from o cross join unnest([1, 2])", false),
         ] {
             assert_eq!(keeps_rows_and_columns(&plan(sql).await, &["id".to_owned()]), kept, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn plans_that_are_more_than_rows_of_one_table_say_why() {
+        for (sql, why) in [
+            ("select id + 1 as id, upper(o_a) from (select * from o where id > 1) s order by o_b", None),
+            ("select o.* from o join c using (id)", Some("joins")),
+            ("select max(id) from o", Some("aggregates")),
+            ("select distinct id from o", Some("duplicates")),
+            ("select * from o limit 3", Some("limit")),
+            ("select * from o order by id limit 3", Some("limit")),
+            ("select id from o union all select id from c", Some("together")),
+            ("select id, row_number() over (order by id) from o", Some("window")),
+            ("select * from o where id in (select id from c)", Some("subquery")),
+            ("select * from o where o_a > cast(now() as varchar)", Some("now")),
+            ("select id, random() from o", Some("random")),
+            ("select id, unnest([1, 2]) from o", Some("several rows")),
+            ("select 1 as id", Some("no table")),
+        ] {
+            let found = more_than_rows_of_one_table(&plan(sql).await);
+            match why {
+                None => assert_eq!(found, None, "{sql}"),
+                Some(why) => assert!(found.as_ref().is_some_and(|f| f.contains(why)), "{sql}: {found:?}"),
+            }
         }
     }
 

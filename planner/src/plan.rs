@@ -6,6 +6,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::definition::OverwriteType;
 use crate::relation::Relation;
 use crate::schema::SchemaChange;
+use crate::state::ChangeState;
 
 /// What a sink does with the staged rows. Four modes serve every strategy.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -108,6 +109,8 @@ pub struct LoadPlan {
     pub ddl: Vec<SchemaChange>,
     /// The cursor to observe while staging: its greatest value becomes the watermark.
     pub cursor: Option<CursorPlan>,
+    /// How far the changes of the source are read with this load; stored with it.
+    pub changes: Option<ChangeState>,
     pub checks: Checks,
     /// Digest that the stored state must carry to be used: see [`crate::state::PipelineState::digest`].
     pub state_digest: String,
@@ -140,10 +143,10 @@ pub struct PartitionLimit {
 pub struct Checks {
     /// Columns in which a staged NULL fails the run.
     pub not_null: Vec<String>,
+    /// Staged deletions are whole rows and are checked too; else they hold only their key.
+    pub whole_deletes: bool,
     /// Rows with a NULL in one of these are left out and counted.
     pub quarantine_null: Vec<String>,
-    /// Rows that delete are rows of the source, and checked like all others; elsewhere they hold just their key.
-    pub whole_deletes: bool,
     /// Column sets in which two staged rows may not agree.
     pub unique: Vec<String>,
     /// Fail when a staged row's second column is not NULL and not after its first: an interval would end before it begins.

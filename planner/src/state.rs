@@ -25,6 +25,9 @@ pub struct PipelineState {
     /// adds none of them twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boundary: Option<Boundary>,
+    /// How far a source that tells its changes was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<ChangeState>,
     pub load_id: String,
     pub run_id: String,
     /// RFC 3339, UTC.
@@ -33,6 +36,14 @@ pub struct PipelineState {
 
 impl PipelineState {
     pub const VERSION: u32 = 1;
+
+    /// How far the source was loaded, for people; `None` where that is not remembered.
+    pub fn reached(&self) -> Option<String> {
+        match (&self.watermark, &self.changes) {
+            (Some(watermark), _) => Some(watermark.to_string()),
+            (None, changes) => changes.as_ref().map(|changes| changes.summary.clone()),
+        }
+    }
 }
 
 /// The greatest committed cursor value: from data, never from the clock.
@@ -155,6 +166,22 @@ impl fmt::Display for Watermark {
             .and_then(|array| arrow::util::display::array_value_to_string(&array, 0).ok());
         write!(f, "{} = {}", self.column, text.as_deref().unwrap_or(&self.value))
     }
+}
+
+/// How far the changes of a source were read, and when deletions were last looked for.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ChangeState {
+    /// Where the next read begins. Only the connector that made it understands it; it carries its own version.
+    pub position: serde_json::Value,
+    /// The position for people, such as `transactions before 4711`.
+    #[serde(default)]
+    pub summary: String,
+    /// The keys of source and target were last compared then: RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_at: Option<String>,
+    /// Runs committed since.
+    #[serde(default)]
+    pub runs_since_reconciliation: u64,
 }
 
 /// Hashes of the rows at the watermark, with how often each occurs.

@@ -122,6 +122,7 @@ fn inspect(states: &[(Pipeline, Option<PipelineState>)], format: Format, style: 
                 "pipeline": pipeline.name,
                 "target": format!("{}.{}", pipeline.sink.connection, pipeline.sink.relation),
                 "watermark": state.as_ref().and_then(|s| s.watermark.as_ref()).map(ToString::to_string),
+                "position": state.as_ref().and_then(|s| s.changes.as_ref()).map(|c| c.summary.as_str()),
                 "last_run_id": state.as_ref().map(|s| s.run_id.as_str()),
                 "load_id": state.as_ref().map(|s| s.load_id.as_str()),
                 "committed_at": state.as_ref().map(|s| s.committed_at.as_str()),
@@ -130,7 +131,7 @@ fn inspect(states: &[(Pipeline, Option<PipelineState>)], format: Format, style: 
     }
     let mut table = Table::new(&["pipeline", "watermark", "last run", "committed at"]);
     for (pipeline, state) in states {
-        let watermark = state.as_ref().and_then(|s| s.watermark.as_ref()).map(ToString::to_string);
+        let watermark = state.as_ref().and_then(PipelineState::reached);
         table.row([
             pipeline.name.clone(),
             watermark.unwrap_or_else(|| "none".to_owned()),

@@ -172,7 +172,12 @@ fn facts(plan: &Explanation) -> Vec<(&'static str, String)> {
         facts.push(("manifest", backfill.manifest.clone()));
     }
     facts.push(("state", plan.state.location.clone()));
-    facts.push(("watermark", plan.state.watermark.as_ref().map_or("none".to_owned(), ToString::to_string)));
+    match &plan.state.position {
+        Some(position) => facts.push(("loaded", position.clone())),
+        None => {
+            facts.push(("watermark", plan.state.watermark.as_ref().map_or("none".to_owned(), ToString::to_string)));
+        }
+    }
     if let Some(run) = &plan.state.last_run_id {
         let at = plan.state.last_committed_at.as_deref().map(|at| format!(", committed at {at}")).unwrap_or_default();
         facts.push(("last run", format!("{run}{at}")));

@@ -136,6 +136,7 @@ impl Snapshot for DeltaSnapshot {
             rows: table.rows(),
             bytes: Some(table.bytes()),
             notes: Vec::new(),
+            changes: None,
         })
     }
 

@@ -310,7 +310,14 @@ impl Snapshot for FileSnapshot {
 
 /// A table without key and statistics.
 pub(crate) fn table(provider: Arc<dyn TableProvider>, files: &[PinnedFile], notes: Vec<String>) -> SourceTable {
-    SourceTable { provider, key: Vec::new(), rows: None, bytes: Some(files.iter().map(|f| f.size).sum()), notes }
+    SourceTable {
+        provider,
+        key: Vec::new(),
+        rows: None,
+        bytes: Some(files.iter().map(|f| f.size).sum()),
+        notes,
+        changes: None,
+    }
 }
 
 /// Deals files into at most `parallelism` groups of about equal size, in order within a group.

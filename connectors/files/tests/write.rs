@@ -76,6 +76,7 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         digest: String::new(),
         watermark: None,
         boundary: None,
+        changes: None,
         load_id: spec.load_id.clone(),
         run_id: run_id.to_owned(),
         committed_at: "2026-01-01T00:00:00Z".to_owned(),

@@ -178,6 +178,7 @@ impl Snapshot for MemorySnapshot {
             rows: Some(table.rows.num_rows() as u64),
             bytes: Some(table.rows.get_array_memory_size() as u64),
             notes: Vec::new(),
+            changes: None,
         })
     }
 

@@ -77,12 +77,22 @@ pub(super) fn verify(prepared: &Prepared, load: &LoadSpec, facts: &DiffFacts) ->
     check_missing(prepared, load, facts)
 }
 
+/// The error of a source without a row where the target has some.
+pub(super) fn empty(load: &LoadSpec) -> Error {
+    Error::data_quality(format!("the source gave no row, and {} has rows", load.target))
+        .with_hint("check the source; to empty the target on purpose, set empty_source: allow")
+}
+
 /// The guards: how many rows may be deleted, marked or closed for being absent from the source.
 fn check_missing(prepared: &Prepared, load: &LoadSpec, facts: &DiffFacts) -> Result<()> {
     let checks = &prepared.plan.checks;
     let acts = diff::in_plan(prepared.physical.as_ref()).iter().any(|diff| diff.spec().missing);
     if !acts || facts.missing == 0 {
         return Ok(());
+    }
+    // The plainer finding first.
+    if checks.fail_on_empty && facts.source_rows == 0 {
+        return Err(empty(load));
     }
     let (missing, total) = (facts.missing, facts.target_rows);
     let too_many = |limit: String| {

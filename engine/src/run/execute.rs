@@ -308,14 +308,19 @@ impl Attempt<'_> {
         self.stage(Stage::Commit);
         let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
-        receipt.rows.extracted = source_rows;
-        if let Some(compared) = &compared {
+        // Beside changes only keys are compared, and those that are the same say nothing of their rows.
+        let only_keys = prepared.plan.changes.is_some();
+        if !only_keys {
+            receipt.rows.extracted = source_rows;
+        }
+        if let Some(compared) = compared.as_ref().filter(|_| !only_keys) {
             comparison::complete(&mut receipt.rows, compared, prepared);
         } else if let Some(rows) = tallied_rows {
             receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }
-        // A comparison has checked the guards already, on exactly the rows that it found.
-        let guards = compared.is_none().then_some(&prepared.plan.checks);
+        // A comparison has checked the guards already, on exactly the rows that it found; beside changes, other rows may be
+        // marked as deleted.
+        let guards = (compared.is_none() || only_keys).then_some(&prepared.plan.checks);
         // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
         let mut receipt = ends
             .sink
@@ -457,11 +462,11 @@ fn report_progress(context: &RunContext, pipeline: &Pipeline, prepared: &Prepare
 fn probe_spec(plan: &LoadPlan, state: Option<&PipelineState>) -> ProbeSpec {
     let mut spec = ProbeSpec {
         not_null: plan.checks.not_null.clone(),
-        whole_deletes: plan.checks.whole_deletes,
         quarantine_null: plan.checks.quarantine_null.clone(),
         cursor: plan.cursor.as_ref().map(|c| c.column.clone()),
         partitions: plan.checks.max_partitions.clone(),
         interval: plan.checks.interval.clone(),
+        whole_deletes: plan.checks.whole_deletes,
         ..ProbeSpec::default()
     };
     if let Some(cursor) = &plan.cursor {
@@ -515,8 +520,7 @@ async fn verify(
         .with_hint("filter the source, raise partition.max_partitions_per_run, or load by backfill in chunks"));
     }
     if checks.fail_on_empty && source_rows == 0 && has_rows {
-        return Err(Error::data_quality(format!("the source gave no row, and {} has rows", load.target))
-            .with_hint("check the source; to empty the target on purpose, set empty_source: allow"));
+        return Err(comparison::empty(load));
     }
     if !checks.unique.is_empty() {
         let duplicates = ends.sink.duplicate_keys(load, staged, &checks.unique).await?;
@@ -574,6 +578,7 @@ fn next_state(
         digest: plan.state_digest.clone(),
         watermark,
         boundary,
+        changes: plan.changes.clone(),
         load_id: load.load_id.clone(),
         run_id: load.run_id.clone(),
         committed_at: now(),

@@ -55,6 +55,8 @@ pub struct PlannedState {
     /// Where state is kept.
     pub location: String,
     pub watermark: Option<Watermark>,
+    /// How far the changes of the source were read, for strategies that read them.
+    pub position: Option<String>,
     pub last_run_id: Option<String>,
     pub last_committed_at: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Runs a pipeline: lease, describe, plan, stage, verify, commit, discard.
 
+mod changes;
 mod comparison;
 mod context;
 mod execute;

@@ -13,10 +13,12 @@ use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::{
-    Modes, Observed, ObservedTarget, Sizes, compares_rows, plan_load, raw_columns, unavailable,
+    Modes, Observed, ObservedChanges, ObservedTarget, Sizes, changes_from, compares_rows, plan_load, raw_columns,
+    unavailable,
 };
 use dpone_planner::types::{is_raw, logical_name};
 
+use super::changes;
 use super::context::RunContext;
 use super::explain::{Explanation, PlannedColumn, PlannedState};
 use crate::federation::{self, OpenOptions, OpenSource, RawColumns, Snapshots};
@@ -81,10 +83,14 @@ pub(super) async fn prepare(
     }
     let parallelism = context.parallelism(pipeline.tuning.parallelism);
     let batch_rows = pipeline.tuning.batch_rows.unwrap_or(context.options.batch_rows);
-    let options = OpenOptions { parallelism, batch_rows };
     let mut target = ends.sink.describe(&pipeline.sink.relation).await.map_err(|e| in_sink(e, pipeline))?;
     let state = ends.store.get(&pipeline.name).await.map_err(|e| in_sink(e, pipeline))?;
 
+    let has_rows = target.as_ref().map(|t| t.has_rows);
+    let identity = source_identity(context, pipeline)?;
+    let from = changes_from(pipeline, &identity, state.as_ref(), has_rows)?;
+    let request = from.as_ref().map(changes::request);
+    let options = OpenOptions { parallelism, batch_rows, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
     let mut target_snapshots = Snapshots::default();
     let mut session = context.session(parallelism, batch_rows)?;
@@ -100,7 +106,16 @@ pub(super) async fn prepare(
         source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &raw).await?;
     }
 
-    if let Some(target) = target.as_mut().filter(|_| pipeline.strategy.compares()) {
+    let now = load_time(state.as_ref());
+    let changes = match from {
+        Some(from) => {
+            let seen = (target.as_ref(), state.as_ref(), now);
+            Some(changes::observe(context, pipeline, &mut snapshots, &source, options, from, seen).await?)
+        }
+        None => None,
+    };
+    let compares = pipeline.strategy.compares() || changes.as_ref().is_some_and(|c| c.all_rows.is_some());
+    if let Some(target) = target.as_mut().filter(|_| compares) {
         let raw = source.plan.schema().fields().iter().filter(|f| is_raw(f)).map(|f| f.name().clone()).collect();
         target.provider = read_target(context, &mut target_snapshots, pipeline, target, options, raw).await?;
     }
@@ -112,10 +127,9 @@ pub(super) async fn prepare(
         memory: context.options.memory_limit as u64,
         outgrown,
     };
-    let now = load_time(state.as_ref());
-    let identity = source_identity(context, pipeline)?;
     let plan_from = |source: &OpenSource, state: Option<&PipelineState>| {
-        let seen = Seen { ends, source, target: target.as_ref(), identity: &identity, sizes, now };
+        let changes = changes.clone();
+        let seen = Seen { ends, source, target: target.as_ref(), identity: &identity, sizes, now, changes };
         plan_load(pipeline, seen.with(state))
     };
     let mut plan = plan_from(&source, state.as_ref())?;
@@ -150,7 +164,7 @@ async fn read_target(
     snapshots: &mut Snapshots,
     pipeline: &Pipeline,
     target: &TargetTable,
-    options: OpenOptions,
+    options: OpenOptions<'_>,
     raw: BTreeSet<String>,
 ) -> Result<Arc<dyn TableProvider>> {
     let connection = &pipeline.sink.connection;
@@ -184,6 +198,7 @@ struct Seen<'a> {
     identity: &'a str,
     sizes: Sizes,
     now: i64,
+    changes: Option<ObservedChanges>,
 }
 
 impl<'a> Seen<'a> {
@@ -203,6 +218,7 @@ impl<'a> Seen<'a> {
                 provider: Arc::clone(&t.provider),
             }),
             state,
+            changes: self.changes.clone(),
             dialect: self.ends.dialect.as_ref(),
             modes: Modes {
                 append: capabilities.append,
@@ -316,6 +332,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
                 _ => "beside the data".to_owned(),
             },
             watermark: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+            position: prepared.state.as_ref().and_then(|s| s.changes.as_ref()).map(|c| c.summary.clone()),
             last_run_id: prepared.state.as_ref().map(|s| s.run_id.clone()),
             last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
         },

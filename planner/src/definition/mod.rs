@@ -27,9 +27,9 @@ pub use connection::{Connection, OptionValue, Options};
 pub use load::{Files, load};
 pub use nearest::nearest;
 pub use pipeline::{
-    CompareBy, CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, History, Lag, MissingRows, NullKeys,
-    OverwriteType, PartitionScope, Pipeline, Project, ReadOptions, Scope, SinkSpec, SoftDelete, SourceQuery,
-    SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode,
+    Cadence, CompareBy, CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, GoneRows, Guards, History, Lag,
+    MissingRows, NullKeys, OverwriteType, PartitionScope, Pipeline, Project, ReadOptions, Reconciliation, Scope,
+    SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode, VersionWrite, Xmin,
 };
 pub use render::{render, to_yaml};
 pub use schema::{SchemaKind, json_schema};

@@ -117,6 +117,8 @@ pub enum Strategy {
         /// Rows for which this source column is true (or not null) are deletions.
         soft_delete: Option<SoftDelete>,
     },
+    /// Rows of transactions that ended since the last run, told by the row versions themselves.
+    Xmin(Xmin),
     /// Chunks of a range, each loaded by another strategy.
     Backfill(Box<Backfill>),
     /// One chunk of a backfill. No definition says this: a backfill makes it.
@@ -157,6 +159,7 @@ impl Strategy {
             Self::Replace { .. } => "replace",
             Self::IncrementalAppend { .. } => "incremental_append",
             Self::IncrementalMerge { .. } => "incremental_merge",
+            Self::Xmin(_) => "xmin",
             Self::Backfill(_) | Self::Chunk(_) => "backfill",
             Self::PartitionReplace { .. } => "partition_replace",
             Self::SnapshotDiff { .. } => "snapshot_diff",
@@ -172,6 +175,7 @@ impl Strategy {
             | Self::IncrementalMerge { key, .. }
             | Self::SnapshotDiff { key, .. }
             | Self::Scd2 { key, .. } => key,
+            Self::Xmin(xmin) => &xmin.key,
             Self::Backfill(backfill) => backfill.inner.key(),
             Self::Chunk(chunk) => chunk.inner.key(),
             _ => &[],
@@ -190,6 +194,58 @@ impl Strategy {
             _ => None,
         }
     }
+}
+
+/// How rows that changed since the last run are loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Xmin {
+    /// May be empty where versions are appended.
+    pub key: Vec<String>,
+    pub write: VersionWrite,
+    /// `None`: the definition does not say.
+    pub reconciliation: Option<Reconciliation>,
+}
+
+/// What a new version of a row does to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionWrite {
+    /// It is inserted, or updates the row with its key.
+    Merge { duplicates: DuplicatePolicy, null_keys: NullKeys, soft_delete: Option<SoftDelete> },
+    /// It is added.
+    Append {
+        /// Drop versions whose key is in the target already.
+        only_new_rows: bool,
+    },
+}
+
+/// The comparison of the target's keys with all keys of the source, in the snapshot of the read: what is missing there
+/// was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reconciliation {
+    /// Deletions are never looked for, not even when the read had to start over.
+    Off,
+    On {
+        cadence: Cadence,
+        delete_policy: GoneRows,
+    },
+}
+
+/// How often keys are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cadence {
+    /// In every so many runs.
+    Runs(u64),
+    /// In the first run after this time.
+    Interval { microseconds: i64 },
+}
+
+/// What becomes of a target row that is gone from the source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GoneRows {
+    #[default]
+    HardDelete,
+    /// The row stays, and is marked.
+    SoftDelete,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
 use super::{Draft, Observed, ObservedTarget, column};
@@ -80,6 +81,28 @@ pub(super) fn aligned_exprs(plan: &LogicalPlan, observed: &Observed<'_>) -> Resu
             Ok((to, expr))
         })
         .collect()
+}
+
+/// Adds the rows of `gone`, which give keys in staged types, an operation, and what a patch sets. Other columns are NULL
+/// in them.
+pub(super) fn with_gone(aligned: Aligned, gone: &LogicalPlan) -> Result<Aligned> {
+    let given = gone.schema().as_arrow();
+    let mut exprs = Vec::new();
+    let mut staged = Vec::new();
+    for field in aligned.staged_schema.fields() {
+        let (expr, field) = match given.field_with_name(field.name()) {
+            Ok(there) => (convert(column(gone, field.name())?, there, field)?, field.as_ref().clone()),
+            Err(_) => {
+                let null = ScalarValue::try_new_null(field.data_type())?;
+                (Expr::Literal(null, None), field.as_ref().clone().with_nullable(true))
+            }
+        };
+        exprs.push(expr.alias(field.name()));
+        staged.push(field);
+    }
+    let gone = LogicalPlanBuilder::from(gone.clone()).project(exprs)?.build()?;
+    let plan = LogicalPlanBuilder::from(aligned.plan).union(gone)?.build()?;
+    Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), ..aligned })
 }
 
 /// The source's columns against the target's, and the strategy's own columns, which the target must have.

@@ -12,8 +12,10 @@ mod raw;
 mod replace;
 mod scd2;
 mod snapshot_diff;
+mod xmin;
 
 pub use raw::{compares_rows, raw_columns};
+pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use arrow::datatypes::{Field, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
-use crate::definition::{EmptySource, Pipeline, Strategy};
+use crate::definition::{EmptySource, Pipeline, Strategy, VersionWrite};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
@@ -39,6 +41,8 @@ pub struct Observed<'a> {
     pub source_identity: String,
     pub target: Option<ObservedTarget>,
     pub state: Option<&'a PipelineState>,
+    /// What the source tells of its changes, for strategies that read them.
+    pub changes: Option<ObservedChanges>,
     pub dialect: &'a dyn Dialect,
     pub modes: Modes,
     pub sizes: Sizes,
@@ -101,9 +105,10 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
     }
     observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
-    check_state(pipeline, &observed, &state_digest)?;
+    check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
     // Before the first load as before any other: a target that none of the next ones may load helps nobody.
     crate::schema::check_names(observed.source.schema().as_arrow())?;
+    let (mut gone, mut changes) = (None, None);
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
         Strategy::Replace { scope } => replace::draft(&observed, scope)?,
@@ -137,6 +142,11 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
                 allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
             },
         )?,
+        Strategy::Xmin(spec) => {
+            let planned = xmin::draft(pipeline, &observed, spec)?;
+            (gone, changes) = (planned.gone, Some(planned.changes));
+            planned.draft
+        }
         Strategy::Chunk(load) => backfill::draft(pipeline, &mut observed, load)?,
         Strategy::Backfill(_) => return Err(Error::internal("a backfill is planned chunk by chunk")),
         Strategy::Unsupported(mode) => return Err(unavailable(&mode.name)),
@@ -156,7 +166,10 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
         ))
         .with_hint("use full_refresh, or a sink that has it: delta or postgres"));
     }
-    let aligned = align::align(&draft, &observed)?;
+    let mut aligned = align::align(&draft, &observed)?;
+    if let Some(gone) = gone {
+        aligned = align::with_gone(aligned, &gone)?;
+    }
     for name in draft.write_mode.key() {
         observed.dialect.check_key(aligned.target_schema.field_with_name(name)?)?;
     }
@@ -182,6 +195,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
         write_mode: draft.write_mode,
         ddl,
         cursor: draft.cursor,
+        changes,
         checks: Checks {
             max_delete_ratio: pipeline.guards.max_delete_ratio.or(draft.checks.max_delete_ratio),
             max_delete_rows: pipeline.guards.max_delete_rows,
@@ -197,7 +211,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
 pub fn unavailable(name: &str) -> Error {
     Error::configuration(format!("the strategy {name} is not available yet")).with_hint(
         "available are full_refresh, replace, partition_replace, incremental_append, incremental_merge, snapshot_diff, \
-         scd2 and backfill",
+         scd2, xmin and backfill",
     )
 }
 
@@ -217,34 +231,49 @@ fn digest(pipeline: &Pipeline, source_identity: &str) -> String {
     part(pipeline.strategy.name());
     part(&pipeline.strategy.key().join("\u{1f}"));
     part(pipeline.strategy.cursor().map_or("", |c| &c.column));
+    if let Strategy::Xmin(spec) = &pipeline.strategy {
+        // Rows that are not read again keep what an earlier run read of them.
+        let read = &pipeline.source.read;
+        part(&format!("{:?} {:?} {:?}", read.columns, read.exclude_columns, read.types));
+        part(if matches!(spec.write, VersionWrite::Append { .. }) { "append" } else { "merge" });
+    }
     crate::state::hex(&hasher.finalize()[..16])
 }
 
-/// A watermark that does not belong to this definition, or to this target, is an error, never ignored: ignoring it
-/// would load everything again, or lose what came between.
-fn check_state(pipeline: &Pipeline, observed: &Observed<'_>, digest: &str) -> Result<()> {
-    let Some(state) = observed.state.filter(|_| pipeline.strategy.cursor().is_some()) else { return Ok(()) };
-    let Some(watermark) = &state.watermark else { return Ok(()) };
+/// A watermark or position that does not belong to this definition, or to this target, is an error, never ignored:
+/// ignoring it would load everything again, or lose what came between. `target` says whether the target has rows, where
+/// there is one.
+fn check_state(pipeline: &Pipeline, state: Option<&PipelineState>, target: Option<bool>, digest: &str) -> Result<()> {
+    let reads_changes = matches!(pipeline.strategy, Strategy::Xmin(_));
+    let Some(state) = state.filter(|_| reads_changes || pipeline.strategy.cursor().is_some()) else { return Ok(()) };
+    let stored = match (&state.watermark, &state.changes) {
+        (Some(watermark), _) => format!("the stored watermark ({watermark})"),
+        (None, Some(_)) => "the stored position".to_owned(),
+        (None, None) => return Ok(()),
+    };
     if state.digest != digest {
         return Err(Error::conflict(format!(
-            "the stored watermark ({watermark}) was made by another definition of this pipeline: its source, query, \
-             cursor, key, strategy or target changed since"
+            "{stored} was made by another definition of this pipeline: its source, query, cursor, key, strategy or \
+             target changed since"
         ))
         .with_hint(
             "to start over, run `dpone state reset` for this pipeline (look first with `dpone state inspect`); to keep \
-             the watermark, restore the definition; to load something else beside it, give the pipeline another name",
+             the state, restore the definition; to load something else beside it, give the pipeline another name",
         ));
     }
-    let gone = match &observed.target {
+    let gone = match target {
         None => "does not exist",
-        Some(target) if !target.has_rows => "is empty",
-        Some(_) => return Ok(()),
+        // An empty target may be what the source was, and reading everything into it is right in any case.
+        Some(false) if reads_changes => return Ok(()),
+        Some(false) => "is empty",
+        Some(true) => return Ok(()),
     };
-    Err(Error::conflict(format!(
-        "the target {} {gone}, but the state says that it was loaded up to {watermark}",
-        pipeline.sink.relation
-    ))
-    .with_hint("restore the table, or run `dpone state reset` for this pipeline to load everything again"))
+    let loaded = match &state.watermark {
+        Some(watermark) => format!("it was loaded up to {watermark}"),
+        None => format!("it was loaded at {}", state.committed_at),
+    };
+    Err(Error::conflict(format!("the target {} {gone}, but the state says that {loaded}", pipeline.sink.relation))
+        .with_hint("restore the table, or run `dpone state reset` for this pipeline to load everything again"))
 }
 
 /// The names of a plan's columns, checked: no two columns may have one name.

@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::definition::{DuplicatePolicy, InnerLoad, Pipeline, Scope, Strategy};
+use crate::definition::{DuplicatePolicy, InnerLoad, Pipeline, Scope, Strategy, VersionWrite};
 use crate::expr::{columns_of, passed_through, predicate};
 use crate::state::PipelineState;
 use crate::types::native_of;
@@ -104,6 +104,17 @@ fn read_by_strategy(strategy: &Strategy, plan: &LogicalPlan, compares_rows: bool
                 read.extend(order_by.iter().cloned());
             }
         }
+        Strategy::Xmin(xmin) => match &xmin.write {
+            VersionWrite::Merge { duplicates, soft_delete, .. } => {
+                read.extend(soft_delete.iter().map(|s| s.column.clone()));
+                if let DuplicatePolicy::Latest { order_by } = duplicates {
+                    read.extend(order_by.iter().cloned());
+                }
+            }
+            // With a key, versions may be compared with the target's rows as wholes.
+            VersionWrite::Append { only_new_rows } if *only_new_rows || xmin.key.is_empty() => {}
+            VersionWrite::Append { .. } => return None,
+        },
         Strategy::SnapshotDiff { .. } | Strategy::Scd2 { .. } | Strategy::Backfill(_) | Strategy::Unsupported(_) => {
             return None;
         }

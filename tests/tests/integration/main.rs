@@ -17,3 +17,4 @@ mod properties;
 mod scopes;
 mod types;
 mod upheaval;
+mod xmin;

@@ -281,6 +281,7 @@ pub fn state(spec: &LoadSpec) -> PipelineState {
         digest: "d".into(),
         watermark: None,
         boundary: None,
+        changes: None,
         load_id: spec.load_id.clone(),
         run_id: spec.run_id.clone(),
         committed_at: "2026-01-01T00:00:00Z".into(),

@@ -1,5 +1,6 @@
 //! Reading: one exported snapshot, tables and queries in partitions, binary COPY decoded straight into Arrow.
 
+mod changes;
 mod copy;
 mod decode;
 pub(crate) mod filter;

@@ -28,7 +28,37 @@ impl PartitionPlan {
     }
 }
 
-pub(super) async fn plan(context: &Context<'_>, table: &Table, parallelism: usize) -> Result<PartitionPlan> {
+/// Cuts the rows that meet `condition`, which may name system columns.
+pub(super) async fn plan(
+    context: &Context<'_>,
+    table: &Table,
+    parallelism: usize,
+    condition: Option<&str>,
+) -> Result<PartitionPlan> {
+    let mut plan = cut(context, table, parallelism, condition).await?;
+    let Some(condition) = condition else { return Ok(plan) };
+    for part in plan.partitions.iter_mut().filter(|part| !part.narrowed()) {
+        part.predicate = Some(match part.predicate.take() {
+            Some(range) => format!("({range}) AND ({condition})"),
+            None => condition.to_owned(),
+        });
+    }
+    Ok(plan)
+}
+
+impl PartitionSpec {
+    /// Whether the condition stands inside what is read: leaves that are read together show no system columns.
+    fn narrowed(&self) -> bool {
+        self.from.starts_with('(')
+    }
+}
+
+async fn cut(
+    context: &Context<'_>,
+    table: &Table,
+    parallelism: usize,
+    condition: Option<&str>,
+) -> Result<PartitionPlan> {
     let wanted = match table.bytes {
         Some(bytes) => parallelism.max(1).min(bytes.div_ceil(PART_BYTES).max(1) as usize),
         None => 1,
@@ -44,12 +74,12 @@ pub(super) async fn plan(context: &Context<'_>, table: &Table, parallelism: usiz
             Ok(PartitionPlan { partitions, notes: Vec::new() })
         }
         RelationKind::Table => by_key(context.client, table, wanted).await,
-        RelationKind::Partitioned => by_leaves(context.client, table, wanted, by_blocks).await,
+        RelationKind::Partitioned => by_leaves(context.client, table, (wanted, by_blocks), condition).await,
         _ => Ok(PartitionPlan::one(table, Vec::new())),
     }
 }
 
-fn quote(relation: &dpone_planner::Relation) -> String {
+pub(super) fn quote(relation: &dpone_planner::Relation) -> String {
     format!("{}.{}", quote_name(&relation.schema), quote_name(&relation.name))
 }
 
@@ -70,7 +100,12 @@ fn block_ranges(from: &str, pages: u64, parts: usize) -> Vec<PartitionSpec> {
 
 /// The leaves of a partitioned table, each in parts by its size. Reading a leaf itself needs the right to, and would go
 /// past row-level security of the parent.
-async fn by_leaves(client: &Client, table: &Table, wanted: usize, by_blocks: bool) -> Result<PartitionPlan> {
+async fn by_leaves(
+    client: &Client,
+    table: &Table,
+    (wanted, by_blocks): (usize, bool),
+    condition: Option<&str>,
+) -> Result<PartitionPlan> {
     let sql = "SELECT relrowsecurity OR EXISTS ( \
                SELECT FROM unnest($2::oid[]) leaf(oid) WHERE NOT has_table_privilege(leaf.oid, 'SELECT')) \
                FROM pg_class WHERE oid = $1";
@@ -87,7 +122,7 @@ async fn by_leaves(client: &Client, table: &Table, wanted: usize, by_blocks: boo
     }
     let total: u64 = leaves.iter().map(|leaf| leaf.bytes).sum::<u64>().max(1);
     let partitions = leaves.iter().flat_map(|leaf| leaf_parts(leaf, wanted, total, by_blocks)).collect();
-    Ok(PartitionPlan { partitions: merge_small(partitions, &leaves, wanted), notes: Vec::new() })
+    Ok(PartitionPlan { partitions: merge_small(partitions, table, &leaves, wanted, condition), notes: Vec::new() })
 }
 
 fn leaf_parts(leaf: &Leaf, wanted: usize, total: u64, by_blocks: bool) -> Vec<PartitionSpec> {
@@ -97,7 +132,13 @@ fn leaf_parts(leaf: &Leaf, wanted: usize, total: u64, by_blocks: bool) -> Vec<Pa
 }
 
 /// Many leaves make more parts than may be read at once; whole leaves go together then, the largest first.
-fn merge_small(partitions: Vec<PartitionSpec>, leaves: &[Leaf], wanted: usize) -> Vec<PartitionSpec> {
+fn merge_small(
+    partitions: Vec<PartitionSpec>,
+    table: &Table,
+    leaves: &[Leaf],
+    wanted: usize,
+    condition: Option<&str>,
+) -> Vec<PartitionSpec> {
     if partitions.len() <= wanted {
         return partitions;
     }
@@ -116,8 +157,14 @@ fn merge_small(partitions: Vec<PartitionSpec>, leaves: &[Leaf], wanted: usize) -
         .map(|(_, leaves)| match leaves.as_slice() {
             [one] => PartitionSpec { from: quote(&one.relation), predicate: None },
             _ => {
-                let all: Vec<_> =
-                    leaves.iter().map(|leaf| format!("SELECT * FROM {}", quote(&leaf.relation))).collect();
+                // By name: leaves may have their columns in another order.
+                let columns: Vec<_> = table.columns.iter().map(|c| quote_name(&c.name)).collect();
+                let columns = columns.join(", ");
+                let only = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
+                let all: Vec<_> = leaves
+                    .iter()
+                    .map(|leaf| format!("SELECT {columns} FROM {}{only}", quote(&leaf.relation)))
+                    .collect();
                 PartitionSpec { from: format!("({}) AS \"leaves\"", all.join(" UNION ALL ")), predicate: None }
             }
         })

@@ -14,6 +14,7 @@ use dpone_engine::{ReadRequest, ScanExec, SourceTable};
 use dpone_planner::definition::nearest;
 use dpone_planner::{Error, Result};
 
+use super::changes;
 use super::filter::{Filter, quote_name};
 use super::partition::{self, PartitionPlan};
 use super::rewritten;
@@ -37,16 +38,22 @@ pub(super) async fn open(context: &Context<'_>, table: Table, request: &ReadRequ
     let name = table.relation.to_string();
     let described = table.columns.iter().map(|c| (c.name.as_str(), &c.native, c.nullable));
     let columns = columns(described, request).map_err(|e| e.with("table", &name))?;
-    let PartitionPlan { partitions, notes } = partition::plan(context, &table, request.parallelism).await?;
+    let changes = match &request.changes {
+        Some(wanted) => Some(changes::plan(context, &table, wanted).await.map_err(|e| e.with("table", &name))?),
+        None => None,
+    };
+    let condition = changes.as_ref().and_then(|c| c.condition.as_deref());
+    let PartitionPlan { partitions, mut notes } =
+        partition::plan(context, &table, request.parallelism, condition).await?;
     let key = key_positions(&table);
-    let provider = PostgresTable::new(context, name, columns, partitions, request, table.rows).with_key(key);
-    Ok(SourceTable {
-        provider: Arc::new(provider),
-        key: table.primary_key,
-        rows: table.rows,
-        bytes: table.bytes,
-        notes,
-    })
+    // How many rows changed is not known before they are read.
+    let rows = table.rows.filter(|_| condition.is_none());
+    let provider = PostgresTable::new(context, name, columns, partitions, request, rows).with_key(key);
+    let changes = changes.map(|planned| {
+        notes.extend(planned.notes);
+        planned.read
+    });
+    Ok(SourceTable { provider: Arc::new(provider), key: table.primary_key, rows, bytes: table.bytes, notes, changes })
 }
 
 /// Opens a query of the user's, and names the relations that it reads. It runs inside a read-only transaction.
@@ -56,6 +63,10 @@ pub(super) async fn open_query(
     request: &ReadRequest,
 ) -> Result<(SourceTable, Vec<u32>)> {
     let query = query.trim().trim_end_matches(';').trim_end();
+    if request.changes.is_some() {
+        return Err(Error::configuration("xmin cannot read a query: its rows have no xmin of their own")
+            .with_hint("name a table, and narrow it by columns and custom_predicate"));
+    }
     if query.is_empty() {
         return Err(Error::configuration("the query is empty"));
     }
@@ -80,8 +91,14 @@ pub(super) async fn open_query(
     let columns = columns(described, request).map_err(|e| e.with("table", "query"))?;
     let partitions = vec![PartitionSpec { from, predicate: None }];
     let provider = PostgresTable::new(context, "query".to_owned(), columns, partitions, request, None);
-    let opened =
-        SourceTable { provider: Arc::new(provider), key: Vec::new(), rows: None, bytes: None, notes: Vec::new() };
+    let opened = SourceTable {
+        provider: Arc::new(provider),
+        key: Vec::new(),
+        rows: None,
+        bytes: None,
+        notes: Vec::new(),
+        changes: None,
+    };
     Ok((opened, relations))
 }
 

@@ -6,6 +6,7 @@ mod source;
 mod state;
 mod strategy;
 mod text;
+mod xmin;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +22,8 @@ use super::{Files, Guards, Pipeline, SinkSpec, Strategy, Tuning};
 use crate::error::{Error, Result};
 use crate::relation::Relation;
 use connection::Book;
+
+pub(super) use xmin::refuse_reconciliation;
 
 pub(super) use text::{check_predicate, clean as clean_message, parse_lag};
 
@@ -62,11 +65,6 @@ pub(super) fn manifest(
 
     let origin = Origin { tree, terms: &by_path };
     let mut problems = Problems::default();
-    if matches!(manifest.reconciliation, Some(manifest::Reconciliation::Enabled(true))) {
-        problems.keep::<()>(Err(origin
-            .error("reconciliation", "reconciliation is known, but not supported by this version")
-            .with_hint("deletions are found by sink.strategy.soft_delete")));
-    }
     let source = problems.keep(source::lower(&manifest.source, &origin, files, book, &mut warnings));
     let sink = problems.keep(sink(&manifest.sink, &origin, book));
     let strategy = problems.keep(strategy_and_guards(&manifest, &origin));
@@ -74,6 +72,11 @@ pub(super) fn manifest(
         Some(sink) => problems.keep(state::lower(manifest.state.as_ref(), sink, &origin, book)),
         None => None,
     };
+    if let (Some(reconciliation), Some((strategy, _))) = (&manifest.reconciliation, &strategy)
+        && !matches!(strategy, Strategy::Xmin(_))
+    {
+        problems.keep(xmin::refuse_reconciliation(reconciliation, &origin, &mut warnings));
+    }
     problems.into_result()?;
     let (Some(source), Some(sink), Some((strategy, guards)), Some(state)) = (source, sink, strategy, state) else {
         return Err(Error::internal("a definition without problems has no result"));
@@ -101,14 +104,10 @@ pub(super) fn typed<T: serde::de::DeserializeOwned>(value: Json) -> Result<T> {
 }
 
 fn strategy_and_guards(manifest: &Manifest, origin: &Origin<'_>) -> Result<(Strategy, Guards)> {
-    let reconciliation = match &manifest.reconciliation {
-        Some(manifest::Reconciliation::Settings(settings)) => Some(settings.as_ref()),
-        _ => None,
-    };
     let spec = &manifest.sink.strategy;
-    let guards = strategy::guards(spec, reconciliation, origin)?;
-    let lowered =
-        lower_strategy(spec, &manifest.source.options, manifest.source.kind.kind(), manifest.sink.kind.kind(), origin)?;
+    let guards = lower_guards(spec, manifest.reconciliation.as_ref(), origin)?;
+    let kinds = (manifest.source.kind.kind(), manifest.sink.kind.kind());
+    let lowered = lower_strategy(spec, &manifest.source.options, manifest.reconciliation.as_ref(), kinds, origin)?;
     Ok((lowered, guards))
 }
 
@@ -116,16 +115,24 @@ fn strategy_and_guards(manifest: &Manifest, origin: &Origin<'_>) -> Result<(Stra
 pub(super) fn lower_strategy(
     spec: &StrategySpec,
     read: &SourceOptions,
-    source_kind: &str,
-    sink_kind: &str,
+    reconciliation: Option<&manifest::Reconciliation>,
+    (source_kind, sink_kind): (&str, &str),
     origin: &Origin<'_>,
 ) -> Result<Strategy> {
     let cursor = source::cursor(read, origin)?;
-    strategy::lower(spec, read, cursor, source_kind, sink_kind, origin)
+    strategy::lower(spec, read, cursor, reconciliation, (source_kind, sink_kind), origin)
 }
 
-pub(super) fn lower_guards(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Guards> {
-    strategy::guards(spec, None, origin)
+pub(super) fn lower_guards(
+    spec: &StrategySpec,
+    reconciliation: Option<&manifest::Reconciliation>,
+    origin: &Origin<'_>,
+) -> Result<Guards> {
+    let settings = match reconciliation {
+        Some(manifest::Reconciliation::Settings(settings)) => Some(settings.as_ref()),
+        _ => None,
+    };
+    strategy::guards(spec, settings, origin)
 }
 
 pub(super) fn tuning(options: &SourceOptions) -> Tuning {

@@ -7,8 +7,8 @@ use super::source::checked;
 use super::text::scope_predicate;
 use super::{Origin, backfill};
 use crate::definition::manifest::{
-    DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, ReconciliationSettings,
-    SoftDeletePolicy, SourceOptions, StrategySpec,
+    DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, Reconciliation,
+    ReconciliationSettings, SoftDeletePolicy, SourceOptions, StrategySpec,
 };
 use crate::definition::{
     CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, NullKeys, OverwriteType, Scope, SoftDelete,
@@ -17,15 +17,15 @@ use crate::definition::{
 use crate::error::Result;
 
 const MODE: &str = "sink.strategy.mode";
-const KEY: &str = "sink.strategy.unique_key";
+pub(super) const KEY: &str = "sink.strategy.unique_key";
 const CURSOR: &str = "source.options.incremental_column";
 
 pub(super) fn lower(
     spec: &StrategySpec,
     read: &SourceOptions,
     cursor: Option<CursorOptions>,
-    source_kind: &str,
-    sink_kind: &str,
+    reconciliation: Option<&Reconciliation>,
+    (source_kind, sink_kind): (&str, &str),
     origin: &Origin<'_>,
 ) -> Result<Strategy> {
     let key = spec.unique_key.as_ref().map(Names::list).unwrap_or_default();
@@ -33,11 +33,15 @@ pub(super) fn lower(
     if let Some(policy) = spec.merge_policy {
         check_merge_policy(policy, sink_kind, origin)?;
     }
-    if let Some(reader) = reader(spec.mode, read, source_kind, origin)? {
-        if spec.mode == Mode::IncrementalMerge && key.is_empty() {
-            return Err(key_missing(spec.mode, origin));
+    match reader(spec.mode, read, source_kind, origin)? {
+        Some(Reader::Xmin) => return super::xmin::lower(spec, read, key, reconciliation, origin),
+        Some(Reader::Cdc) => {
+            if spec.mode == Mode::IncrementalMerge {
+                check_key_given(spec.mode, &key, origin)?;
+            }
+            return Ok(unsupported("cdc"));
         }
-        return Ok(unsupported(reader));
+        None => {}
     }
     let mode = spec.mode;
     let strategy = match mode {
@@ -105,18 +109,20 @@ pub(super) fn lower(
         Mode::Backfill => {
             backfill::lower(spec, cursor.as_ref(), source_kind, soft_delete(spec), null_keys(spec), origin)?
         }
+        // Has returned with its reader.
+        Mode::Xmin => return Err(crate::Error::internal("the strategy xmin was lowered without its reader")),
     };
     Ok(strategy)
 }
 
-fn null_keys(spec: &StrategySpec) -> NullKeys {
+pub(super) fn null_keys(spec: &StrategySpec) -> NullKeys {
     match spec.null_keys {
         None | Some(NullKeysSpec::Fail) => NullKeys::Fail,
         Some(NullKeysSpec::Quarantine) => NullKeys::Quarantine,
     }
 }
 
-fn soft_delete(spec: &StrategySpec) -> Option<SoftDelete> {
+pub(super) fn soft_delete(spec: &StrategySpec) -> Option<SoftDelete> {
     spec.soft_delete.as_ref().map(|soft| SoftDelete {
         column: soft.column.clone(),
         policy: match soft.policy {
@@ -130,11 +136,18 @@ fn unsupported(name: &str) -> Strategy {
     Strategy::Unsupported(UnsupportedMode { name: name.to_owned() })
 }
 
-/// A reader other than a scan: xmin or cdc.
-fn reader(mode: Mode, read: &SourceOptions, source_kind: &str, origin: &Origin<'_>) -> Result<Option<&'static str>> {
-    let xmin = matches!(read.incremental_strategy, Some(Incremental::Xmin | Incremental::PostgresXmin));
+/// A reader other than a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Xmin,
+    Cdc,
+}
+
+fn reader(mode: Mode, read: &SourceOptions, source_kind: &str, origin: &Origin<'_>) -> Result<Option<Reader>> {
+    let xmin =
+        mode == Mode::Xmin || matches!(read.incremental_strategy, Some(Incremental::Xmin | Incremental::PostgresXmin));
     let cdc = read.cdc.as_ref().is_some_and(|cdc| cdc.enabled.unwrap_or(true));
-    let (name, at) = match (xmin, cdc) {
+    let (reader, name, at) = match (xmin, cdc) {
         (false, false) => {
             if read.xmin_execution.is_some() {
                 let at = "source.options.xmin_execution";
@@ -147,13 +160,14 @@ fn reader(mode: Mode, read: &SourceOptions, source_kind: &str, origin: &Origin<'
                 .error("source.options.cdc", "incremental_strategy: xmin and cdc are two readers of one source")
                 .with_hint("keep one of them"));
         }
-        (true, false) => ("xmin", "source.options.incremental_strategy"),
-        (false, true) => ("cdc", "source.options.cdc"),
+        (true, false) => (Reader::Xmin, "xmin", "source.options.incremental_strategy"),
+        (false, true) => (Reader::Cdc, "cdc", "source.options.cdc"),
     };
-    if name == "xmin" && source_kind != "postgres" {
+    // Which system a query of ours reads is known when it is planned.
+    if reader == Reader::Xmin && !["postgres", "sql"].contains(&source_kind) {
         return Err(origin.error(at, format!("the xmin reader belongs to postgres; the source is {source_kind}")));
     }
-    if !matches!(mode, Mode::IncrementalAppend | Mode::IncrementalMerge | Mode::CdcApply) {
+    if !matches!(mode, Mode::IncrementalAppend | Mode::IncrementalMerge | Mode::CdcApply | Mode::Xmin) {
         return Err(origin
             .error(at, format!("the {name} reader gives changes, and {} replaces whole sets of rows", mode.as_str()))
             .with_hint("use it with incremental_merge"));
@@ -163,7 +177,11 @@ fn reader(mode: Mode, read: &SourceOptions, source_kind: &str, origin: &Origin<'
             .error(CURSOR, format!("the {name} reader keeps its own position; a cursor column has no meaning"))
             .with_hint("remove incremental_column"));
     }
-    Ok(Some(name))
+    Ok(Some(reader))
+}
+
+pub(super) fn check_key_given(mode: Mode, key: &[String], origin: &Origin<'_>) -> Result<()> {
+    if key.is_empty() { Err(key_missing(mode, origin)) } else { Ok(()) }
 }
 
 fn key_missing(mode: Mode, origin: &Origin<'_>) -> crate::Error {

@@ -372,7 +372,8 @@ pub struct StateTable {
     pub kafka_name: Option<String>,
 }
 
-/// Only its guards are used; they are the same as those of the strategy.
+/// The comparison of keys that finds deletions, for the reader xmin. Of other strategies only the guards are used; they
+/// are the same as those of the strategy.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Reconciliation {
@@ -380,21 +381,36 @@ pub enum Reconciliation {
     Settings(Box<ReconciliationSettings>),
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReconciliationSettings {
-    #[schemars(extend("x-dpone-unsupported" = "deletions are found by strategy.soft_delete; remove the key, its guards stay in force", "x-dpone-accepts" = [false]))]
     pub enabled: Option<bool>,
-    #[schemars(extend("x-dpone-ignored" = "reconciliation does not run"))]
-    pub mode: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "reconciliation does not run"))]
-    pub cadence: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "reconciliation does not run"))]
-    pub consistency: Option<Opaque>,
-    #[schemars(extend("x-dpone-ignored" = "reconciliation does not run"))]
-    pub delete_policy: Option<Opaque>,
+    pub mode: Option<ReconciliationMode>,
+    /// `every_run`, a number of runs, or a time such as `1d`.
+    pub cadence: Option<Scalar>,
+    pub consistency: Option<ReconciliationConsistency>,
+    pub delete_policy: Option<ReconciliationDeletePolicy>,
     pub empty_snapshot: Option<EmptySnapshot>,
     pub guards: Option<GuardSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReconciliationMode {
+    KeySnapshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReconciliationConsistency {
+    SameSourceSnapshot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReconciliationDeletePolicy {
+    HardDelete,
+    SoftDelete,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -11,7 +11,7 @@ use crate::definition::OverwriteType;
 pub struct StrategySpec {
     pub mode: Mode,
     /// The natural key: a list, or names with commas between them.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_append", "incremental_merge", "snapshot_diff", "scd2", "cdc_apply", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_append", "incremental_merge", "snapshot_diff", "scd2", "cdc_apply", "backfill", "xmin"]}))]
     pub unique_key: Option<Names>,
     /// Drop rows whose key is in the target already.
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_append", "backfill"]}))]
@@ -31,22 +31,22 @@ pub struct StrategySpec {
     /// A scope is always replaced in one step.
     #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["replace"]}))]
     pub atomicity: Option<ReplaceAtomicity>,
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
     pub merge_policy: Option<MergePolicy>,
     /// No policy of this version needs it.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
     pub allow_non_recommended_policy: Option<bool>,
     /// Several rows of one read with the same key.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "incremental_append", "snapshot_diff", "scd2", "cdc_apply", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "incremental_append", "snapshot_diff", "scd2", "cdc_apply", "backfill", "xmin"]}))]
     pub duplicate_policy: Option<DuplicateSpec>,
     /// For `duplicate_policy: latest`: the row that is greatest by these columns is kept.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill", "xmin"]}))]
     pub order_by: Option<Names>,
     /// NULL in a key column.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "snapshot_diff", "scd2", "backfill", "xmin"]}))]
     pub null_keys: Option<NullKeysSpec>,
     /// A source column that marks rows as deleted.
-    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill"]}))]
+    #[schemars(extend("x-dpone-when" = {"sink.strategy.mode": ["incremental_merge", "backfill", "xmin"]}))]
     pub soft_delete: Option<SoftDeleteSpec>,
     /// What happens when the source gives no row and the target has some.
     pub empty_source: Option<EmptySourceSpec>,
@@ -82,6 +82,8 @@ pub enum Mode {
     Scd2,
     Backfill,
     CdcApply,
+    /// `incremental_merge` with the reader xmin.
+    Xmin,
 }
 
 impl Mode {
@@ -96,6 +98,7 @@ impl Mode {
             Self::Scd2 => "scd2",
             Self::Backfill => "backfill",
             Self::CdcApply => "cdc_apply",
+            Self::Xmin => "xmin",
         }
     }
 }

@@ -7,10 +7,10 @@ use crate::definition::check::Checker;
 use crate::definition::located::{Located, Value};
 use crate::definition::lower::connection::Book;
 use crate::definition::lower::{self, Origin};
-use crate::definition::manifest::{SourceOptions, StrategySpec};
+use crate::definition::manifest::{Reconciliation, SourceOptions, StrategySpec};
 use crate::definition::problems::Problems;
 use crate::definition::schema::{SchemaKind, json_schema};
-use crate::definition::{Pipeline, ReadOptions, SinkSpec, SourceQuery, SourceSpec, StateSpec};
+use crate::definition::{Pipeline, ReadOptions, SinkSpec, SourceQuery, SourceSpec, StateSpec, Strategy};
 use crate::error::{Error, Result};
 use crate::relation::Relation;
 
@@ -31,14 +31,20 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
     let mut checker = Checker::new(json_schema(SchemaKind::Single), &tree, &term);
     checker.part("StrategySpec", "sink.strategy");
     checker.part("SourceOptions", "source.options");
-    let warnings = checker.warnings();
+    checker.part("ReconciliationSettings", "reconciliation");
+    let mut warnings = checker.warnings();
     query::check(&statement.tables, book, &mut checker.problems);
     checker.problems.into_result()?;
 
     let origin = Origin { tree: &tree, terms: &term };
     let read: SourceOptions = lower::typed(json(&tree, "source.options"))?;
     let spec: StrategySpec = lower::typed(json(&tree, "sink.strategy"))?;
-    let strategy = lower::lower_strategy(&spec, &read, "sql", &kind, &origin)?;
+    let reconciliation: Option<Reconciliation> =
+        tree.path("reconciliation").map(|settings| lower::typed(settings.to_json())).transpose()?;
+    let strategy = lower::lower_strategy(&spec, &read, reconciliation.as_ref(), ("sql", &kind), &origin)?;
+    if let Some(reconciliation) = reconciliation.as_ref().filter(|_| !matches!(strategy, Strategy::Xmin(_))) {
+        lower::refuse_reconciliation(reconciliation, &origin, &mut warnings)?;
+    }
     let options = tree.path("sink.options.connector").map(Located::entries).unwrap_or_default();
     Ok(Pipeline {
         name: statement.name.clone(),
@@ -56,7 +62,7 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
                 .collect(),
         },
         strategy,
-        guards: lower::lower_guards(&spec, &origin)?,
+        guards: lower::lower_guards(&spec, reconciliation.as_ref(), &origin)?,
         tuning: lower::tuning(&read),
         state: state(statement, &connection, book)?,
         location: statement.at.location(),

@@ -19,7 +19,7 @@ pub(super) enum Target {
 }
 
 /// Keys of `source.options` that make sense for a query.
-const READ: [&str; 4] = ["batch_size", "lookback_days", "lag", "null_cursor"];
+const READ: [&str; 5] = ["batch_size", "incremental_strategy", "lookback_days", "lag", "null_cursor"];
 /// Options of the connector: `option.compression`.
 const CONNECTOR: &str = "option.";
 
@@ -42,6 +42,10 @@ fn table() -> &'static BTreeMap<String, (String, Vec<String>)> {
         });
         let integer = || vec!["integer".to_owned()];
         let text = || vec!["string".to_owned()];
+        leaves(schema, "/$defs/ReconciliationSettings", "", &mut |name, types| {
+            let option = if name == "enabled" { String::new() } else { format!("_{}", name.replace('.', "_")) };
+            table.insert(format!("reconciliation{option}"), (format!("reconciliation.{name}"), types));
+        });
         table.insert("parallelism".into(), ("source.options.partitioning.num_partitions".into(), integer()));
         table.insert("staging_schema".into(), ("sink.staging.schema".into(), text()));
         table
@@ -165,6 +169,9 @@ mod tests {
             ("soft_delete_policy", "sink.strategy.soft_delete.policy"),
             ("backfill_chunk_column", "sink.strategy.backfill.chunk.column"),
             ("lag", "source.options.lag"),
+            ("reconciliation", "reconciliation.enabled"),
+            ("reconciliation_cadence", "reconciliation.cadence"),
+            ("reconciliation_guards_max_delete_rows", "reconciliation.guards.max_delete_rows"),
         ] {
             assert_eq!(table().get(name).map(|(path, _)| path.as_str()), Some(path), "{name}");
         }

@@ -67,7 +67,7 @@ fn types_ranges_and_lists_are_held() {
     assert_eq!(
         changed("mode: incremental_merge", "mode: incremental_marge"),
         "m.yml:15:11: sink.strategy.mode is \"incremental_marge\"; expected one of full_refresh, incremental_append, \
-         incremental_merge, replace, partition_replace, snapshot_diff, scd2, backfill, cdc_apply\n\
+         incremental_merge, replace, partition_replace, snapshot_diff, scd2, backfill, cdc_apply, xmin\n\
          hint: did you mean incremental_merge?"
     );
     assert_eq!(
@@ -121,8 +121,8 @@ fn known_keys_without_support_say_what_to_do() {
     );
     assert_eq!(
         added("reconciliation: true\n"),
-        "m.yml:17:1: reconciliation is known, but not supported by this version\nhint: deletions are found by \
-         sink.strategy.soft_delete"
+        "m.yml:17:1: reconciliation belongs to the reader xmin, which this strategy does not use\nhint: deletions are found \
+         by snapshot_diff, or by sink.strategy.soft_delete where the source marks them"
     );
     assert_eq!(
         changed("connection_type: env\n  connection_id: SRC", "connection_type: airflow\n  connection_id: SRC"),
@@ -220,6 +220,24 @@ fn readers_and_modes_must_fit() {
     assert_eq!(
         changed("    incremental_column: updated_at", "    incremental_column: a\n    incremental_strategy: xmin"),
         "m.yml:8:5: the xmin reader keeps its own position; a cursor column has no meaning\nhint: remove incremental_column"
+    );
+    let xmin = |more: &str| {
+        let text = GOOD.replace("    incremental_column: updated_at", "    incremental_strategy: xmin");
+        error("m.yml", &format!("{text}{more}"))
+    };
+    assert_eq!(
+        xmin("reconciliation: {cadence: sometimes}\n"),
+        "m.yml:17:18: reconciliation.cadence is \"sometimes\"; expected how often keys are compared\nhint: every_run, a \
+         number of runs such as 10, or a time such as 6h or 1d"
+    );
+    assert!(xmin("reconciliation: {mode: snapshot}\n").contains("key_snapshot"));
+    assert_eq!(
+        changed(
+            "    incremental_column: updated_at",
+            "    incremental_strategy: xmin\n    xmin_execution: {mode: initial}"
+        ),
+        "m.yml:9:5: source.options.xmin_execution: a first read cannot be handed over to another process\nhint: remove it: \
+         a run without state reads everything by itself; `dpone state reset` starts over"
     );
     assert_eq!(
         changed("    incremental_column: updated_at", "    incremental_column: a\n    lag: soon"),

@@ -104,6 +104,12 @@ fn every_mode_has_its_statement() {
         ("STRATEGY snapshot_diff KEY (id) OPTIONS ('diff_delete_policy' 'soft_delete')", "snapshot_diff"),
         ("STRATEGY scd2 KEY (id) OPTIONS ('scd2_delete_policy' 'ignore')", "scd2"),
         (
+            "STRATEGY xmin KEY (id) OPTIONS ('reconciliation' 'true', 'reconciliation_cadence' '1d',
+               'reconciliation_guards_max_delete_rows' 10)",
+            "xmin",
+        ),
+        ("STRATEGY incremental_append OPTIONS ('incremental_strategy' 'xmin')", "xmin"),
+        (
             "STRATEGY backfill OPTIONS ('backfill_chunk_column' 'day', 'backfill_chunk_from' '2026-01-01',
              'backfill_chunk_to' '2026-01-31', 'backfill_chunk_step' '7d')",
             "backfill",
@@ -198,7 +204,7 @@ fn statements_say_what_was_expected() {
     assert_eq!(
         at(&format!("CREATE PIPELINE Orders INTO lake.l.o STRATEGY ful_refresh AS {QUERY}")),
         "p.sql:4:47: STRATEGY is \"ful_refresh\"; expected one of full_refresh, incremental_append, incremental_merge, replace, \
-         partition_replace, snapshot_diff, scd2, backfill, cdc_apply\nhint: did you mean full_refresh?"
+         partition_replace, snapshot_diff, scd2, backfill, cdc_apply, xmin\nhint: did you mean full_refresh?"
     );
     assert_eq!(
         at("CREATE CONNECTION shop TYPE null;").lines().next(),
@@ -234,7 +240,7 @@ fn options_say_what_they_take() {
     );
     assert_eq!(
         with("full_refresh", "'null_keys' 'fail'"),
-        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, snapshot_diff, scd2, backfill"
+        "p.sql:5:10: the option 'null_keys' has no meaning where STRATEGY is full_refresh\nhint: it belongs to incremental_merge, snapshot_diff, scd2, backfill, xmin"
     );
     assert_eq!(with("incremental_merge", "'lag' '1h'"), "p.sql:5:10: the option 'lag' has no meaning without CURSOR");
     assert_eq!(

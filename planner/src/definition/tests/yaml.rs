@@ -144,6 +144,38 @@ fn merge_options_are_read() {
 }
 
 #[test]
+fn the_reader_xmin_is_read_with_its_reconciliation() {
+    let xmin = |more: &str| {
+        let text =
+            merge_text(more).replace("{incremental_column: updated_at}", "{incremental_strategy: postgres_xmin}");
+        match pipeline("m.yml", &text).strategy {
+            Strategy::Xmin(xmin) => xmin,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(xmin("").key, ["id"]);
+    assert_eq!(xmin("").reconciliation, None);
+    assert_eq!(xmin("reconciliation: false\n").reconciliation, Some(Reconciliation::Off));
+    let on = |cadence| Some(Reconciliation::On { cadence, delete_policy: GoneRows::HardDelete });
+    for (text, cadence) in [
+        ("true", Cadence::Runs(1)),
+        (
+            "{enabled: true, mode: key_snapshot, consistency: same_source_snapshot, cadence: every_run}",
+            Cadence::Runs(1),
+        ),
+        ("{cadence: 10}", Cadence::Runs(10)),
+        ("{cadence: 1d, delete_policy: hard_delete}", Cadence::Interval { microseconds: 86_400_000_000 }),
+    ] {
+        assert_eq!(xmin(&format!("reconciliation: {text}\n")).reconciliation, on(cadence), "{text}");
+    }
+    let append = merge_text("")
+        .replace("{incremental_column: updated_at}", "{incremental_strategy: xmin}")
+        .replace("incremental_merge\n    unique_key: [id]", "incremental_append");
+    let expected = Xmin { key: Vec::new(), write: VersionWrite::Append { only_new_rows: false }, reconciliation: None };
+    assert_eq!(pipeline("m.yml", &append).strategy, Strategy::Xmin(expected));
+}
+
+#[test]
 fn keys_come_as_lists_or_words() {
     let text = merge_text("").replace("unique_key: [id]", "unique_key: id, line");
     assert_eq!(pipeline("m.yml", &text).strategy.key(), ["id", "line"]);
