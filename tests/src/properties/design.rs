@@ -186,6 +186,7 @@ const CURSORS: &[Kind] = &[
     Kind::Timestamp,
     Kind::Timestamptz,
     Kind::Decimal(20, 6),
+    Kind::Numeric,
     Kind::Double,
     Kind::Text,
     Kind::Uuid,
