@@ -133,9 +133,10 @@ async fn both_methods_find_the_same_changes() {
         assert!(plan.notes.iter().any(|n| n.contains("target rows")), "{:?}", plan.notes);
         let receipt = lab.run().await.unwrap();
         assert_eq!(receipt.rows.extracted, 50_500);
-        let rows = (receipt.rows.inserted, receipt.rows.updated, receipt.rows.unchanged);
+        let rows = receipt.rows;
+        let rows = (rows.inserted, rows.updated, rows.deleted, rows.unchanged);
         // 4950 changed and 500 gone; 49 500 were there before.
-        assert_eq!(rows, (1000, 4950 + 500, 49_500 - 4950));
+        assert_eq!(rows, (1000, 4950, 500, 49_500 - 4950));
         assert_eq!(lab.counts().await, [0, 0, 0, 50_500]);
         results.push(lab.rows(&["id", "name", "__dpone__is_deleted"]));
     }
@@ -151,7 +152,7 @@ async fn marked_rows_lose_their_mark_when_they_come_back() {
         lab.values(THREE).await;
         lab.run().await.unwrap();
         lab.values("(1, 'a', '2026-01-01'), (3, NULL, '2026-01-03')").await;
-        assert_eq!(lab.counts().await, [0, 1, 0, 2]);
+        assert_eq!(lab.counts().await, [0, 0, 1, 2], "a mark counts as a deletion");
         let marked = |row: &str| lab.rows(&["id", "__dpone__is_deleted"]).contains(&row.to_owned());
         assert!(marked("2 true") && marked("1 false"));
         assert_eq!(lab.counts().await, [0, 0, 0, 2], "a marked row is not marked again");
