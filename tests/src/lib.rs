@@ -17,6 +17,22 @@ pub use lake::{Lake, PYTHON_HINT, write_delta};
 pub use pg::{Pg, connect, environment};
 pub use reader::PollingReader;
 
+/// Where a run may be killed: the failpoints of the commit protocol, in its order.
+pub const COMMIT_STEPS: &[&str] = &[
+    "lease.acquired",
+    "staging.prepared",
+    "stage.partition.started",
+    "stage.partition.batch",
+    "stage.partition.done",
+    "staged",
+    "verified",
+    "commit.begun",
+    "commit.applied",
+    "commit.acknowledged",
+    "committed",
+    "discarded",
+];
+
 /// Fails with the first rows in which two multisets differ. Both are sorted here: order means nothing in a table.
 #[track_caller]
 pub fn assert_same_rows(what: &str, mut expected: Vec<String>, mut found: Vec<String>) {

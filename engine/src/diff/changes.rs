@@ -130,9 +130,9 @@ impl Columns {
         let mut there = rows.columns().iter();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for (field, in_target) in self.schema.fields().iter().zip(&self.in_target) {
-            columns.push(match (in_target, field.is_nullable()) {
-                (Some(_), _) => there.next().cloned().ok_or_else(|| Error::internal("a target column is lost"))?,
-                (None, _) => new_null_array(field.data_type(), count),
+            columns.push(match in_target {
+                Some(_) => there.next().cloned().ok_or_else(|| Error::internal("a target column is lost"))?,
+                None => new_null_array(field.data_type(), count),
             });
         }
         columns.push(Arc::new(Int8Array::from(vec![change; count])));

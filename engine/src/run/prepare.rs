@@ -122,7 +122,6 @@ pub(super) async fn prepare(
 
     let mut state = state;
     let sizes = Sizes {
-        source_rows: source.rows,
         target_rows: target.as_ref().and_then(|t| t.rows_estimate),
         memory: context.options.memory_limit as u64,
         outgrown,

@@ -54,8 +54,7 @@ pub struct Observed<'a> {
 /// What decides how two sides are compared.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sizes {
-    /// Rows of the source and of the target, as far as their systems know.
-    pub source_rows: Option<u64>,
+    /// Rows of the target, as far as its system knows.
     pub target_rows: Option<u64>,
     /// Bytes that operators may hold in memory.
     pub memory: u64,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Counts, Kind, Oracle, Refusal, Row, Strategy, load_time};
-use crate::{Outcome, Pg, Project, assert_same_rows};
+use crate::{COMMIT_STEPS, Outcome, Pg, Project, assert_same_rows};
 
 use super::definition::manifest;
 use super::source::lines;
@@ -12,22 +12,6 @@ use super::{DeltaReader, Design, Random, Sink, SourceTable, postgres_rows};
 
 const FILE: &str = "load.yaml";
 const STEPS: usize = 8;
-
-/// Where a run may be killed, in the order of the protocol.
-const FAILPOINTS: &[&str] = &[
-    "lease.acquired",
-    "staging.prepared",
-    "stage.partition.started",
-    "stage.partition.batch",
-    "stage.partition.done",
-    "staged",
-    "verified",
-    "commit.begun",
-    "commit.applied",
-    "commit.acknowledged",
-    "committed",
-    "discarded",
-];
 
 type Expected = Result<Counts, Refusal>;
 
@@ -135,7 +119,7 @@ impl Case<'_> {
 
     /// A run that dies at a step, and the next one: as if the first had happened, or had not.
     fn killed(&mut self, random: &mut Random) {
-        let step = random.pick(FAILPOINTS);
+        let step = random.pick(COMMIT_STEPS);
         let run_id = self.next_run();
         let outcome = self.run_dpone(&run_id, &format!("{step}=kill"));
         let mut after = self.oracle.clone();

@@ -3,26 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use dpone_tests::{Lake, Outcome, Pg, PollingReader, Project, assert_same_rows, every_case};
+use dpone_tests::{COMMIT_STEPS, Lake, Outcome, Pg, PollingReader, Project, assert_same_rows, every_case};
 
 use crate::matrix::{From, Into, manifest, target_rows};
 use crate::orders::{self, STRATEGIES, Strategy};
-
-/// The failpoints of the engine, in the order of the protocol.
-const STEPS: &[&str] = &[
-    "lease.acquired",
-    "staging.prepared",
-    "stage.partition.started",
-    "stage.partition.batch",
-    "stage.partition.done",
-    "staged",
-    "verified",
-    "commit.begun",
-    "commit.applied",
-    "commit.acknowledged",
-    "committed",
-    "discarded",
-];
 
 const FILE: &str = "load.yaml";
 
@@ -80,7 +64,7 @@ fn oracle(pg: &Pg) -> Vec<String> {
 
 fn killed_at_every_step(strategy: &str) {
     let strategy = STRATEGIES.iter().find(|s| s.name == strategy).unwrap();
-    every_case(STEPS, |step| {
+    every_case(COMMIT_STEPS, |step| {
         let loaded = Loaded::new(Into::Postgres, strategy);
         let checksum = |pg: &Pg| pg.value(&PollingReader::query("landing.orders"));
         let reader = PollingReader::start(loaded.pg.url(), "landing.orders");
@@ -137,7 +121,7 @@ fn snapshot_diff_survives_kill_at_every_step() {
 fn a_lake_survives_kill_at_every_step(lake: Lake) {
     // One of each way to write.
     for strategy in &STRATEGIES[..5] {
-        every_case(STEPS, |step| {
+        every_case(COMMIT_STEPS, |step| {
             let loaded = Loaded::new(Into::Lake(lake), strategy);
             loaded.project.run_with_failpoint(FILE, "second", &format!("{step}=kill")).killed();
             let rows = loaded.rows();

@@ -33,15 +33,15 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
     let mut applied = Applied::default();
     if operations {
         let delete = is(DELETE);
-        let doomed =
-            apply.count(&format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}")).await?;
-        apply.guard(doomed).await?;
-        if doomed > 0 {
-            applied.deleted = apply
-                .client
-                .execute(&format!("DELETE FROM {target} t USING {rows} s WHERE {matches}{delete}"), &[])
-                .await?;
+        // Counted first only where a guard asks: a comparison has asked its own already.
+        if apply.commit.max_delete_rows.is_some() || apply.commit.max_delete_ratio.is_some() {
+            let doomed = format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}");
+            apply.guard(apply.count(&doomed).await?).await?;
         }
+        applied.deleted = apply
+            .client
+            .execute(&format!("DELETE FROM {target} t USING {rows} s WHERE {matches}{delete}"), &[])
+            .await?;
     }
     // Before anything is inserted: a patch may be what frees a unique value.
     let patched: Vec<_> = apply.table.columns.iter().filter(|c| patch.contains(&c.name)).collect();

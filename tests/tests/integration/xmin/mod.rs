@@ -7,7 +7,7 @@ mod property;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use dpone_tests::{Lake, Outcome, Pg, Project, assert_same_rows, connect, every_case};
+use dpone_tests::{COMMIT_STEPS, Lake, Outcome, Pg, Project, assert_same_rows, connect, every_case};
 use serde_json::Value;
 
 const FILE: &str = "load.yaml";
@@ -259,22 +259,8 @@ fn rows_that_are_gone_may_be_marked_instead() {
 #[test]
 fn xmin_survives_kill_at_every_step() {
     let _turn = shared();
-    let steps = [
-        "lease.acquired",
-        "staging.prepared",
-        "stage.partition.started",
-        "stage.partition.batch",
-        "stage.partition.done",
-        "staged",
-        "verified",
-        "commit.begun",
-        "commit.applied",
-        "commit.acknowledged",
-        "committed",
-        "discarded",
-    ];
     every_case(["mode: incremental_append", MERGE], |strategy| {
-        every_case(steps, |step| {
+        every_case(COMMIT_STEPS, |step| {
             let more = if *strategy == MERGE { "reconciliation: true" } else { "" };
             let place = Place::new(TABLE, strategy, more);
             place.run().ok();
