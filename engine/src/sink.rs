@@ -10,7 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;
-use dpone_planner::schema::SchemaChange;
+use dpone_planner::schema::{SchemaChange, TableFacts};
 use dpone_planner::state::PipelineState;
 
 use crate::backfill::ManifestStore;
@@ -105,6 +105,8 @@ pub struct TargetTable {
     /// Whether the table holds at least one row: exact, unlike the estimate.
     pub has_rows: bool,
     pub rows_estimate: Option<u64>,
+    /// What decides what a change of its schema costs.
+    pub facts: TableFacts,
     /// Things that matter to DDL and swaps: dependent views, foreign keys, triggers. For plans.
     pub notes: Vec<String>,
 }

@@ -8,8 +8,8 @@ use datafusion::logical_expr::Expr;
 
 use crate::error::Result;
 use crate::relation::Relation;
-use crate::schema::SchemaChange;
-use crate::types::{native_of, widens};
+use crate::schema::{Cost, LockBudget, Risk, SchemaChange, TableFacts, TypeShape, Work};
+use crate::types::{native_of, parse_logical, widens};
 
 /// One system's spelling. Pure: no connection is needed to render DDL.
 pub trait Dialect: Debug + Send + Sync {
@@ -38,8 +38,35 @@ pub trait Dialect: Debug + Send + Sync {
         Ok(widens(stored.data_type(), target.data_type()).then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
+    /// The column that a type's name declares, as the system's catalog or a person writes it, or by its logical name.
+    /// The field carries the native type as the catalog writes it. An error names the column.
+    fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
+        parse_logical(column, name)
+    }
+
+    /// What a column can hold: its native type where it is of this system, else its Arrow type.
+    fn shape(&self, field: &Field) -> TypeShape {
+        TypeShape::of_arrow(field)
+    }
+
+    /// Bytes of the longest name of a column.
+    fn longest_name(&self) -> usize {
+        255
+    }
+
+    /// What a change costs on this system, given what is known of the table. Facts that are not known are assumed, and
+    /// the assumption is said.
+    fn cost(&self, _facts: &TableFacts, _change: &SchemaChange) -> Cost {
+        Cost::new(Risk::MetadataOnly, None, Work::None, "tables of this system have no server that could wait")
+    }
+
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;
+
+    /// The statements with the budget for locks and time around them, as they are sent to the server.
+    fn within_budget(&self, statements: Vec<String>, _budget: &LockBudget) -> Vec<String> {
+        statements
+    }
 
     /// Fails where the system's own SQL cannot say a scope with exactly this meaning. `columns` are the target's, or those
     /// that it will be created with. Systems in which the engine evaluates scopes say all of them.

@@ -43,6 +43,7 @@ impl Dialect for DeltaDialect {
                 }
                 Ok(vec![text])
             }
+            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
         }
     }
 }

@@ -113,6 +113,7 @@ impl Sink for DeltaSink {
             notes.push(format!("partitioned by {}", table.partition_columns.join(", ")));
         }
         Ok(Some(TargetTable {
+            facts: dpone_planner::schema::TableFacts::default(),
             schema: Arc::clone(&table.schema),
             primary_key: table.primary_key(),
             provider,

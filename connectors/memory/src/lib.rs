@@ -227,6 +227,7 @@ impl Dialect for MemoryDialect {
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
         match change {
             SchemaChange::CreateTable { .. } => Ok(vec![format!("table {table} in memory")]),
+            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
         }
     }
 }
@@ -251,6 +252,7 @@ impl Sink for MemorySystem {
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>> {
         let Some(table) = self.lock().tables.get(table).cloned() else { return Ok(None) };
         Ok(Some(TargetTable {
+            facts: dpone_planner::schema::TableFacts::default(),
             schema: table.rows.schema(),
             primary_key: table.primary_key,
             provider: provider(&table.rows, 1)?,

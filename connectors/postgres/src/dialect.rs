@@ -107,6 +107,7 @@ impl Dialect for PostgresDialect {
                     format!("CREATE TABLE {} (\n  {}\n)", relation(table), lines.join(",\n  ")),
                 ])
             }
+            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
         }
     }
 }

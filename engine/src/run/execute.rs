@@ -220,6 +220,7 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, run_id: &str) -> LoadSpec
     let plan = &prepared.plan;
     let primary_key = plan.ddl.iter().map(|change| match change {
         dpone_planner::schema::SchemaChange::CreateTable { primary_key, .. } => primary_key.clone(),
+        _ => Vec::new(),
     });
     LoadSpec {
         load_id: ulid::Ulid::generate().to_string(),

@@ -300,6 +300,7 @@ impl Sink for FileSink {
         let Some(current) = self.current(table).await? else { return Ok(None) };
         let layout = current.document.csv.as_ref().unwrap_or(&self.options.csv);
         Ok(Some(TargetTable {
+            facts: dpone_planner::schema::TableFacts::default(),
             provider: self.provider(&self.place(table), &current.files, &current.schema, layout),
             schema: Arc::clone(&current.schema),
             primary_key: current.document.primary_key.clone(),

@@ -119,6 +119,7 @@ impl Sink for PostgresSink {
         notes.extend(keep::triggers_note(&client, found.oid).await?);
         let provider = crate::read::committed(&self.server, &client, &found).await?;
         Ok(Some(TargetTable {
+            facts: dpone_planner::schema::TableFacts::default(),
             schema: with_generated(&provider.schema(), &found),
             primary_key: found.primary_key.clone(),
             provider,

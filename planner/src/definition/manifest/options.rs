@@ -6,6 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Names, Opaque, Scalar};
+use crate::schema::{
+    ColumnsMode, DataTypeMode, DdlMode, EvolutionMode, OnBreaking, OnSchemaChange, OnTypeChange, TablesMode,
+    TargetNullability,
+};
 
 /// How the source is read. Which keys belong to which type of source is part of the schema (`x-dpone-when`).
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -439,79 +443,6 @@ pub struct SchemaEvolution {
     pub target_nullability: Option<TargetNullability>,
     pub allow_reserved_dpone_columns: Option<bool>,
     pub max_table_size_for_inline_ddl: Option<Scalar>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EvolutionMode {
-    Strict,
-    Additive,
-    Widening,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TablesMode {
-    Evolve,
-    Freeze,
-    Ignore,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ColumnsMode {
-    Evolve,
-    Freeze,
-    Ignore,
-    Quarantine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DataTypeMode {
-    Widen,
-    VariantColumn,
-    Freeze,
-    Quarantine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DdlMode {
-    Online,
-    SafeWindow,
-    PlanOnly,
-    ManualApproval,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnSchemaChange {
-    Apply,
-    Notify,
-    Fail,
-    DisablePipeline,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnTypeChange {
-    Fail,
-    NewColumn,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnBreaking {
-    Fail,
-    Ignore,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TargetNullability {
-    Strict,
-    AcceptExistingNullable,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

@@ -1,0 +1,69 @@
+//! Columns for values that do not fit the column they are meant for: `__dpone__nc__<column>`.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, FieldRef, Schema};
+
+use super::lattice::{Fit, fit};
+use super::policy::EvolutionPolicy;
+use crate::dialect::Dialect;
+use crate::error::Result;
+use crate::plan::RESERVED_PREFIX;
+
+pub(super) struct VariantColumn {
+    pub(super) field: FieldRef,
+    /// The target has it, and it holds the values.
+    pub(super) exists: bool,
+}
+
+/// The column that takes the values of `source`: the one that the target has, where it holds them, else a new one. It
+/// takes NULL: a row has its value in one of the two.
+pub(super) fn column(
+    source: &Field,
+    target: &Schema,
+    dialect: &dyn Dialect,
+    policy: &EvolutionPolicy,
+) -> Result<VariantColumn> {
+    let shape = dialect.shape(source);
+    for attempt in 1.. {
+        let name = name(source.name(), policy, dialect.longest_name(), attempt);
+        match target.fields().iter().find(|field| *field.name() == name) {
+            Some(there) if matches!(fit(&shape, &dialect.shape(there)), Fit::Same | Fit::Narrower) => {
+                return Ok(VariantColumn { field: Arc::clone(there), exists: true });
+            }
+            // Values of a third type: they get a column too.
+            Some(_) => {}
+            None => {
+                let field = source.clone().with_name(name).with_nullable(true);
+                return Ok(VariantColumn { field: Arc::new(field), exists: false });
+            }
+        }
+    }
+    unreachable_name()
+}
+
+fn unreachable_name() -> Result<VariantColumn> {
+    Err(crate::error::Error::internal("there are more variant columns than numbers"))
+}
+
+/// The prefix and the column's name. A name that is too long for the system, or not the first, ends in a hash of the whole,
+/// so that two columns never share one.
+fn name(column: &str, policy: &EvolutionPolicy, longest: usize, attempt: u64) -> String {
+    use sha2::{Digest, Sha256};
+    let prefix = match policy.new_column_prefix.as_str() {
+        "" => "__dpone__nc__",
+        prefix => prefix,
+    };
+    debug_assert!(RESERVED_PREFIX.len() <= longest);
+    let plain = format!("{prefix}{column}");
+    if attempt == 1 && plain.len() <= longest {
+        return plain;
+    }
+    let digest = Sha256::digest(format!("{attempt}:{plain}").as_bytes());
+    let suffix = format!("_{}", crate::state::hex(&digest[..5]));
+    let mut end = longest.saturating_sub(suffix.len()).min(plain.len());
+    while !plain.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &plain[..end])
+}
