@@ -22,8 +22,8 @@ pub(crate) struct SchemaArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Plan(plan::SchemaPlanArgs),
-    Approve(approve::ApproveArgs),
+    Plan(Box<plan::SchemaPlanArgs>),
+    Approve(Box<approve::ApproveArgs>),
     History(history::HistoryArgs),
     Notify(notify::NotifyArgs),
     Verify(verify::VerifyArgs),
@@ -43,7 +43,7 @@ impl SchemaArgs {
 
 pub(crate) async fn schema(args: SchemaArgs, color: When) -> Result<Exit> {
     match args.verb {
-        Verb::Plan(args) => plan::plan(args, color).await,
+        Verb::Plan(args) => plan::plan(*args, color).await,
         Verb::Approve(args) => approve::approve(&args, color),
         Verb::History(args) => history::history(&args, color),
         Verb::Notify(args) => notify::notify(&args, color),
