@@ -113,6 +113,8 @@ pub struct LoadPlan {
     pub schema: Option<SchemaPlan>,
     /// Changes of the target to make before staging.
     pub evolve: Vec<SchemaChange>,
+    /// What those changes leave to say, one sentence each.
+    pub evolve_notes: Vec<String>,
     /// The target's column for each column of the source that goes to one of another name.
     pub mapping: BTreeMap<String, String>,
     /// The cursor to observe while staging: its greatest value becomes the watermark.

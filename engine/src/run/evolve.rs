@@ -25,6 +25,7 @@ pub(super) struct Governor<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     pub(super) statements: Vec<String>,
+    pub(super) notes: Vec<String>,
     attempts: usize,
 }
 
@@ -77,6 +78,7 @@ impl Governor<'_> {
             self.context.observer.note(&self.pipeline.name, &note);
         }
         applied.statements.extend(statements);
+        applied.notes.extend(plan.evolve_notes.iter().cloned());
         Ok(())
     }
 }

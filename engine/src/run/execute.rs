@@ -262,7 +262,7 @@ impl Attempt<'_> {
         }
         let load = load_spec(pipeline, &prepared, self.run_id);
         tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
-        let result = self.stage_and_commit(&prepared, &load, applied.statements).await;
+        let result = self.stage_and_commit(&prepared, &load, applied).await;
         self.stage(Stage::Discard);
         let discarded = ends.sink.discard(&load).await;
         for snapshots in [&prepared.snapshots, &prepared.target_snapshots] {
@@ -318,12 +318,7 @@ impl Attempt<'_> {
         Ok(receipt)
     }
 
-    async fn stage_and_commit(
-        &self,
-        prepared: &Prepared,
-        load: &LoadSpec,
-        schema_changes: Vec<String>,
-    ) -> Result<Receipt> {
+    async fn stage_and_commit(&self, prepared: &Prepared, load: &LoadSpec, applied: Applied) -> Result<Receipt> {
         let Self { context, pipeline, ends, cancel, .. } = self;
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
@@ -351,7 +346,8 @@ impl Attempt<'_> {
         self.stage(Stage::Commit);
         let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
-        receipt.schema_changes = schema_changes;
+        receipt.schema_changes = applied.statements;
+        receipt.notes.splice(0..0, applied.notes);
         // Beside changes only keys are compared, and those that are the same say nothing of their rows.
         let only_keys = prepared.plan.changes.is_some();
         if !only_keys {

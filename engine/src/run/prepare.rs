@@ -140,9 +140,8 @@ pub(super) async fn prepare(
         TargetPlan::Skip(why) => (Assume::Decided, Some(why)),
         TargetPlan::Compared(plan) => (govern(&plan).map_err(in_pipeline)?, None),
     };
-    let plan_from = |source: &OpenSource, state: Option<&PipelineState>| {
-        plan_load(pipeline, seen.of(source, state), assume)
-    };
+    let plan_from =
+        |source: &OpenSource, state: Option<&PipelineState>| plan_load(pipeline, seen.of(source, state), assume);
     let mut plan = plan_from(&source, state.as_ref())?;
     if carries_raw && has_foreign_hashes(state.as_ref(), &plan) {
         // They may have been made over portable columns, as the comparison with the target's rows needs them anyway.

@@ -23,8 +23,8 @@ pub use lattice::{Fit, TypeShape, fit};
 pub use names::check_names;
 pub use plan::{OnlinePlan, SchemaPlan, fingerprint, plan_schema};
 pub use policy::{
-    APPROVALS, ColumnsMode, DataTypeMode, DdlMode, EvolutionMode, EvolutionPolicy, LEDGER, OnBreaking, OnSchemaChange, OnTypeChange,
-    TablesMode, TargetNullability,
+    APPROVALS, ColumnsMode, DataTypeMode, DdlMode, EvolutionMode, EvolutionPolicy, LEDGER, OnBreaking, OnSchemaChange,
+    OnTypeChange, TablesMode, TargetNullability,
 };
 pub use variant::variants_of;
 

@@ -134,7 +134,8 @@ impl SchemaPlan {
 
     /// One difference in a few words: `text in the target, missing in the source`.
     pub fn described(&self, change: &Change) -> String {
-        let shapes = self.changes.iter().zip(&self.shapes).find(|(c, _)| c.kind == change.kind && c.column == change.column);
+        let shapes =
+            self.changes.iter().zip(&self.shapes).find(|(c, _)| c.kind == change.kind && c.column == change.column);
         let name = |shape: &Option<ColumnShape>| shape.as_ref().map(|s| s.dtype.clone()).unwrap_or_default();
         let (source, target) = shapes.map(|(_, (s, t))| (name(s), name(t))).unwrap_or_default();
         match change.kind {

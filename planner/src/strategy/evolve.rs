@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exact_cast::{convert, convert_checked, counts};
 use crate::expr::is_table_column;
 use crate::schema::{
-    Action, Approval, Change, ChangeKind, Decision, EvolutionMode, Fit, SchemaChange, SchemaPlan,
-    TablesMode, TargetNullability, check_names, fit, plan_schema, variants_of, with_aliases,
+    Action, Approval, Change, ChangeKind, Decision, EvolutionMode, Fit, SchemaChange, SchemaPlan, TablesMode,
+    TargetNullability, check_names, fit, plan_schema, variants_of, with_aliases,
 };
 use crate::types::{GENERATED, NATIVE, SYSTEM, is_raw, native_of};
 
@@ -50,6 +50,8 @@ pub enum TargetPlan {
 pub(super) struct Evolved {
     pub(super) schema: Option<SchemaPlan>,
     pub(super) ddl: Vec<SchemaChange>,
+    /// What the changes themselves leave to say.
+    pub(super) ddl_notes: Vec<String>,
     pub(super) notes: Vec<String>,
 }
 
@@ -174,7 +176,11 @@ fn compared_type(
     let equal = || {
         let mut metadata = there.metadata().clone();
         metadata.extend(
-            field.metadata().iter().filter(|(key, _)| key.starts_with("dpone:aliases")).map(|(k, v)| (k.clone(), v.clone())),
+            field
+                .metadata()
+                .iter()
+                .filter(|(key, _)| key.starts_with("dpone:aliases"))
+                .map(|(k, v)| (k.clone(), v.clone())),
         );
         Field::new(field.name(), there.data_type().clone(), true).with_metadata(metadata)
     };
@@ -206,7 +212,8 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     let ddl = ddl(&plan, assume);
     let Some(target) = &observed.target else { return Ok(Evolved::default()) };
     let after = after(&target.schema, &ddl);
-    let mut notes = notes(&plan, observed.source.schema().as_arrow(), &ddl);
+    let ddl_notes = ddl_notes(observed.source.schema().as_arrow(), &ddl);
+    let mut notes = notes(&plan);
     let columns = Conform { pipeline, observed, plan: &plan, after: &after, assume }.columns(&mut notes)?;
     if let Some(columns) = columns {
         observed.source = LogicalPlanBuilder::from(observed.source.clone()).project(columns)?.build()?;
@@ -216,7 +223,7 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     {
         *target = changed(target, after, &ddl)?;
     }
-    Ok(Evolved { schema: Some(plan), ddl, notes })
+    Ok(Evolved { schema: Some(plan), ddl, ddl_notes, notes })
 }
 
 /// Whether a change is made before the load.
@@ -300,7 +307,7 @@ fn null(data_type: &DataType) -> Result<Expr> {
 }
 
 /// What a reader of the plan should know of the changes.
-fn notes(plan: &SchemaPlan, source: &Schema, ddl: &[SchemaChange]) -> Vec<String> {
+fn ddl_notes(source: &Schema, ddl: &[SchemaChange]) -> Vec<String> {
     let mut notes = Vec::new();
     for change in ddl {
         let SchemaChange::AddColumn { column } = change else { continue };
@@ -311,6 +318,12 @@ fn notes(plan: &SchemaPlan, source: &Schema, ddl: &[SchemaChange]) -> Vec<String
             ));
         }
     }
+    notes
+}
+
+/// What is left as it is.
+fn notes(plan: &SchemaPlan) -> Vec<String> {
+    let mut notes = Vec::new();
     for (change, action) in plan.changes.iter().zip(&plan.actions) {
         let column = &change.column;
         match (action.decision, change.kind) {
@@ -370,7 +383,8 @@ fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> S
             way.map(|way| format!("{way}; or ")).unwrap_or_default()
         ),
         "table_too_large" | "table_size_unknown" => {
-            "raise max_table_size_for_inline_ddl, or make the change beside the loads: dpone schema expand-contract".into()
+            "raise max_table_size_for_inline_ddl, or make the change beside the loads: dpone schema expand-contract"
+                .into()
         }
         "plan_only" => "ddl_mode: plan_only applies nothing: `dpone plan` shows the statements to run".into(),
         "fail" => match pipeline.evolution.enabled {
@@ -378,9 +392,11 @@ fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> S
             false => "schema_evolution.enabled is false: change the target, or the definition".into(),
         },
         "disable_pipeline" => "look at `dpone plan`; approve the change with `dpone schema approve`".into(),
-        "frozen" => "the contract freezes this: change the target, choose and convert the columns in the definition, or \
+        "frozen" => {
+            "the contract freezes this: change the target, choose and convert the columns in the definition, or \
                      set columns or data_type to evolve, widen, ignore or quarantine"
-            .into(),
+                .into()
+        }
         "manual_approval" | "safe_window" => {
             "the change waits for an approval: `dpone schema approve --ledger FILE --approver NAME`".into()
         }
@@ -395,7 +411,8 @@ fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> S
                  values: on_breaking: ignore"
                     .into()
             } else {
-                "change the target, or choose and convert the columns in the definition (columns, or SELECT … AS …)".into()
+                "change the target, or choose and convert the columns in the definition (columns, or SELECT … AS …)"
+                    .into()
             }
         }
     }

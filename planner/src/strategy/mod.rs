@@ -208,6 +208,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
         mapping: evolved.schema.as_ref().map(|plan| plan.mapping.clone()).unwrap_or_default(),
         schema: evolved.schema,
         evolve: evolved.ddl,
+        evolve_notes: evolved.ddl_notes,
         notes: [evolved.notes, draft.notes].concat(),
     })
 }

@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::backfill::ManifestStore;
 use dpone_engine::{
-    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition, StateLocation, StateStore,
-    TargetTable,
+    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition,
+    StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::TableFacts;

@@ -24,9 +24,7 @@ fn a_new_column_is_added_and_loaded_by_every_strategy() {
         let pg = database(SEED);
         let project = evolving(&pg, strategy, "");
         project.run("load.yaml", "one").ok();
-        pg.execute(
-            "ALTER TABLE shop.t ADD COLUMN fresh int NOT NULL DEFAULT 7; INSERT INTO shop.t VALUES (3, 'z', 8)",
-        );
+        pg.execute("ALTER TABLE shop.t ADD COLUMN fresh int NOT NULL DEFAULT 7; INSERT INTO shop.t VALUES (3, 'z', 8)");
         let outcome = project.run("load.yaml", "two").ok();
         assert!(columns(&pg, "landing.t").contains(&"fresh integer".to_owned()), "{:?}", columns(&pg, "landing.t"));
         let current = if strategy.contains("scd2") { " WHERE __dpone__is_current" } else { "" };
