@@ -3,6 +3,7 @@
 use std::fmt;
 
 use tokio_postgres::config::SslMode as Negotiation;
+use tokio_postgres::{IsolationLevel, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::config::{PostgresConfig, SslMode};
@@ -55,6 +56,11 @@ impl Client {
             None => Err(Error::database(format!("{} does not tell its version: is it PostgreSQL?", self.address))),
         }
     }
+}
+
+/// Whatever the role's default is: what was waited for must be seen.
+pub(crate) async fn begin(client: &mut tokio_postgres::Client) -> Result<Transaction<'_>> {
+    client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await.map_err(from_driver)
 }
 
 async fn open(

@@ -6,6 +6,7 @@
 
 use tokio_postgres::{Client, Transaction};
 
+use super::client::begin;
 use super::error::from_driver;
 use crate::error::{ErrorKind, Result};
 use crate::ledger::Migration;
@@ -52,13 +53,13 @@ struct Standing {
 }
 
 pub(crate) async fn revision(client: &mut Client) -> Result<Option<&'static str>> {
-    let transaction = client.transaction().await.map_err(from_driver)?;
+    let transaction = begin(client).await?;
     Ok(CHAIN.id(standing(&transaction).await?.position))
 }
 
 /// To the newest revision. A role that may not change tables which serve as they are goes on with them.
 pub(crate) async fn prepare(client: &mut Client) -> Result<Migration> {
-    let transaction = client.transaction().await.map_err(from_driver)?;
+    let transaction = begin(client).await?;
     let Standing { position, .. } = standing(&transaction).await?;
     transaction.rollback().await.map_err(from_driver)?;
     let unmoved = Migration { from: CHAIN.id(position), to: CHAIN.id(position) };
@@ -75,7 +76,7 @@ pub(crate) async fn prepare(client: &mut Client) -> Result<Migration> {
 }
 
 pub(crate) async fn migrate(client: &mut Client, direction: Direction, goal: &Goal) -> Result<Migration> {
-    let transaction = client.transaction().await.map_err(from_driver)?;
+    let transaction = begin(client).await?;
     // A session that sits on a table must not make every later one wait behind this.
     transaction.batch_execute("SET LOCAL lock_timeout = '60s'").await.map_err(from_driver)?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(from_driver)?;
@@ -85,7 +86,7 @@ pub(crate) async fn migrate(client: &mut Client, direction: Direction, goal: &Go
     if from == to {
         return Ok(migration);
     }
-    let has_schema = "SELECT to_regnamespace('dpo') IS NOT NULL";
+    let has_schema = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = 'dpo')";
     if !transaction.query_one(has_schema, &[]).await.map_err(from_driver)?.try_get(0).map_err(from_driver)? {
         transaction.batch_execute("CREATE SCHEMA dpo").await.map_err(from_driver)?;
     }
@@ -102,8 +103,10 @@ pub(crate) async fn migrate(client: &mut Client, direction: Direction, goal: &Go
 }
 
 async fn record(transaction: &Transaction<'_>, to: usize) -> Result<()> {
+    // Whoever may use the ledger may know its revision.
     let ours = "CREATE TABLE IF NOT EXISTS dpo.schema_revision \
-                (revision varchar(32) PRIMARY KEY, applied_on timestamptz NOT NULL DEFAULT now())";
+                (revision varchar(32) PRIMARY KEY, applied_on timestamptz NOT NULL DEFAULT now()); \
+                GRANT SELECT ON dpo.schema_revision TO PUBLIC";
     if to == 0 {
         return transaction.batch_execute("DROP TABLE IF EXISTS dpo.schema_revision").await.map_err(from_driver);
     }
@@ -121,32 +124,52 @@ async fn set(transaction: &Transaction<'_>, table: &str, column: &str, id: Optio
     Ok(())
 }
 
+/// Looks into the catalog's tables, and not through `to_regclass`: what a session has cached of names does not change
+/// while it waits for the lock.
 async fn standing(transaction: &Transaction<'_>) -> Result<Standing> {
-    let query = "SELECT to_regclass('dpo.schema_revision')::text, \
-                 coalesce(to_regclass('alembic_version_dpo'), to_regclass('dpo.alembic_version_dpo'), \
-                          to_regclass('public.alembic_version_dpo'))::text, \
-                 CASE WHEN to_regclass('dpo.execution_step_model') IS NOT NULL THEN 3 \
-                      WHEN to_regclass('dpo.execution_model') IS NOT NULL THEN 2 \
-                      WHEN to_regclass('dpo.model_checksum') IS NOT NULL THEN 1 ELSE 0 END";
-    let row = transaction.query_one(query, &[]).await.map_err(from_driver)?;
-    let ours: Option<String> = row.try_get(0).map_err(from_driver)?;
-    let alembic: Option<String> = row.try_get(1).map_err(from_driver)?;
-    let by_shape: i32 = row.try_get(2).map_err(from_driver)?;
-    let ours = recorded(transaction, ours.as_deref(), "revision").await?;
-    let theirs = recorded(transaction, alembic.as_deref(), "version_num").await?;
+    let query = "SELECT c.relname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), \
+                        has_table_privilege(c.oid, 'SELECT') \
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p', 'v') AND \
+                       (n.nspname = 'dpo' OR c.relname = 'alembic_version_dpo' AND \
+                        (n.nspname = 'public' OR pg_table_is_visible(c.oid))) \
+                 ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname";
+    let mut tables: Vec<Table> = Vec::new();
+    for row in transaction.query(query, &[]).await.map_err(from_driver)? {
+        tables.push(Table {
+            name: row.try_get(0).map_err(from_driver)?,
+            quoted: row.try_get(1).map_err(from_driver)?,
+            readable: row.try_get(2).map_err(from_driver)?,
+        });
+    }
+    let find = |name: &str| tables.iter().find(|table| table.name == name);
+    let ours = recorded(transaction, find("schema_revision"), "revision").await?;
+    let alembic = find("alembic_version_dpo");
+    let theirs = recorded(transaction, alembic, "version_num").await?;
+    let by_shape = || {
+        let newest_first = ["execution_step_model", "execution_model", "model_checksum"];
+        newest_first.iter().position(|name| find(name).is_some()).map_or(0, |index| ORIGINAL - index)
+    };
     let position = match (theirs, ours) {
         (Some(ORIGINAL), Some(ours)) if ours > ORIGINAL => ours,
         (Some(theirs), _) => theirs,
         (None, Some(ours)) => ours,
-        (None, None) => by_shape.unsigned_abs() as usize,
+        (None, None) => by_shape(),
     };
-    Ok(Standing { position, alembic })
+    Ok(Standing { position, alembic: alembic.map(|table| table.quoted.clone()) })
 }
 
-/// The position that a version table holds, if there is such a table and it holds one.
-async fn recorded(transaction: &Transaction<'_>, table: Option<&str>, column: &str) -> Result<Option<usize>> {
-    let Some(table) = table else { return Ok(None) };
-    let query = format!("SELECT {column} FROM {table} LIMIT 1");
+struct Table {
+    name: String,
+    /// With its schema.
+    quoted: String,
+    readable: bool,
+}
+
+/// The position that a version table holds, if there is one that this role may read and it holds any.
+async fn recorded(transaction: &Transaction<'_>, table: Option<&Table>, column: &str) -> Result<Option<usize>> {
+    let Some(table) = table.filter(|table| table.readable) else { return Ok(None) };
+    let query = format!("SELECT {column} FROM {} LIMIT 1", table.quoted);
     let row = transaction.query_opt(&query, &[]).await.map_err(from_driver)?;
     let id: Option<String> = row.map(|row| row.try_get(0)).transpose().map_err(from_driver)?;
     id.map(|id| CHAIN.recorded(&id)).transpose()

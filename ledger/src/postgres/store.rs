@@ -6,7 +6,7 @@
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
-use super::client::Client;
+use super::client::{Client, begin};
 use super::error::from_driver;
 use super::{config::PostgresConfig, schema};
 use crate::changes::Checksums;
@@ -55,7 +55,7 @@ impl Store {
     }
 
     async fn begin(&mut self) -> Result<Transaction<'_>> {
-        self.0.inner.transaction().await.map_err(from_driver)
+        begin(&mut self.0.inner).await
     }
 
     pub(crate) async fn init_execution(&mut self, id: Uuid) -> Result<()> {
