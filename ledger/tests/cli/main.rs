@@ -5,6 +5,7 @@ mod concurrency;
 mod connecting;
 mod dependencies;
 mod executions;
+mod guide;
 mod models;
 mod original;
 mod schema;
