@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dpone_engine::run::RunOptions;
 
-use crate::commands::{backfill, check, completions, connections, init, manifest, plan, query, run, state};
+use crate::commands::{backfill, check, completions, connections, init, manifest, plan, query, run, schema, state};
 
 /// Moves tables between systems: reads a source, works out what must change in the target, and lands it there
 /// completely or not at all.
@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Query(query::QueryArgs),
     Connections(connections::ConnectionsArgs),
     Manifest(manifest::ManifestArgs),
+    Schema(Box<schema::SchemaArgs>),
+    /// The same as `schema plan`
+    #[command(hide = true)]
+    SchemaPlan(Box<schema::plan::SchemaPlanArgs>),
     State(state::StateArgs),
     Init(init::InitArgs),
     Completions(completions::CompletionsArgs),
@@ -86,6 +90,8 @@ impl Command {
             Self::Query(args) => args.error_format(),
             Self::Connections(args) => args.format(),
             Self::Manifest(args) => args.format(),
+            Self::Schema(args) => args.format(),
+            Self::SchemaPlan(args) => args.output.format,
             Self::State(args) => args.format(),
             Self::Init(args) => args.output.format,
             Self::Completions(args) => args.output.format,
@@ -171,7 +177,7 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// `512MB`, `2GiB`, `65536`: MB and the like are powers of ten, MiB and the like are powers of two.
-fn parse_size(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     let expected = || "expected a size such as 512MB, 2GiB or 268435456".to_owned();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

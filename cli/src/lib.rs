@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod dialects;
 mod exit;
 mod failure;
 mod interrupt;

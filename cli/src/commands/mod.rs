@@ -9,6 +9,7 @@ pub(crate) mod manifest;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod run;
+pub(crate) mod schema;
 pub(crate) mod state;
 
 use dpone_engine::{Connections, Result, ServerInfo};
@@ -26,6 +27,8 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Query(args) => query::query(args, color).await,
         Command::Connections(args) => connections::connections(args, color).await,
         Command::Manifest(args) => manifest::manifest(args, color),
+        Command::Schema(args) => schema::schema(*args, color).await,
+        Command::SchemaPlan(args) => schema::plan::plan(*args, color).await,
         Command::State(args) => state::state(args, color).await,
         Command::Init(args) => init::init(&args),
         Command::Completions(args) => completions::completions(&args),

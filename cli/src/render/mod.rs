@@ -5,5 +5,6 @@ pub(crate) mod batches;
 pub(crate) mod error;
 pub(crate) mod plan;
 pub(crate) mod receipt;
+pub(crate) mod schema;
 pub(crate) mod table;
 pub(crate) mod units;

@@ -92,6 +92,8 @@ pub enum DependentKind {
     Projection,
     /// A function with a body that the server tracks.
     Function,
-    /// The table is a partition or a child, or has some.
-    Inheritance,
+    /// The table is a partition or a child of another (`child`), or has partitions or children of its own.
+    Inheritance {
+        child: bool,
+    },
 }

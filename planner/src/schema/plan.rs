@@ -114,6 +114,11 @@ pub fn plan_schema(
 }
 
 impl SchemaPlan {
+    /// Source and target of each change, as documents show them.
+    pub fn shapes(&self) -> impl Iterator<Item = (Option<&ColumnShape>, Option<&ColumnShape>)> {
+        self.shapes.iter().map(|(source, target)| (source.as_ref(), target.as_ref()))
+    }
+
     pub fn has_breaking_changes(&self) -> bool {
         self.changes.iter().any(|change| change.breaking)
     }
