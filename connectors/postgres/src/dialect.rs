@@ -107,6 +107,18 @@ impl Dialect for PostgresDialect {
                     format!("CREATE TABLE {} (\n  {}\n)", relation(table), lines.join(",\n  ")),
                 ])
             }
+            SchemaChange::AddColumn { column } => Ok(vec![format!(
+                "ALTER TABLE {} ADD COLUMN {} {}",
+                relation(table),
+                quote(column.name()),
+                self.native_type(column)?
+            )]),
+            SchemaChange::AlterType { from, to } => Ok(vec![format!(
+                "ALTER TABLE {} ALTER COLUMN {} TYPE {}",
+                relation(table),
+                quote(from.name()),
+                self.native_type(to)?
+            )]),
             other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
         }
     }
