@@ -79,7 +79,7 @@ fn unknown(registry: &SchemaHistoryRegistry, table: &str) -> Error {
 fn page(table: &str, versions: &[SchemaVersion], whole: bool, format: Format, style: Style) -> String {
     let mut out = match format {
         Format::Md => format!("# History of {}\n\n", visible(table)),
-        _ => format!("{}\n", style.bold(&visible(table))),
+        _ => format!("{}\n", style.bold(visible(table))),
     };
     let mut list = Table::new(&["version", "dialect", "recorded", "run", "changes"]);
     for version in versions {
