@@ -7,6 +7,7 @@ mod files;
 mod history;
 mod keys;
 mod ledger;
+mod migrate;
 mod notify;
 
 pub use approval::{
@@ -16,4 +17,5 @@ pub use approval::{
 pub use history::{Column, ColumnDiff, DEFAULT_HISTORY, SchemaDiff, SchemaHistoryRegistry, SchemaVersion};
 pub use keys::{PublicKey, SigningKey};
 pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
+pub use migrate::{MIGRATION_STEPS, MigrationBudget, MigrationOutcome, MigrationReport, MigrationRequest, Migrator};
 pub use notify::{Notification, NotifiedChange, SchemaNotificationService, Severity, Written};
