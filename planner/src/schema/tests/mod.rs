@@ -47,7 +47,7 @@ impl Dialect for Plain {
         63
     }
 
-    fn cost(&self, _: &TableFacts, change: &SchemaChange) -> Cost {
+    fn cost(&self, _: &Relation, _: &TableFacts, change: &SchemaChange) -> Cost {
         match change {
             SchemaChange::AlterType { .. } => {
                 Cost::new(self.widening, Some("EXCLUSIVE"), Work::Rewrite, "as the test says")
