@@ -40,7 +40,7 @@ pub(crate) struct Setting {
 const REWRITE: Conversion = Conversion::Rewrite { using: Using::Nothing };
 const KEPT: Conversion = Conversion::Relabel { index_kept: true };
 
-/// How `from` becomes `to`. `known` says that a column's modifiers are those of its values: a domain hides them.
+/// How `from` becomes `to`.
 pub(crate) fn conversion(from: &NativeType, to: &NativeType, setting: Setting) -> Conversion {
     if from.base == to.base && from.array == to.array {
         return if keeps_length(from, to) { KEPT } else { REWRITE };
@@ -51,10 +51,11 @@ pub(crate) fn conversion(from: &NativeType, to: &NativeType, setting: Setting) -
             other => other,
         };
     }
-    if !from.array && !to.array {
-        if let Some(cast) = cast(&from.base, &to.base, setting.major) {
-            return by_cast(from, to, cast, setting);
-        }
+    if !from.array
+        && !to.array
+        && let Some(cast) = cast(&from.base, &to.base, setting.major)
+    {
+        return by_cast(from, to, cast, setting);
     }
     match (is_text(from), is_text(to)) {
         (_, true) => REWRITE,

@@ -111,7 +111,7 @@ pub fn cost_of(table: &Relation, facts: &TableFacts, operation: &Operation) -> C
     let idle = facts.is_empty() && !worst.refused && worst.work != Work::None;
     let reason = if idle { format!("{}; the table is empty", worst.reason) } else { worst.reason.clone() };
     let risk = if idle { Risk::MetadataOnly } else { worst.risk() };
-    let mut cost = Cost::new(risk, worst.lock.name().map(str::to_owned), worst.work, reason);
+    let mut cost = Cost::new(risk, worst.lock.name(), worst.work, reason);
     cost.assumptions = assumptions(operation, facts);
     if risk.is_online() { cost } else { cost.online_path(online_path(table, facts, major, operation, &worst)) }
 }
@@ -499,5 +499,97 @@ fn unread(operation: &Operation) -> &'static [&'static str] {
         ],
         Operation::RenameColumn { .. } => &["no parent table has the column"],
         _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::datatypes::Field;
+    use dpone_planner::schema::SchemaChange;
+
+    use super::super::types::parse_type;
+    use super::*;
+
+    fn change(from: &str, to: &str) -> SchemaChange {
+        SchemaChange::AlterType {
+            from: Arc::new(parse_type("c", from).unwrap()),
+            to: Arc::new(parse_type("c", to).unwrap()),
+        }
+    }
+
+    fn cost(facts: &TableFacts, change: &SchemaChange) -> Cost {
+        super::super::cost(&Relation::new("s", "t"), facts, change)
+    }
+
+    fn observed(major: u32, zone: &str, dependents: Vec<DependentKind>) -> TableFacts {
+        let dependent =
+            |kind| Dependent { kind, name: "x".into(), columns: vec!["c".into()], definition: String::new() };
+        TableFacts {
+            observed: true,
+            version: Some(major * 10_000),
+            settings: [("timezone".to_owned(), zone.to_owned())].into(),
+            rows: Some(1000),
+            dependents: dependents.into_iter().map(dependent).collect(),
+            ..TableFacts::default()
+        }
+    }
+
+    #[test]
+    fn what_the_reference_page_asks_for() {
+        let offline = TableFacts::default();
+        for (from, to, risk) in [
+            ("varchar(20)", "varchar(50)", Risk::MetadataOnly),
+            ("integer", "bigint", Risk::Blocking),
+            ("numeric(10,2)", "numeric(12,2)", Risk::MetadataOnly),
+            ("numeric(10,2)", "numeric(12,4)", Risk::Blocking),
+            ("timestamp", "timestamptz", Risk::Blocking),
+            ("uuid", "integer", Risk::Unsupported),
+        ] {
+            let cost = cost(&offline, &change(from, to));
+            assert_eq!(cost.risk, risk, "{from} -> {to}");
+            assert!(cost.assumptions.iter().any(|a| a.contains("version")), "{:?}", cost.assumptions);
+            assert!(cost.assumptions.iter().any(|a| a.contains("no catalog was read")), "{:?}", cost.assumptions);
+        }
+        let zoned = change("timestamp", "timestamptz");
+        assert_eq!(cost(&observed(12, "UTC", vec![]), &zoned).risk, Risk::MetadataOnly);
+        assert_eq!(cost(&observed(12, "Europe/Berlin", vec![]), &zoned).risk, Risk::Blocking);
+        assert_eq!(cost(&observed(11, "UTC", vec![]), &zoned).risk, Risk::Blocking);
+        assert!(cost(&offline, &zoned).assumptions.iter().any(|a| a.contains("TimeZone")));
+    }
+
+    #[test]
+    fn what_hangs_on_the_column_decides() {
+        let index = |plain| DependentKind::Index { unique: false, primary: false, plain, valid: true };
+        let longer = change("varchar(20)", "varchar(50)");
+        for (dependent, risk, work) in [
+            (index(true), Risk::MetadataOnly, Work::None),
+            (index(false), Risk::Blocking, Work::IndexBuild),
+            (DependentKind::Check { validated: true, not_null: None }, Risk::Blocking, Work::Scan),
+            (DependentKind::View, Risk::Unsupported, Work::None),
+            (DependentKind::Policy, Risk::Unsupported, Work::None),
+        ] {
+            let cost = cost(&observed(15, "UTC", vec![dependent.clone()]), &longer);
+            assert_eq!((cost.risk, cost.work), (risk, work), "{dependent:?}");
+        }
+        let zoned = cost(&observed(15, "UTC", vec![index(true)]), &change("timestamp", "timestamptz"));
+        assert_eq!((zoned.risk, zoned.work), (Risk::Blocking, Work::IndexBuild));
+    }
+
+    #[test]
+    fn not_null_is_online_by_way_of_a_check() {
+        let column = Arc::new(Field::new("c", arrow::datatypes::DataType::Int32, true));
+        let tighten = SchemaChange::SetNotNull { column };
+        let check = DependentKind::Check { validated: true, not_null: Some("c".into()) };
+        assert_eq!(cost(&observed(12, "UTC", vec![check.clone()]), &tighten).risk, Risk::MetadataOnly);
+        assert_eq!(cost(&observed(11, "UTC", vec![check]), &tighten).risk, Risk::Blocking);
+        let plain = cost(&observed(15, "UTC", vec![]), &tighten);
+        assert_eq!(plain.risk, Risk::Blocking);
+        assert!(plain.online_path[1].ends_with("CHECK (\"c\" IS NOT NULL) NOT VALID"), "{:?}", plain.online_path);
+        let empty = TableFacts { rows: Some(0), ..observed(15, "UTC", vec![]) };
+        assert_eq!(cost(&empty, &tighten).risk, Risk::MetadataOnly);
     }
 }

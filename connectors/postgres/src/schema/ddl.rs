@@ -219,7 +219,7 @@ pub(crate) fn within_budget(statements: Vec<String>, budget: &LockBudget) -> Vec
 }
 
 fn duration(milliseconds: u64) -> String {
-    if milliseconds % 1000 == 0 { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
+    if milliseconds.is_multiple_of(1000) { format!("{}s", milliseconds / 1000) } else { format!("{milliseconds}ms") }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,4 +267,113 @@ fn bare_words(statement: &str) -> Vec<String> {
         .filter(|word| !word.is_empty())
         .map(str::to_ascii_uppercase)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::datatypes::FieldRef;
+
+    use super::super::types::parse_type;
+    use super::*;
+    use crate::types::LABELS;
+
+    fn column(name: &str, native: &str, metadata: &[(&str, &str)]) -> FieldRef {
+        let field = parse_type(name, native).unwrap();
+        let mut all = field.metadata().clone();
+        all.extend(metadata.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())));
+        Arc::new(field.with_metadata(all))
+    }
+
+    fn rendered(change: SchemaChange) -> Vec<String> {
+        render(&Relation::new("s", "t"), &change).unwrap()
+    }
+
+    #[test]
+    fn a_column_comes_with_all_that_is_declared_of_it() {
+        let metadata = [(DEFAULT, "'it''s'"), (COLLATION, "de_DE.utf8"), (COMMENT, "a\\b")];
+        let field = column("c\"x", "varchar(20)", &metadata).as_ref().clone().with_nullable(false);
+        assert_eq!(
+            rendered(SchemaChange::AddColumn { column: Arc::new(field) }),
+            [
+                "ALTER TABLE \"s\".\"t\" ADD COLUMN \"c\"\"x\" character varying(20) COLLATE \"de_DE.utf8\" DEFAULT 'it''s' \
+                 NOT NULL",
+                "COMMENT ON COLUMN \"s\".\"t\".\"c\"\"x\" IS E'a\\\\b'",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cast_is_spelled_where_an_assignment_is_not_enough_and_never_cuts() {
+        let alter = |from: &str, to: &str, metadata: &[(&str, &str)]| {
+            rendered(SchemaChange::AlterType { from: column("c", from, metadata), to: column("c", to, metadata) })
+                .remove(0)
+        };
+        let head = "ALTER TABLE \"s\".\"t\" ALTER COLUMN \"c\"";
+        assert_eq!(alter("varchar(20)", "varchar(50)", &[]), format!("{head} TYPE character varying(50)"));
+        assert_eq!(alter("text", "bit(3)", &[]), format!("{head} TYPE bit(3) USING \"c\"::\"bit\""));
+        assert_eq!(alter("varchar(9)", "text", &[(COLLATION, "C")]), format!("{head} TYPE text COLLATE \"C\""));
+        assert_eq!(
+            alter("text", "integer", &[(DEFAULT, "'0'")]),
+            format!(
+                "{head} DROP DEFAULT, ALTER COLUMN \"c\" TYPE integer USING \"c\"::integer, ALTER COLUMN \"c\" SET DEFAULT '0'"
+            )
+        );
+    }
+
+    #[test]
+    fn labels_are_added_where_the_source_has_them() {
+        let mood = |labels: &str| column("c", "public.mood", &[(LABELS, labels)]);
+        let change = SchemaChange::AlterType { from: mood(r#"["b"]"#), to: mood(r#"["a","b","c'd"]"#) };
+        assert_eq!(
+            rendered(change),
+            ["ALTER TYPE public.mood ADD VALUE 'a' BEFORE 'b'", "ALTER TYPE public.mood ADD VALUE 'c''d' AFTER 'b'"]
+        );
+    }
+
+    #[test]
+    fn the_budget_ends_with_the_transaction() {
+        let budget = LockBudget { lock_timeout_ms: Some(5000), statement_timeout_ms: Some(1500) };
+        let statements = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let wrapped = within_budget(
+            statements(&[
+                "ALTER TABLE \"validate\" ADD CONSTRAINT x CHECK ('VALIDATE' <> '') NOT VALID",
+                "ALTER TABLE t VALIDATE CONSTRAINT x",
+                "ALTER TABLE t DROP CONSTRAINT x",
+                "CREATE INDEX CONCURRENTLY i ON t (c)",
+                "ANALYZE t (c)",
+            ]),
+            &budget,
+        );
+        let begin = ["BEGIN", "SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '1500ms'"];
+        let mut want = Vec::new();
+        for statement in [
+            "ALTER TABLE \"validate\" ADD CONSTRAINT x CHECK ('VALIDATE' <> '') NOT VALID",
+            "ALTER TABLE t VALIDATE CONSTRAINT x",
+            "ALTER TABLE t DROP CONSTRAINT x",
+        ] {
+            want.extend(begin);
+            want.extend([statement, "COMMIT"]);
+        }
+        want.extend(["CREATE INDEX CONCURRENTLY i ON t (c)", "ANALYZE t (c)"]);
+        assert_eq!(wrapped, want);
+        assert_eq!(within_budget(statements(&["X"]), &LockBudget::default()), ["X"]);
+    }
+
+    #[test]
+    fn names_that_the_server_would_cut_are_refused() {
+        let long = "ü".repeat(32);
+        let table = Relation::new("s", "t");
+        let text = || column("c", "text", &[]);
+        assert!(render(&table, &SchemaChange::RenameColumn { from: text(), to: long.clone() }).is_err());
+        assert!(render(&table, &SchemaChange::AddColumn { column: column(&long, "text", &[]) }).is_err());
+        assert!(render(&Relation::new("s", &long), &SchemaChange::DropColumn { column: text() }).is_err());
+        let default = SchemaChange::SetDefault { column: text(), default: "0; DROP TABLE t".into() };
+        assert!(render(&table, &default).is_err());
+        let comment = SchemaChange::SetComment { column: text(), comment: Some("a\0b".into()) };
+        assert!(render(&table, &comment).is_err());
+    }
 }

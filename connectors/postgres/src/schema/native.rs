@@ -28,6 +28,9 @@ pub(crate) enum NotAType {
     Unknown,
 }
 
+/// What the modifiers of times and intervals are.
+pub(super) const FRACTION: &str = "0 to 6 digits of a second";
+
 /// A built-in type: its catalog name, the OID, and what its modifiers may be.
 struct Builtin {
     base: &'static str,
@@ -355,7 +358,7 @@ fn plain(text: &str) -> Result<NativeType, NotAType> {
         let fraction = fields.ends_with("second");
         let holds = numbers.is_empty() || fraction && matches!(numbers[..], [0..=6]);
         let found = NativeType { fields: fields.to_owned(), ..NativeType::new("interval", &numbers) };
-        return if holds { Ok(found) } else { Err(NotAType::Modifiers("0 to 6 digits of a second")) };
+        return if holds { Ok(found) } else { Err(NotAType::Modifiers(FRACTION)) };
     }
     if words == "bpchar" && numbers.is_empty() {
         return Ok(NativeType::new("character", &[]));
@@ -394,7 +397,7 @@ fn modifiers(builtin: &Builtin, numbers: &[i32]) -> Result<Vec<i32>, NotAType> {
             "a precision of 1 to 1000, and a scale of -1000 to 1000",
         ),
         (Takes::PrecisionScale, numbers) => (numbers.is_empty(), "a precision of 1 to 1000, and a scale"),
-        (Takes::Fraction, numbers) => (matches!(numbers, [] | [0..=6]), "0 to 6 digits of a second"),
+        (Takes::Fraction, numbers) => (matches!(numbers, [] | [0..=6]), FRACTION),
     };
     if holds { Ok(numbers.to_vec()) } else { Err(NotAType::Modifiers(expected)) }
 }

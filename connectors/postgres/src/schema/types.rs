@@ -5,7 +5,7 @@ use dpone_planner::schema::TypeShape;
 use dpone_planner::types::{native_of, parse_logical};
 use dpone_planner::{Error, Result};
 
-use super::native::{NativeType, NotAType};
+use super::native::{FRACTION, NativeType, NotAType};
 use crate::SYSTEM;
 use crate::dialect::type_for;
 use crate::types::{BASE, LABELS, column};
@@ -14,7 +14,11 @@ use crate::types::{BASE, LABELS, column};
 pub(crate) fn parse_type(name: &str, text: &str) -> Result<Field> {
     let native = match NativeType::parse(text) {
         Ok(native) => native,
-        Err(wrong) => logical(name, text).ok_or_else(|| refused(name, text, &wrong))?,
+        // Other systems keep more digits of a second.
+        Err(wrong @ (NotAType::Unknown | NotAType::Modifiers(FRACTION))) => {
+            logical(name, text).ok_or_else(|| refused(name, text, &wrong))?
+        }
+        Err(wrong) => return Err(refused(name, text, &wrong)),
     };
     Ok(column(name, &native.pg_type(), true, false, None)?.field)
 }
