@@ -15,6 +15,7 @@ pub mod receipt;
 pub mod repeat;
 pub mod run;
 pub mod scan;
+pub mod schema;
 pub mod sink;
 pub mod source;
 pub mod stage;

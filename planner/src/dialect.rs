@@ -60,9 +60,9 @@ pub trait Dialect: Debug + Send + Sync {
         255
     }
 
-    /// What a change costs on this system, given what is known of the table. Facts that are not known are assumed, and
-    /// the assumption is said.
-    fn cost(&self, _facts: &TableFacts, _change: &SchemaChange) -> Cost {
+    /// What a change of `table` costs on this system, given what is known of the table. Facts that are not known are
+    /// assumed, and the assumption is said.
+    fn cost(&self, _table: &Relation, _facts: &TableFacts, _change: &SchemaChange) -> Cost {
         Cost::new(Risk::MetadataOnly, None, Work::None, "tables of this system have no server that could wait")
     }
 

@@ -5,6 +5,7 @@
 //! are of the kind `SortingKey`.
 
 use arrow::datatypes::Field;
+use dpone_planner::Relation;
 use dpone_planner::schema::{Cost, DependentKind, Fit, Risk, SchemaChange, TableFacts, Work, fit};
 
 use crate::BigQueryDialect;
@@ -13,10 +14,10 @@ use crate::names::quote;
 use crate::types::BqType;
 use dpone_planner::dialect::Dialect;
 
-pub(crate) fn cost(facts: &TableFacts, change: &SchemaChange) -> Cost {
+pub(crate) fn cost(table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
     match change {
         SchemaChange::CreateTable { .. } => metadata("a new table is empty"),
-        SchemaChange::AddColumn { column } => add_column(facts, column),
+        SchemaChange::AddColumn { column } => add_column(table, column),
         SchemaChange::AlterType { from, to } => alter_type(facts, from, to),
         SchemaChange::DropNotNull { .. } => metadata("REQUIRED becomes NULLABLE in the schema alone"),
         SchemaChange::SetNotNull { .. } => Cost::unsupported("a NULLABLE column never becomes REQUIRED").online_path([
@@ -67,7 +68,7 @@ fn key_of(facts: &TableFacts, column: &Field) -> Option<&'static str> {
     })
 }
 
-fn add_column(facts: &TableFacts, column: &Field) -> Cost {
+fn add_column(table: &Relation, column: &Field) -> Cost {
     let array = matches!(type_of(column), Ok(BqType::Array(_)));
     if !column.is_nullable() && !array {
         return Cost::unsupported("a column that is added is NULLABLE or REPEATED, never REQUIRED").online_path([
@@ -78,7 +79,7 @@ fn add_column(facts: &TableFacts, column: &Field) -> Cost {
     if default_of(column).is_none() {
         return metadata("rows that are there read NULL");
     }
-    let on = facts.table.as_ref().map_or("the table".to_owned(), |table| BigQueryDialect.quote_relation(table));
+    let on = BigQueryDialect.quote_relation(table);
     let name = quote(column.name());
     metadata("the default is set in a second statement and is for rows to come: rows that are there read NULL")
         .online_path([format!(

@@ -56,8 +56,8 @@ impl Dialect for BigQueryDialect {
         300
     }
 
-    fn cost(&self, facts: &TableFacts, change: &SchemaChange) -> Cost {
-        cost::cost(facts, change)
+    fn cost(&self, table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
+        cost::cost(table, facts, change)
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
@@ -80,7 +80,7 @@ impl Dialect for BigQueryDialect {
                 statements
             }
             SchemaChange::AlterType { from, to } => {
-                let judged = cost::cost(&TableFacts::default(), change);
+                let judged = cost::cost(table, &TableFacts::default(), change);
                 if judged.risk == Risk::Unsupported {
                     return Err(cannot_change("BigQuery", change).with_hint(judged.reason));
                 }

@@ -5,6 +5,7 @@
 //! dependents of the kinds `SortingKey` and `PartitionKey`.
 
 use arrow::datatypes::Field;
+use dpone_planner::Relation;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::{Cost, Dependent, DependentKind, Fit, Risk, SchemaChange, TableFacts, Work, fit};
 
@@ -16,7 +17,7 @@ const ALTER_LOCK: Option<&str> = Some("ALTER lock");
 /// What the server answers to changes of a key.
 const FORBIDDEN: &str = "error 524, ALTER_OF_COLUMN_IS_FORBIDDEN";
 
-pub(crate) fn cost(facts: &TableFacts, change: &SchemaChange) -> Cost {
+pub(crate) fn cost(table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
     let cost = match change {
         SchemaChange::CreateTable { .. } => return metadata("a new table is empty"),
         _ if engine(facts) == Engine::NoAlter => {
@@ -24,7 +25,7 @@ pub(crate) fn cost(facts: &TableFacts, change: &SchemaChange) -> Cost {
                 .online_path(["create a new table, fill it, and exchange the two: EXCHANGE TABLES"]);
         }
         SchemaChange::AddColumn { column } => add_column(column),
-        SchemaChange::AlterType { from, to } => alter_type(facts, from, to),
+        SchemaChange::AlterType { from, to } => alter_type(table, facts, from, to),
         SchemaChange::DropNotNull { column } => drop_not_null(facts, column),
         SchemaChange::SetNotNull { column } => set_not_null(facts, column),
         SchemaChange::SetDefault { column, .. } => match default_of(column) {
@@ -133,7 +134,7 @@ fn width(precision: u8) -> u8 {
     }
 }
 
-fn alter_type(facts: &TableFacts, from: &Field, to: &Field) -> Cost {
+fn alter_type(table: &Relation, facts: &TableFacts, from: &Field, to: &Field) -> Cost {
     let (Ok(old), Ok(new)) = (type_of(from), retyped(from, to)) else {
         return Cost::unsupported("ClickHouse has no type for one of the two");
     };
@@ -153,12 +154,12 @@ fn alter_type(facts: &TableFacts, from: &Field, to: &Field) -> Cost {
         (Values::Kept, Some(_)) => metadata(format!(
             "{new} reads the bytes of {old} as they are; values that it should not hold stay where they are"
         ))
-        .online_path(check_values(facts, from, &new)),
+        .online_path(check_values(table, from, &new)),
         (Values::Converted, None) => mutation(format!("the column's values are written again as {new} in the background")),
         (Values::Converted, Some(Loss::Wraps)) => mutation(format!(
             "the column's values are written again as {new}; a number that it does not hold wraps around, silently"
         ))
-        .online_path(check_values(facts, from, &new)),
+        .online_path(check_values(table, from, &new)),
         // Until somebody puts the type back, the column cannot be read.
         (Values::Converted, Some(Loss::Fails)) => Cost::new(
             Risk::Blocking,
@@ -169,7 +170,7 @@ fn alter_type(facts: &TableFacts, from: &Field, to: &Field) -> Cost {
                  on no reader can read the column"
             ),
         )
-        .online_path(check_values(facts, from, &new))
+        .online_path(check_values(table, from, &new))
         .online_path(["if it has happened: MODIFY COLUMN back to the old type, and KILL MUTATION"]),
     };
     if !facts.observed && values_are_converted(&cost) {
@@ -217,9 +218,9 @@ fn keeps_order(from: &ChType, to: &ChType) -> bool {
 }
 
 /// The query that counts the values which the type would not hold.
-fn check_values(facts: &TableFacts, column: &Field, to: &ChType) -> Vec<String> {
+fn check_values(table: &Relation, column: &Field, to: &ChType) -> Vec<String> {
     let name = quote(column.name());
-    let from = facts.table.as_ref().map_or("the table".to_owned(), |table| ClickHouseDialect.quote_relation(table));
+    let from = ClickHouseDialect.quote_relation(table);
     let lost = match inner(to) {
         ChType::Enum { labels, .. } => {
             let labels: Vec<_> = labels.iter().map(|(label, _)| literal(label)).collect();

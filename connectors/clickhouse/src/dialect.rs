@@ -42,8 +42,8 @@ impl Dialect for ClickHouseDialect {
         ChType::of_shape(shape).map(|native| native.field(column)).ok_or_else(|| unknown_type(column, &shape.name()))
     }
 
-    fn cost(&self, facts: &TableFacts, change: &SchemaChange) -> Cost {
-        cost::cost(facts, change)
+    fn cost(&self, table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
+        cost::cost(table, facts, change)
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {

@@ -45,7 +45,7 @@ impl Dialect for KafkaDialect {
             .ok_or_else(|| unknown_type(column, &shape.name()))
     }
 
-    fn cost(&self, _facts: &TableFacts, _change: &SchemaChange) -> Cost {
+    fn cost(&self, _table: &Relation, _facts: &TableFacts, _change: &SchemaChange) -> Cost {
         Cost::unsupported("a topic has no DDL: Schema Registry compatibility decides about the next schema")
             .online_path(["register the new schema: dpone schema compatibility judges it beforehand"])
     }

@@ -69,7 +69,7 @@ impl Dialect for MssqlDialect {
         LONGEST_NAME
     }
 
-    fn cost(&self, facts: &TableFacts, change: &SchemaChange) -> Cost {
+    fn cost(&self, _table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
         cost::cost(facts, change)
     }
 

@@ -135,7 +135,7 @@ pub fn compare_columns(
     dialect: &dyn Dialect,
     policy: &EvolutionPolicy,
 ) -> Result<Comparison> {
-    let mut found = Comparer { target, dialect, policy, out: Comparison::default(), claimed: Vec::new() };
+    let mut found = Comparer { source, target, dialect, policy, out: Comparison::default(), claimed: Vec::new() };
     for field in source.fields() {
         found.column(field)?;
     }
@@ -149,6 +149,7 @@ pub fn compare_columns(
 }
 
 struct Comparer<'a> {
+    source: &'a Schema,
     target: &'a Schema,
     dialect: &'a dyn Dialect,
     policy: &'a EvolutionPolicy,
@@ -194,7 +195,8 @@ impl Comparer<'_> {
 
     /// The target's column under an earlier name of the source's column, where no other column has it.
     fn earlier(&self, field: &Field) -> Option<FieldRef> {
-        aliases(field).iter().find_map(|name| find(self.target, name).filter(|f| !self.claimed.contains(f.name())))
+        let is_free = |name: &String| !self.claimed.contains(name) && self.source.field_with_name(name).is_err();
+        aliases(field).iter().filter(|name| is_free(name)).find_map(|name| find(self.target, name))
     }
 
     fn added(&mut self, field: &FieldRef) {
@@ -443,7 +445,8 @@ pub(super) fn as_variant(
     mapping: &mut BTreeMap<String, String>,
 ) -> Result<Option<Change>> {
     let (Some(field), Some(there)) = (&change.source, &change.target) else { return Ok(Some(change.clone())) };
-    let mut comparer = Comparer { target, dialect, policy, out: Comparison::default(), claimed: Vec::new() };
+    let mut comparer =
+        Comparer { source: target, target, dialect, policy, out: Comparison::default(), claimed: Vec::new() };
     let routed = comparer.variant(field, there)?;
     mapping.extend(comparer.out.mapping);
     Ok(routed)

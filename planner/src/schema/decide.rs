@@ -81,8 +81,7 @@ pub fn decide(
     dialect: &dyn Dialect,
     policy: &EvolutionPolicy,
 ) -> Result<Action> {
-    let facts = &TableFacts { table: Some(table.clone()), ..facts.clone() };
-    let cost = change.ddl.as_ref().map(|ddl| dialect.cost(facts, ddl));
+    let cost = change.ddl.as_ref().map(|ddl| dialect.cost(table, facts, ddl));
     let plain_ddl = match (&change.ddl, &cost) {
         (Some(ddl), Some(cost)) if cost.risk != Risk::Unsupported => dialect.render(table, ddl)?,
         _ => Vec::new(),

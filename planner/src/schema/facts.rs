@@ -4,16 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::relation::Relation;
-
 /// The surroundings of a table. Without a catalog nothing of it is known, and whoever judges says what was assumed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFacts {
     /// Whether a catalog was read: dependents and settings that are not listed do not exist.
     pub observed: bool,
-    /// The table that is changed, for statements in an online path.
-    #[serde(default, skip_serializing)]
-    pub table: Option<Relation>,
     /// The server's version as a comparable number: `server_version_num` of PostgreSQL, year and month of ClickHouse
     /// (`2408`), the product's year of SQL Server (`2019`). `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +92,8 @@ pub enum DependentKind {
     Projection,
     /// A function with a body that the server tracks.
     Function,
-    /// The table is a partition or a child, or has some.
-    Inheritance,
+    /// The table is a partition or a child of another (`child`), or has partitions or children of its own.
+    Inheritance {
+        child: bool,
+    },
 }

@@ -91,6 +91,8 @@ pub fn fit(source: &TypeShape, target: &TypeShape) -> Fit {
         return Fit::Same;
     }
     match source.join(target) {
+        // The same documents: a column that normalises them is no reason for DDL.
+        Some(TypeShape::Json { .. }) => Fit::Narrower,
         Some(join) if join == *target => Fit::Narrower,
         Some(join) => Fit::Wider(join),
         None => Fit::Incompatible,

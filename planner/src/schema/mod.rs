@@ -118,3 +118,6 @@ pub fn cannot_change(system: &str, change: &SchemaChange) -> crate::error::Error
         None => error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! What is kept about changes of a schema: the ledger of what was planned and done, the approvals, the history of each
+//! table's columns, and notifications. All of it is files that people read, copy and check in.
+
+mod approval;
+mod canonical;
+mod files;
+
+mod keys;
+mod ledger;
+
+pub use approval::{
+    Approval, ApprovalRequest, ApprovalStatus, Approvals, Approved, DEFAULT_APPROVALS, DEFAULT_EXPIRY, Signature,
+    Subject, Trust, Verdict,
+};
+pub use keys::{PublicKey, SigningKey};
+pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
