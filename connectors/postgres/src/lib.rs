@@ -11,7 +11,6 @@ pub mod error;
 mod manifest;
 pub mod read;
 mod state;
-mod tls;
 pub mod types;
 pub mod write;
 
