@@ -17,6 +17,9 @@ pub enum Reached {
 /// The failpoints of the commit protocol, in order. Connectors add none of their own; they place these.
 pub const STEPS: &[&str] = &[
     "lease.acquired",
+    // Only in runs that change the target's columns: before the first change is committed, and after the last one.
+    "evolve.begun",
+    "evolve.applied",
     "staging.prepared",
     "stage.partition.started",
     "stage.partition.batch",

@@ -27,7 +27,7 @@ pub use connections::{Connections, Connector, ResolvedConnection};
 pub use dpone_planner::{Error, ErrorKind, Relation, Result, Secret};
 pub use receipt::{Receipt, RowCounts};
 pub use scan::{Scan, ScanExec};
-pub use sink::{Capabilities, Commit, LoadSpec, Sink, StagedPartition, TargetTable};
+pub use sink::{Capabilities, Commit, Evolution, Evolved, LoadSpec, Sink, StagedPartition, TargetTable};
 pub use source::{
     ChangeRead, ChangeReader, ChangeRequest, ReadRequest, RelationInfo, ServerInfo, Snapshot, Source, SourceTable,
 };

@@ -38,6 +38,8 @@ pub enum RunStatus {
     Committed,
     /// The same run id was committed before: nothing was done, the first receipt is reported.
     AlreadyCommitted,
+    /// Nothing was loaded, because the definition says so: the receipt's notes say why.
+    Skipped,
 }
 
 /// The receipt of a run.
@@ -69,6 +71,9 @@ pub struct Receipt {
     /// RFC 3339, UTC.
     pub started_at: String,
     pub finished_at: String,
+    /// The statements that changed the target's columns before the load.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schema_changes: Vec<String>,
     #[serde(default)]
     pub notes: Vec<String>,
 }

@@ -10,13 +10,13 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;
-use dpone_planner::schema::{SchemaChange, TableFacts};
+use dpone_planner::schema::{LockBudget, SchemaChange, TableFacts};
 use dpone_planner::state::PipelineState;
 
 use crate::backfill::ManifestStore;
 use crate::receipt::Receipt;
 use crate::state::{Lease, StateLocation, StateStore};
-use crate::{Relation, Result};
+use crate::{Error, Relation, Result};
 
 /// A system that tables are loaded into.
 ///
@@ -30,6 +30,13 @@ pub trait Sink: Debug + Send + Sync {
 
     /// The target as it is now, or `None` when there is no such table.
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>>;
+
+    /// Changes the target's columns, before anything is staged. Fails with `conflict` when the table is not any more what
+    /// the changes were planned for, or the lease is lost; with `transient` when others held the table for longer than
+    /// the budget allows to wait: it says who. What was applied stays applied, and a plan made afterwards does not have it.
+    async fn evolve(&self, evolution: &Evolution<'_>) -> Result<Evolved> {
+        Err(cannot_evolve(self.dialect().system(), evolution.table))
+    }
 
     /// Makes the load's staging area, or finds the one that an earlier attempt of the same load made. Called once,
     /// before any `stage`, by the process that coordinates.
@@ -77,6 +84,38 @@ pub trait Sink: Debug + Send + Sync {
     fn identity(&self) -> Option<String> {
         None
     }
+}
+
+/// Changes of a table that were decided.
+#[derive(Debug)]
+pub struct Evolution<'a> {
+    pub table: &'a Relation,
+    /// In the order in which they are made.
+    pub changes: &'a [SchemaChange],
+    /// How long others may be kept waiting.
+    pub budget: LockBudget,
+    /// Of the catalog that the changes were planned from: [`dpone_planner::schema::fingerprint`].
+    pub fingerprint: &'a str,
+    /// Columns that the strategy keeps, which are no part of the fingerprint.
+    pub apart: &'a [&'a str],
+    pub lease: &'a Lease,
+    pub state_location: &'a StateLocation,
+}
+
+/// What became of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evolved {
+    /// As they were sent.
+    pub statements: Vec<String>,
+    /// How often a lock was asked for and not granted in time.
+    pub deferrals: u32,
+}
+
+/// The error of a sink whose tables keep the columns that they have.
+pub fn cannot_evolve(system: &str, table: &Relation) -> Error {
+    Error::configuration(format!("the columns of {table} cannot be changed: a {system} sink writes them once"))
+        .with("table", table.to_string())
+        .with_hint("load with full_refresh, which writes the table anew, or into another table; or choose the columns in the definition")
 }
 
 /// What a sink can do, for the planner.

@@ -39,6 +39,20 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
     .with_hint("convert it in a query: SELECT CAST(… AS …)"))
 }
 
+/// Whether values of one type of number can be held against another one by one.
+pub fn counts(from: &DataType, to: &DataType) -> bool {
+    let exact = |t: &DataType| t.is_integer() || matches!(t, DataType::Decimal128(..) | DataType::Decimal256(..));
+    exact(from) && exact(to)
+}
+
+/// As [`convert`], for types of which only the values say whether they fit: the first that does not fails the run by name.
+pub fn convert_checked(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
+    match counts(from.data_type(), to.data_type()) && !widens(from.data_type(), to.data_type()) {
+        true => Ok(ExactCast::call(expr, from, to)),
+        false => convert(expr, from, to),
+    }
+}
+
 fn uuids_in_list(field: &Field) -> bool {
     matches!(field.data_type(), DataType::List(item) if is_uuid(item))
 }

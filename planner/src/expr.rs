@@ -277,6 +277,11 @@ enum Origin {
 }
 
 /// Where an output column comes from.
+/// Whether an output is a column of a scanned table, unchanged.
+pub fn is_table_column(plan: &LogicalPlan, index: usize) -> bool {
+    matches!(origin_of_output(plan, index), Origin::Scan(..))
+}
+
 fn origin_of_output(plan: &LogicalPlan, index: usize) -> Origin {
     match plan {
         LogicalPlan::TableScan(scan) => match scan.projected_schema.fields().get(index) {

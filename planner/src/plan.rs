@@ -1,11 +1,13 @@
 //! The load plan: everything that a run will do, decided before it does anything.
 
+use std::collections::BTreeMap;
+
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::definition::OverwriteType;
 use crate::relation::Relation;
-use crate::schema::SchemaChange;
+use crate::schema::{SchemaChange, SchemaPlan};
 use crate::state::ChangeState;
 
 /// What a sink does with the staged rows. Four modes serve every strategy.
@@ -105,8 +107,16 @@ pub struct LoadPlan {
     /// The target's schema after the run.
     pub target_schema: SchemaRef,
     pub write_mode: WriteMode,
-    /// DDL to apply before staging; creating the target is one of these.
+    /// DDL of the commit: creating the target.
     pub ddl: Vec<SchemaChange>,
+    /// How source and target differ, what that costs and what is done about it; `None` where there is no target yet.
+    pub schema: Option<SchemaPlan>,
+    /// Changes of the target to make before staging.
+    pub evolve: Vec<SchemaChange>,
+    /// What those changes leave to say, one sentence each.
+    pub evolve_notes: Vec<String>,
+    /// The target's column for each column of the source that goes to one of another name.
+    pub mapping: BTreeMap<String, String>,
     /// The cursor to observe while staging: its greatest value becomes the watermark.
     pub cursor: Option<CursorPlan>,
     /// How far the changes of the source are read with this load; stored with it.

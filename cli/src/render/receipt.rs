@@ -52,6 +52,7 @@ fn success(receipt: &Receipt) -> Value {
         "status": match receipt.status {
             RunStatus::Committed => "committed",
             RunStatus::AlreadyCommitted => "already_committed",
+            RunStatus::Skipped => "skipped",
         },
         "extracted_rows": rows.extracted,
         "inserted_rows": rows.inserted,
@@ -91,6 +92,7 @@ pub(crate) fn text(receipt: &Receipt, style: Style) -> String {
     let verdict = match receipt.status {
         RunStatus::Committed => style.green(format!("done in {}", units::seconds(receipt.seconds))),
         RunStatus::AlreadyCommitted => style.yellow("committed before: nothing to do, this is the first receipt"),
+        RunStatus::Skipped => style.yellow("nothing was loaded"),
     };
     let mut out =
         format!("{}  {} into {}  {verdict}\n", style.bold(&receipt.pipeline), receipt.strategy, receipt.target);
@@ -107,7 +109,11 @@ pub(crate) fn markdown(receipt: &Receipt) -> String {
         receipt.pipeline,
         receipt.strategy,
         receipt.target,
-        if receipt.status == RunStatus::Committed { "committed" } else { "committed before" },
+        match receipt.status {
+            RunStatus::Committed => "committed",
+            RunStatus::AlreadyCommitted => "committed before",
+            RunStatus::Skipped => "skipped",
+        },
         units::seconds(receipt.seconds)
     );
     for (label, value) in lines(receipt) {
@@ -209,6 +215,7 @@ mod tests {
             target_version: Some("3".into()),
             started_at: String::new(),
             finished_at: String::new(),
+            schema_changes: Vec::new(),
             notes: vec!["first line\nsecond".into()],
         }
     }

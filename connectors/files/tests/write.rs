@@ -100,6 +100,7 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         target_version: None,
         started_at: String::new(),
         finished_at: String::new(),
+        schema_changes: Vec::new(),
         notes: Vec::new(),
     };
     let commit = Commit {

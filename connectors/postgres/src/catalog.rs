@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use dpone_planner::definition::nearest;
+use dpone_planner::schema::TableFacts;
 use dpone_planner::{Error, Relation, Result};
 
 use crate::client::Client;
@@ -146,6 +147,20 @@ pub async fn require(client: &Client, relation: &Relation, default_schema: Optio
         format!("there is {}{}", full[..full.len().min(8)].join(", "), if full.len() > 8 { ", …" } else { "" })
     };
     Err(Error::configuration(format!("there is no table {shown}")).with("table", shown).with_hint(hint))
+}
+
+/// What decides about changes of the relation.
+pub async fn facts(client: &Client, found: &Table) -> Result<TableFacts> {
+    let zone = client.scalar("SHOW TimeZone").await?.unwrap_or_default();
+    Ok(TableFacts {
+        observed: true,
+        version: Some(client.version()),
+        settings: [("timezone".to_owned(), zone)].into(),
+        kind: Some(found.kind.as_str().to_owned()),
+        rows: found.rows,
+        bytes: found.bytes,
+        ..TableFacts::default()
+    })
 }
 
 /// A relation that holds rows below a partitioned one.

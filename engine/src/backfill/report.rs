@@ -112,6 +112,7 @@ impl CampaignReport {
             target_version: None,
             started_at: self.started_at,
             finished_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
+            schema_changes: Vec::new(),
             notes,
         })
     }

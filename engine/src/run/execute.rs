@@ -10,6 +10,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_planner::definition::Pipeline;
 use dpone_planner::plan::{LoadPlan, WriteMode};
+use dpone_planner::schema::SchemaPlan;
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::comparison;
 use super::context::RunContext;
+use super::evolve::{Applied, Governor};
 use super::observer::{Progress, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
 use crate::backfill;
@@ -252,13 +254,15 @@ impl Attempt<'_> {
 
     /// Plans, stages and commits. `outgrown`: comparing in memory was tried before, and did not fit.
     async fn load(&self, outgrown: bool) -> Result<Receipt> {
-        let Self { context, pipeline, ends, cancel, .. } = self;
-        self.stage(Stage::Describe);
-        let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown)).await?;
-        self.stage(Stage::Plan);
+        let Self { context, pipeline, ends, .. } = self;
+        let mut applied = Applied::default();
+        let prepared = self.prepare(outgrown, &mut applied).await?;
+        if let Some(why) = &prepared.skip {
+            return self.skipped(&prepared, why).await;
+        }
         let load = load_spec(pipeline, &prepared, self.run_id);
         tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
-        let result = self.stage_and_commit(&prepared, &load).await;
+        let result = self.stage_and_commit(&prepared, &load, applied).await;
         self.stage(Stage::Discard);
         let discarded = ends.sink.discard(&load).await;
         for snapshots in [&prepared.snapshots, &prepared.target_snapshots] {
@@ -281,7 +285,40 @@ impl Attempt<'_> {
         Ok(receipt)
     }
 
-    async fn stage_and_commit(&self, prepared: &Prepared, load: &LoadSpec) -> Result<Receipt> {
+    /// Plans the load, with the target changed as the schema plan says.
+    async fn prepare(&self, outgrown: bool, applied: &mut Applied) -> Result<Prepared> {
+        let Self { context, pipeline, ends, lease, cancel, .. } = self;
+        let governor = Governor { context, pipeline, ends, lease };
+        loop {
+            self.stage(Stage::Describe);
+            let decide = |plan: &SchemaPlan| governor.decide(plan);
+            let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown, &decide)).await?;
+            self.stage(Stage::Plan);
+            if prepared.plan.evolve.is_empty() {
+                return Ok(prepared);
+            }
+            // What we read of the target ourselves would hold the lock that a change needs.
+            prepared.target_snapshots.close().await?;
+            prepared.snapshots.close().await?;
+            or_cancelled(cancel, governor.apply(&prepared, applied)).await?;
+        }
+    }
+
+    /// The receipt of a run that loads nothing, because the definition says so.
+    async fn skipped(&self, prepared: &Prepared, why: &str) -> Result<Receipt> {
+        for snapshots in [&prepared.snapshots, &prepared.target_snapshots] {
+            snapshots.close().await?;
+        }
+        let load = load_spec(self.pipeline, prepared, self.run_id);
+        let facts = PartitionFacts::default();
+        let state = next_state(&prepared.plan, prepared.state.as_ref(), &load, &facts)?;
+        let mut receipt = self.receipt(prepared, &load, &[], &facts, &state);
+        receipt.status = RunStatus::Skipped;
+        receipt.notes = vec![why.to_owned()];
+        Ok(receipt)
+    }
+
+    async fn stage_and_commit(&self, prepared: &Prepared, load: &LoadSpec, applied: Applied) -> Result<Receipt> {
         let Self { context, pipeline, ends, cancel, .. } = self;
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
@@ -309,6 +346,8 @@ impl Attempt<'_> {
         self.stage(Stage::Commit);
         let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
+        receipt.schema_changes = applied.statements;
+        receipt.notes.splice(0..0, applied.notes);
         // Beside changes only keys are compared, and those that are the same say nothing of their rows.
         let only_keys = prepared.plan.changes.is_some();
         if !only_keys {
@@ -377,6 +416,7 @@ impl Attempt<'_> {
             target_version: None,
             started_at: self.started.at.clone(),
             finished_at: now(),
+            schema_changes: Vec::new(),
             notes: prepared.plan.notes.clone(),
         }
     }

@@ -11,10 +11,11 @@ use datafusion::prelude::SessionContext;
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
+use dpone_planner::schema::SchemaPlan;
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::{
-    Modes, Observed, ObservedChanges, ObservedTarget, Sizes, changes_from, compares_rows, plan_load, raw_columns,
-    unavailable,
+    Assume, Modes, Observed, ObservedChanges, ObservedTarget, Sizes, TargetPlan, changes_from, compares_rows,
+    plan_evolution, plan_load, raw_columns, unavailable,
 };
 use dpone_planner::types::{is_raw, logical_name};
 
@@ -68,8 +69,13 @@ pub(super) struct Prepared {
     pub(super) target: Option<TargetTable>,
     pub(super) state: Option<PipelineState>,
     pub(super) plan: LoadPlan,
+    /// Why nothing is to be loaded.
+    pub(super) skip: Option<String>,
     pub(super) physical: Arc<dyn ExecutionPlan>,
 }
+
+/// Says what of a schema plan is taken for done, or that the run cannot go on.
+pub(super) type Govern<'a> = &'a (dyn Fn(&SchemaPlan) -> Result<Assume> + Send + Sync);
 
 /// `outgrown`: a comparison in memory was tried before, and did not fit.
 pub(super) async fn prepare(
@@ -77,6 +83,7 @@ pub(super) async fn prepare(
     pipeline: &Pipeline,
     ends: &Ends,
     outgrown: bool,
+    govern: Govern<'_>,
 ) -> Result<Prepared> {
     if let Strategy::Unsupported(mode) = &pipeline.strategy {
         return Err(unavailable(&mode.name).with("pipeline", &pipeline.name).at(pipeline.location.clone()));
@@ -126,11 +133,15 @@ pub(super) async fn prepare(
         memory: context.options.memory_limit as u64,
         outgrown,
     };
-    let plan_from = |source: &OpenSource, state: Option<&PipelineState>| {
-        let changes = changes.clone();
-        let seen = Seen { ends, source, target: target.as_ref(), identity: &identity, sizes, now, changes };
-        plan_load(pipeline, seen.with(state))
+    let seen = Observations { ends, target: target.as_ref(), identity: &identity, sizes, now, changes: &changes };
+    let in_pipeline = |e: Error| e.with("pipeline", &pipeline.name);
+    let (assume, skip) = match plan_evolution(pipeline, &seen.of(&source, state.as_ref())).map_err(in_pipeline)? {
+        TargetPlan::Create => (Assume::Decided, None),
+        TargetPlan::Skip(why) => (Assume::Decided, Some(why)),
+        TargetPlan::Compared(plan) => (govern(&plan).map_err(in_pipeline)?, None),
     };
+    let plan_from =
+        |source: &OpenSource, state: Option<&PipelineState>| plan_load(pipeline, seen.of(source, state), assume);
     let mut plan = plan_from(&source, state.as_ref())?;
     if carries_raw && has_foreign_hashes(state.as_ref(), &plan) {
         // They may have been made over portable columns, as the comparison with the target's rows needs them anyway.
@@ -153,7 +164,7 @@ pub(super) async fn prepare(
         .await
         .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
     let physical = crate::repeat::repeatable(physical)?;
-    Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, physical })
+    Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, skip, physical })
 }
 
 /// The target as a source: in parallel under one snapshot where the system can do that, and with the columns raw that
@@ -190,30 +201,28 @@ fn load_time(state: Option<&PipelineState>) -> i64 {
 }
 
 /// What was seen at both ends.
-struct Seen<'a> {
+struct Observations<'a> {
     ends: &'a Ends,
-    source: &'a OpenSource,
     target: Option<&'a TargetTable>,
     identity: &'a str,
     sizes: Sizes,
     now: i64,
-    changes: Option<ObservedChanges>,
+    changes: &'a Option<ObservedChanges>,
 }
 
-impl<'a> Seen<'a> {
-    fn with<'b>(&self, state: Option<&'b PipelineState>) -> Observed<'b>
-    where
-        'a: 'b,
-    {
+impl Observations<'_> {
+    /// For a plan over this source; `state` is what a load goes on from.
+    fn of<'b>(&'b self, source: &OpenSource, state: Option<&'b PipelineState>) -> Observed<'b> {
         let capabilities = self.ends.sink.capabilities();
         Observed {
-            source: self.source.plan.clone(),
-            source_key: self.source.key.clone(),
+            source: source.plan.clone(),
+            source_key: source.key.clone(),
             source_identity: self.identity.to_owned(),
             target: self.target.map(|t| ObservedTarget {
                 schema: Arc::clone(&t.schema),
                 primary_key: t.primary_key.clone(),
                 has_rows: t.has_rows,
+                facts: t.facts.clone(),
                 provider: Arc::clone(&t.provider),
             }),
             state,
@@ -283,7 +292,7 @@ fn source_identity(context: &RunContext, pipeline: &Pipeline) -> Result<String> 
 
 pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
     let ends = Ends::open(context, pipeline)?;
-    let prepared = prepare(context, pipeline, &ends, false).await?;
+    let prepared = prepare(context, pipeline, &ends, false, &|_| Ok(Assume::Everything)).await?;
     let dialect = &ends.dialect;
     let plan = &prepared.plan;
     let mut ddl = Vec::new();

@@ -431,6 +431,7 @@ fn receipt(spec: &LoadSpec, staged: &[StagedPartition]) -> Receipt {
         target_version: None,
         started_at: "2026-01-01T00:00:00Z".to_owned(),
         finished_at: "2026-01-01T00:00:00Z".to_owned(),
+        schema_changes: Vec::new(),
         notes: Vec::new(),
     }
 }

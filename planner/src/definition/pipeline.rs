@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Backfill, ChunkLoad, Connection};
 use crate::error::Location;
 use crate::relation::Relation;
+use crate::schema::EvolutionPolicy;
 
 /// Everything that one or more definition files declare.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Pipeline {
     pub sink: SinkSpec,
     pub strategy: Strategy,
     pub guards: Guards,
+    /// What is done when the source no longer fits the target.
+    pub evolution: EvolutionPolicy,
     pub tuning: Tuning,
     pub state: StateSpec,
     pub location: Location,

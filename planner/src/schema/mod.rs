@@ -6,9 +6,9 @@ mod compare;
 mod cost;
 mod decide;
 mod default;
-mod drift;
 mod facts;
 mod lattice;
+mod names;
 mod plan;
 mod policy;
 mod variant;
@@ -18,14 +18,15 @@ pub use compare::{Change, ChangeKind, ColumnShape, Comparison, compare_columns};
 pub use cost::{Cost, LockBudget, Risk, Work};
 pub use decide::{Action, Approval, Decision, decide};
 pub use default::DefaultValue;
-pub use drift::{Drift, check_names, compare};
 pub use facts::{Dependent, DependentKind, TableFacts};
 pub use lattice::{Fit, TypeShape, fit};
+pub use names::check_names;
 pub use plan::{OnlinePlan, SchemaPlan, fingerprint, plan_schema};
 pub use policy::{
-    ColumnsMode, DataTypeMode, DdlMode, EvolutionMode, EvolutionPolicy, OnBreaking, OnSchemaChange, OnTypeChange,
-    TablesMode, TargetNullability,
+    APPROVALS, ColumnsMode, DataTypeMode, DdlMode, EvolutionMode, EvolutionPolicy, LEDGER, OnBreaking, OnSchemaChange,
+    OnTypeChange, TablesMode, TargetNullability,
 };
+pub use variant::variants_of;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 

@@ -132,6 +132,20 @@ impl SchemaPlan {
         self.actions.iter().all(|action| action.blocker.is_none())
     }
 
+    /// One difference in a few words: `text in the target, missing in the source`.
+    pub fn described(&self, change: &Change) -> String {
+        let shapes =
+            self.changes.iter().zip(&self.shapes).find(|(c, _)| c.kind == change.kind && c.column == change.column);
+        let name = |shape: &Option<ColumnShape>| shape.as_ref().map(|s| s.dtype.clone()).unwrap_or_default();
+        let (source, target) = shapes.map(|(_, (s, t))| (name(s), name(t))).unwrap_or_default();
+        match change.kind {
+            ChangeKind::AddColumn => format!("{source} in the source, missing in the target"),
+            ChangeKind::DropColumn => format!("{target} in the target, missing in the source"),
+            kind if kind.is_of_type() => format!("{source} in the source does not fit {target} in the target"),
+            _ => change.reason.clone(),
+        }
+    }
+
     pub fn generated_columns(&self) -> BTreeMap<&str, &str> {
         let named = |change: &'_ Change| change.generated_column.is_some();
         self.changes

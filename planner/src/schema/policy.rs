@@ -1,5 +1,7 @@
 //! What a definition says about changes of the schema: `sink.options.schema_evolution`.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +110,11 @@ pub enum TargetNullability {
     AcceptExistingNullable,
 }
 
+/// Where approvals are looked up unless the definition says otherwise.
+pub const APPROVALS: &str = ".dpone/schema_approvals";
+/// Where changes are recorded by modes that need a record, unless the definition says otherwise.
+pub const LEDGER: &str = ".dpone/schema_changes";
+
 /// The policy as a whole, with the defaults of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -135,8 +142,14 @@ pub struct EvolutionPolicy {
     pub max_table_size_for_inline_ddl: Option<u64>,
     /// Folder of the ledger; `None`: nothing is recorded.
     pub ledger_path: Option<String>,
+    /// Folder of the approvals.
+    pub approvals_path: String,
     /// Refuse approvals without a valid signature.
     pub require_signed: bool,
+    /// Public keys whose signatures count, in base64 or as `file:` references; empty: any valid signature.
+    pub trusted_keys: Vec<String>,
+    /// The source's column for each earlier name that it had.
+    pub renames: BTreeMap<String, String>,
 }
 
 impl Default for EvolutionPolicy {
@@ -160,12 +173,23 @@ impl Default for EvolutionPolicy {
             statement_timeout_seconds: None,
             max_table_size_for_inline_ddl: None,
             ledger_path: None,
+            approvals_path: APPROVALS.to_owned(),
             require_signed: false,
+            trusted_keys: Vec::new(),
+            renames: BTreeMap::new(),
         }
     }
 }
 
 impl EvolutionPolicy {
+    /// The folder of the ledger, where changes are recorded: where the definition says, or because what waits for
+    /// somebody's approval has to be found by them.
+    pub fn ledger(&self) -> Option<&str> {
+        let waits = matches!(self.ddl_mode, DdlMode::ManualApproval | DdlMode::SafeWindow)
+            || matches!(self.on_schema_change, OnSchemaChange::Notify | OnSchemaChange::DisablePipeline);
+        self.ledger_path.as_deref().or(waits.then_some(LEDGER))
+    }
+
     /// Whether values of an incompatible type go to a column of their own.
     pub fn routes_variants(&self) -> bool {
         self.on_type_change == OnTypeChange::NewColumn || self.data_type == DataTypeMode::VariantColumn

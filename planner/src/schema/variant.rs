@@ -42,6 +42,13 @@ pub(super) fn column(
     unreachable_name()
 }
 
+/// The target's columns for values of `column` that did not fit it.
+pub fn variants_of(column: &str, target: &Schema, dialect: &dyn Dialect, policy: &EvolutionPolicy) -> Vec<FieldRef> {
+    let there = |name: String| target.fields().iter().find(|field| *field.name() == name).cloned();
+    let named = (1..).map(|attempt| name(column, policy, dialect.longest_name(), attempt));
+    named.map_while(there).collect()
+}
+
 fn unreachable_name() -> Result<VariantColumn> {
     Err(crate::error::Error::internal("there are more variant columns than numbers"))
 }

@@ -10,7 +10,6 @@ use super::{Draft, Observed, ObservedTarget, column};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::OPERATION_COLUMN;
-use crate::schema::{Drift, compare};
 use crate::types::is_raw;
 
 pub(super) struct Aligned {
@@ -27,7 +26,7 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     let source = declared(stored_part(&draft.plan), &draft.own);
     let with_operation = draft.plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
     if let Some(target) = &observed.target {
-        check_drift(&source, draft, target, observed)?;
+        check_own(&source, draft, target, observed)?;
         // A view, or an expression, may hold no NULL though its type allows it: the rows decide.
         let own = |name: &String| draft.own.iter().any(|f| f.name() == name);
         for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name()) && !own(f.name()))
@@ -105,15 +104,9 @@ pub(super) fn with_gone(aligned: Aligned, gone: &LogicalPlan) -> Result<Aligned>
     Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), ..aligned })
 }
 
-/// The source's columns against the target's, and the strategy's own columns, which the target must have.
-fn check_drift(source: &Schema, draft: &Draft, target: &ObservedTarget, observed: &Observed<'_>) -> Result<()> {
+/// The strategy's own columns, which the target must have.
+fn check_own(source: &Schema, draft: &Draft, target: &ObservedTarget, observed: &Observed<'_>) -> Result<()> {
     let is_own = |name: &String| draft.own.iter().any(|f| f.name() == name);
-    let given: Vec<_> = source.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
-    let there: Vec<_> = target.schema.fields().iter().filter(|f| !is_own(f.name())).cloned().collect();
-    let drift = compare(&Schema::new(given), &Schema::new(there), observed.dialect)?;
-    if !drift.is_empty() {
-        return Err(drifted(&drift, observed));
-    }
     for field in source.fields().iter().filter(|f| is_own(f.name())) {
         let fits = match target.schema.field_with_name(field.name()) {
             Ok(there) => observed.dialect.staged_field(field, there)?.is_some(),
@@ -147,7 +140,7 @@ fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
     }
     let there = observed.target.as_ref().and_then(|t| t.schema.field_with_name(field.name()).ok());
     match there {
-        // Drift was refused before: a column that is there takes every value.
+        // What does not fit was refused or converted before.
         Some(there) => observed
             .dialect
             .staged_field(field, there)?
@@ -165,13 +158,4 @@ fn created_fields(staged: &[Field], draft: &Draft) -> Vec<Field> {
             field.clone().with_nullable(field.is_nullable() && !required)
         })
         .collect()
-}
-
-fn drifted(drift: &[Drift], observed: &Observed<'_>) -> Error {
-    let list: Vec<_> = drift.iter().map(ToString::to_string).collect();
-    Error::new(
-        crate::ErrorKind::DataQuality,
-        format!("the source no longer fits the target ({}): {}", observed.dialect.system(), list.join("; ")),
-    )
-    .with_hint("change the target, or choose and convert the columns in the definition (columns, or SELECT … AS …)")
 }

@@ -4,6 +4,7 @@ mod align;
 mod backfill;
 mod compare;
 mod cursor;
+mod evolve;
 mod full_refresh;
 mod incremental_append;
 mod incremental_merge;
@@ -14,6 +15,7 @@ mod scd2;
 mod snapshot_diff;
 mod xmin;
 
+pub use evolve::{Assume, TargetPlan, own_columns, plan_evolution, stopped};
 pub use raw::{compares_rows, raw_columns};
 pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
@@ -27,7 +29,7 @@ use crate::definition::{EmptySource, Pipeline, Strategy, VersionWrite};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
-use crate::schema::SchemaChange;
+use crate::schema::{SchemaChange, TableFacts};
 use crate::state::PipelineState;
 
 /// What was observed before planning.
@@ -67,6 +69,8 @@ pub struct ObservedTarget {
     pub schema: SchemaRef,
     pub primary_key: Vec<String>,
     pub has_rows: bool,
+    /// What decides what a change of its schema costs.
+    pub facts: TableFacts,
     /// Reads the target's committed rows.
     pub provider: Arc<dyn TableProvider>,
 }
@@ -92,12 +96,12 @@ struct Draft {
     notes: Vec<String>,
 }
 
-/// Plans one load. Pure: the same input gives the same plan.
-pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>) -> Result<LoadPlan> {
-    plan_in_context(pipeline, observed).map_err(|e| e.with("pipeline", &pipeline.name))
+/// Plans one load. Pure: the same input gives the same plan. What the schema plan decides to change is taken for done.
+pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>, assume: Assume) -> Result<LoadPlan> {
+    plan_in_context(pipeline, observed, assume).map_err(|e| e.with("pipeline", &pipeline.name))
 }
 
-fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<LoadPlan> {
+fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assume) -> Result<LoadPlan> {
     if observed.source.schema().fields().is_empty() {
         return Err(Error::configuration("the source gives no column, so there is nothing to load")
             .with_hint("a table needs one column or more; exclude_columns must leave some of them"));
@@ -105,8 +109,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
     observed.dialect.check_partitions(&pipeline.sink.partition_by)?;
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
-    // Before the first load as before any other: a target that none of the next ones may load helps nobody.
-    crate::schema::check_names(observed.source.schema().as_arrow())?;
+    let evolved = evolve::evolve(pipeline, &mut observed, assume)?;
     let (mut gone, mut changes) = (None, None);
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
@@ -202,7 +205,11 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>) -> Result<Lo
             ..draft.checks
         },
         state_digest,
-        notes: draft.notes,
+        mapping: evolved.schema.as_ref().map(|plan| plan.mapping.clone()).unwrap_or_default(),
+        schema: evolved.schema,
+        evolve: evolved.ddl,
+        evolve_notes: evolved.ddl_notes,
+        notes: [evolved.notes, draft.notes].concat(),
     })
 }
 

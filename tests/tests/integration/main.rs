@@ -7,6 +7,7 @@ mod comparing;
 mod connecting;
 mod cursors;
 mod edges;
+mod evolution;
 mod faults;
 mod hostile;
 mod majors;

@@ -309,6 +309,7 @@ pub fn draft(spec: &LoadSpec, staged: &[StagedPartition]) -> Receipt {
         target_version: None,
         started_at: String::new(),
         finished_at: String::new(),
+        schema_changes: Vec::new(),
         notes: vec![],
     }
 }

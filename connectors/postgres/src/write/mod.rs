@@ -5,6 +5,7 @@ mod changes;
 mod commit;
 mod copy;
 mod encode;
+mod evolve;
 mod exchange;
 mod keep;
 pub(crate) mod names;
@@ -21,14 +22,15 @@ use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::backfill::ManifestStore;
 use dpone_engine::{
-    Capabilities, Commit, Error, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition, StateLocation, StateStore,
-    TargetTable,
+    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition,
+    StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
+use dpone_planner::schema::TableFacts;
 use dpone_planner::types::GENERATED;
 
 use crate::catalog;
-use crate::client::Server;
+use crate::client::{Client, Server};
 use crate::dialect::PostgresDialect;
 use crate::manifest::PostgresManifests;
 use crate::state::{PostgresState, StateTables};
@@ -71,6 +73,22 @@ impl PostgresSink {
     pub(crate) fn lock_timeout(&self) -> String {
         let wait = self.server.config().lock_timeout;
         format!("SET LOCAL lock_timeout = {}", wait.as_millis())
+    }
+}
+
+/// What decides about changes of a table.
+pub(crate) struct Observed {
+    pub(crate) schema: SchemaRef,
+    pub(crate) facts: TableFacts,
+}
+
+impl PostgresSink {
+    /// The table's columns and surroundings as [`Sink::describe`] gives them, seen by this session.
+    pub(crate) async fn observe(&self, client: &Client, target: &Relation) -> Result<Option<Observed>> {
+        let Some(found) = catalog::find(client, target, None).await? else { return Ok(None) };
+        let provider = crate::read::committed(&self.server, client, &found).await?;
+        let schema = with_generated(&provider.schema(), &found);
+        Ok(Some(Observed { schema, facts: catalog::facts(client, &found).await? }))
     }
 }
 
@@ -119,7 +137,7 @@ impl Sink for PostgresSink {
         notes.extend(keep::triggers_note(&client, found.oid).await?);
         let provider = crate::read::committed(&self.server, &client, &found).await?;
         Ok(Some(TargetTable {
-            facts: dpone_planner::schema::TableFacts::default(),
+            facts: catalog::facts(&client, &found).await?,
             schema: with_generated(&provider.schema(), &found),
             primary_key: found.primary_key.clone(),
             provider,
@@ -127,6 +145,10 @@ impl Sink for PostgresSink {
             rows_estimate: found.rows,
             notes,
         }))
+    }
+
+    async fn evolve(&self, evolution: &Evolution<'_>) -> Result<Evolved> {
+        evolve::evolve(self, evolution).await
     }
 
     async fn prepare(&self, load: &LoadSpec) -> Result<()> {

@@ -178,6 +178,7 @@ impl Load {
             target_version: None,
             started_at: "2026-01-01T00:00:00Z".into(),
             finished_at: String::new(),
+            schema_changes: Vec::new(),
             notes: Vec::new(),
         };
         let state = PipelineState {

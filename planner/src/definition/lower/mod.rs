@@ -2,6 +2,7 @@
 
 mod backfill;
 pub(super) mod connection;
+mod evolution;
 mod source;
 mod state;
 mod strategy;
@@ -23,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::relation::Relation;
 use connection::Book;
 
+pub(super) use evolution::lower as lower_evolution;
 pub(super) use xmin::refuse_reconciliation;
 
 pub(super) use text::{check_predicate, clean as clean_message, parse_lag};
@@ -68,6 +70,7 @@ pub(super) fn manifest(
     let source = problems.keep(source::lower(&manifest.source, &origin, files, book, &mut warnings));
     let sink = problems.keep(sink(&manifest.sink, &origin, book));
     let strategy = problems.keep(strategy_and_guards(&manifest, &origin));
+    let evolution = problems.keep(lower_evolution(manifest.sink.options.schema_evolution.as_ref(), &origin));
     let state = match &sink {
         Some(sink) => problems.keep(state::lower(manifest.state.as_ref(), sink, &origin, book)),
         None => None,
@@ -78,7 +81,9 @@ pub(super) fn manifest(
         problems.keep(xmin::refuse_reconciliation(reconciliation, &origin, &mut warnings));
     }
     problems.into_result()?;
-    let (Some(source), Some(sink), Some((strategy, guards)), Some(state)) = (source, sink, strategy, state) else {
+    let (Some(source), Some(sink), Some((strategy, guards)), Some(evolution), Some(state)) =
+        (source, sink, strategy, evolution, state)
+    else {
         return Err(Error::internal("a definition without problems has no result"));
     };
     notes(&manifest, &strategy, &mut warnings);
@@ -90,6 +95,7 @@ pub(super) fn manifest(
         sink,
         strategy,
         guards,
+        evolution,
         tuning: tuning(&manifest.source.options),
         state,
         location: tree.at.location(),

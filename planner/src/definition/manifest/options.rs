@@ -369,7 +369,7 @@ pub struct SinkOptions {
     pub null_marker: Option<Scalar>,
     /// Other options that only the sink's connector reads.
     pub connector: Option<BTreeMap<String, Scalar>>,
-    #[schemars(extend("x-dpone-ignored" = "a difference between source and target fails the run before anything is staged"))]
+    /// What is done when the source no longer fits the target.
     pub schema_evolution: Option<SchemaEvolution>,
     #[schemars(extend("x-dpone-unsupported" = "lineage columns are not written by this version; remove the key or set it to false (row hashes: strategy.diff.store_row_hash)", "x-dpone-accepts" = [false, "off", {"enabled": false}, {"preset": "off"}]))]
     pub lineage: Option<Opaque>,
@@ -422,9 +422,11 @@ pub enum TechnicalColumns {
     Forbidden,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+/// How a target follows its source. What is left out has the default of [`crate::schema::EvolutionPolicy`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaEvolution {
+    /// False: any difference fails the run.
     pub enabled: Option<bool>,
     pub mode: Option<EvolutionMode>,
     pub tables: Option<TablesMode>,
@@ -433,16 +435,40 @@ pub struct SchemaEvolution {
     pub ddl_mode: Option<DdlMode>,
     pub on_schema_change: Option<OnSchemaChange>,
     pub on_type_change: Option<OnTypeChange>,
+    /// Begins with `__dpone__`.
     pub new_column_prefix: Option<String>,
+    /// Apply changes whose work grows with the table although others wait for it.
     pub allow_blocking_online: Option<bool>,
+    /// How long a statement waits for its lock.
+    #[schemars(range(min = 1, max = 86_400))]
     pub lock_timeout_seconds: Option<u64>,
+    /// How long a statement may take.
+    #[schemars(range(min = 1, max = 604_800))]
     pub statement_timeout_seconds: Option<u64>,
+    /// The folder in which changes are recorded.
     pub ledger_path: Option<String>,
+    /// The folder in which approvals are looked up.
+    pub approvals_path: Option<String>,
+    /// Refuse approvals that are not signed.
+    pub require_signed: Option<bool>,
+    /// Ed25519 public keys whose signatures count, in base64 or as `file:` references.
+    pub trusted_keys: Option<Names>,
+    /// False: nothing is applied, as with `ddl_mode: plan_only`.
     pub apply_safe: Option<bool>,
     pub on_breaking: Option<OnBreaking>,
     pub target_nullability: Option<TargetNullability>,
     pub allow_reserved_dpone_columns: Option<bool>,
+    /// Bytes, or a size such as `10GB`: no DDL but changes of metadata is applied to tables that are larger.
     pub max_table_size_for_inline_ddl: Option<Scalar>,
+    /// The earlier names of the source's columns: `{old: new}`, or `old=new, …` as one text.
+    pub renames: Option<Renames>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Renames {
+    Names(BTreeMap<String, String>),
+    Text(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]

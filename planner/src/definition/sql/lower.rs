@@ -7,7 +7,7 @@ use crate::definition::check::Checker;
 use crate::definition::located::{Located, Value};
 use crate::definition::lower::connection::Book;
 use crate::definition::lower::{self, Origin};
-use crate::definition::manifest::{Reconciliation, SourceOptions, StrategySpec};
+use crate::definition::manifest::{Reconciliation, SchemaEvolution, SourceOptions, StrategySpec};
 use crate::definition::problems::Problems;
 use crate::definition::schema::{SchemaKind, json_schema};
 use crate::definition::{Pipeline, ReadOptions, SinkSpec, SourceQuery, SourceSpec, StateSpec, Strategy};
@@ -32,6 +32,7 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
     checker.part("StrategySpec", "sink.strategy");
     checker.part("SourceOptions", "source.options");
     checker.part("ReconciliationSettings", "reconciliation");
+    checker.part("SchemaEvolution", "sink.options.schema_evolution");
     let mut warnings = checker.warnings();
     query::check(&statement.tables, book, &mut checker.problems);
     checker.problems.into_result()?;
@@ -45,6 +46,8 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
     if let Some(reconciliation) = reconciliation.as_ref().filter(|_| !matches!(strategy, Strategy::Xmin(_))) {
         lower::refuse_reconciliation(reconciliation, &origin, &mut warnings)?;
     }
+    let evolution: Option<SchemaEvolution> =
+        tree.path("sink.options.schema_evolution").map(|settings| lower::typed(settings.to_json())).transpose()?;
     let options = tree.path("sink.options.connector").map(Located::entries).unwrap_or_default();
     Ok(Pipeline {
         name: statement.name.clone(),
@@ -63,6 +66,7 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
         },
         strategy,
         guards: lower::lower_guards(&spec, reconciliation.as_ref(), &origin)?,
+        evolution: lower::lower_evolution(evolution.as_ref(), &origin)?,
         tuning: lower::tuning(&read),
         state: state(statement, &connection, book)?,
         location: statement.at.location(),

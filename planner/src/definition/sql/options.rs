@@ -46,6 +46,9 @@ fn table() -> &'static BTreeMap<String, (String, Vec<String>)> {
             let option = if name == "enabled" { String::new() } else { format!("_{}", name.replace('.', "_")) };
             table.insert(format!("reconciliation{option}"), (format!("reconciliation.{name}"), types));
         });
+        leaves(schema, "/$defs/SchemaEvolution", "", &mut |name, types| {
+            table.insert(format!("schema_evolution_{name}"), (format!("sink.options.schema_evolution.{name}"), types));
+        });
         table.insert("parallelism".into(), ("source.options.partitioning.num_partitions".into(), integer()));
         table.insert("staging_schema".into(), ("sink.staging.schema".into(), text()));
         table
@@ -171,6 +174,8 @@ mod tests {
             ("lag", "source.options.lag"),
             ("reconciliation", "reconciliation.enabled"),
             ("reconciliation_cadence", "reconciliation.cadence"),
+            ("schema_evolution_ddl_mode", "sink.options.schema_evolution.ddl_mode"),
+            ("schema_evolution_renames", "sink.options.schema_evolution.renames"),
             ("reconciliation_guards_max_delete_rows", "reconciliation.guards.max_delete_rows"),
         ] {
             assert_eq!(table().get(name).map(|(path, _)| path.as_str()), Some(path), "{name}");
