@@ -20,6 +20,7 @@ pub mod secret;
 pub mod state;
 pub mod strategy;
 pub mod tally;
+pub mod type_name;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Location, Result};

@@ -10,8 +10,8 @@ pub mod dialect;
 pub mod error;
 mod manifest;
 pub mod read;
+pub mod schema;
 mod state;
-mod tls;
 pub mod types;
 pub mod write;
 
