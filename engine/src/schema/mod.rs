@@ -14,6 +14,7 @@ pub use approval::{
     Approval, ApprovalRequest, ApprovalStatus, Approvals, Approved, DEFAULT_APPROVALS, DEFAULT_EXPIRY, Signature,
     Subject, Trust, Verdict,
 };
+pub use files::{document_path, read_document, write_document};
 pub use history::{Column, ColumnDiff, DEFAULT_HISTORY, SchemaDiff, SchemaHistoryRegistry, SchemaVersion};
 pub use keys::{PublicKey, SigningKey};
 pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
