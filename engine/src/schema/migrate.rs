@@ -18,17 +18,6 @@ pub trait Migrator: Debug + Send + Sync {
     async fn migrate(&self, request: &MigrationRequest<'_>) -> Result<MigrationReport>;
 }
 
-/// The places at which tests make a migration die.
-pub const MIGRATION_STEPS: &[&str] = &[
-    "migrate.expand.begun",
-    "migrate.expand.applied",
-    "migrate.backfill.batch",
-    "migrate.validate.counted",
-    "migrate.contract.prepared",
-    "migrate.contract.swapped",
-    "migrate.contract.dropped",
-];
-
 #[derive(Debug)]
 pub struct MigrationRequest<'a> {
     pub table: &'a Relation,

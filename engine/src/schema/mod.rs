@@ -18,5 +18,5 @@ pub use files::{document_path, read_document, write_document};
 pub use history::{Column, ColumnDiff, DEFAULT_HISTORY, SchemaDiff, SchemaHistoryRegistry, SchemaVersion};
 pub use keys::{PublicKey, SigningKey};
 pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
-pub use migrate::{MIGRATION_STEPS, MigrationBudget, MigrationOutcome, MigrationReport, MigrationRequest, Migrator};
+pub use migrate::{MigrationBudget, MigrationOutcome, MigrationReport, MigrationRequest, Migrator};
 pub use notify::{Notification, NotifiedChange, SchemaNotificationService, Severity, Written};

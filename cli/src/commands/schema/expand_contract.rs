@@ -232,6 +232,6 @@ impl ExpandContractArgs {
         let Read { source, target, facts, dialect } = sides.read().await?;
         let plan = plan_schema(table, &source, &target, &facts, dialect.as_ref(), &self.policy.policy()?)
             .map_err(|error| error.with("table", table.to_string()))?;
-        plan_migrations(&plan, &target, facts.observed, dialect.as_ref())
+        plan_migrations(&plan, &target, !offline, dialect.as_ref())
     }
 }

@@ -253,7 +253,15 @@ fn migration(
         name
     };
     let old_prefix = format!("{RESERVED_PREFIX}old__");
-    match (&change.ddl, change.kind, &change.target) {
+    // A narrower type of the source is a difference for `strict` alone, and no DDL follows from it.
+    let narrower = match (change.kind, &change.source, &change.target) {
+        (ChangeKind::TypeNarrow, Some(source), Some(target)) => Some(SchemaChange::AlterType {
+            from: target.clone(),
+            to: std::sync::Arc::new(source.as_ref().clone().with_name(target.name())),
+        }),
+        _ => None,
+    };
+    match (narrower.as_ref().or(change.ddl.as_ref()), change.kind, &change.target) {
         (Some(SchemaChange::AlterType { from, to }), _, _) if there(from) => {
             found.kind = MigrationKind::Retype;
             found.column.clone_from(from.name());

@@ -208,8 +208,8 @@ async fn obstacles(client: &Client, oid: u32, number: i16) -> Result<Vec<String>
                LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
               WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.refobjsubid = $2
                 AND (c.relkind IS NULL OR c.relkind NOT IN ('i', 'S'))
-                AND NOT (k.contype IS NOT NULL AND k.contype IN ('p', 'u', 'c', 'n') OR (k.contype = 'f' AND k.conrelid = $1 AND k.confrelid <> $1))
-                AND NOT (f.adnum IS NOT NULL AND f.adnum = $2::int2 AND f.adrelid = $1) ORDER BY 1",
+                AND NOT coalesce(k.contype IN ('p', 'u', 'c', 'n') OR (k.contype = 'f' AND k.conrelid = $1 AND k.confrelid <> $1), false)
+                AND NOT coalesce(f.adnum = $2::int2 AND f.adrelid = $1, false) ORDER BY 1",
             &[&oid, &i32::from(number)],
         )
         .await?;
@@ -252,8 +252,8 @@ async fn indexes(
                 (SELECT format('%I', t.spcname) FROM pg_tablespace t WHERE t.oid = c.reltablespace),
                 k.conname::text, k.contype::text, k.condeferrable, k.condeferred, {nulls},
                 EXISTS (SELECT FROM regexp_matches(coalesce(i.indpred::text, '') || coalesce(i.indexprs::text, ''),
-                                                   ':varattno ' || $2::text || ' ')),
-                $2 = ANY (i.indkey::int2[])
+                                                   ':varattno ' || $2::int2::text || ' ')),
+                $2::int2 = ANY (i.indkey::int2[])
            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam
            LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.contype IN ('p', 'u', 'x')
           WHERE i.indrelid = $1 AND c.relname NOT LIKE $3 ORDER BY c.relname"
@@ -395,11 +395,13 @@ impl Moves {
             }
             (None, Some(default)) => {
                 // A text has no cast to a number that an assignment would take.
-                let expression = if default.contains("nextval(") {
-                    default.clone()
-                } else {
-                    format!("CAST(({default}) AS {new_type})")
-                };
+                let family = super::sql::family(&self.live.dtype);
+                let expression =
+                    if default.contains("nextval(") || (family.is_some() && family == super::sql::family(new_type)) {
+                        default.clone()
+                    } else {
+                        format!("CAST(({default}) AS {new_type})")
+                    };
                 statements.push(format!("ALTER TABLE {name} ALTER COLUMN {column} SET DEFAULT {expression}"));
             }
             (None, None) => {}
@@ -461,23 +463,21 @@ pub(super) async fn identity(client: &Client, moves: &Moves) -> Result<Option<Id
     Ok(Some(Identity { clause: format!("GENERATED {when} AS IDENTITY ({options})") }))
 }
 
-/// Of the table as others made it: its columns, constraints, indexes and triggers, without what a migration makes.
-pub(super) async fn signature(client: &Client, oid: u32, without: &[&str]) -> Result<String> {
-    let row = client
-        .row(
-            "SELECT md5(concat_ws('|',
-               (SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull), ',' ORDER BY attname)
-                  FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped AND attname <> ALL ($2)),
-               (SELECT string_agg(concat_ws(' ', conname, pg_get_constraintdef(oid)), ',' ORDER BY conname)
-                  FROM pg_constraint WHERE conrelid = $1 AND contype <> 'n' AND conname NOT LIKE $3),
-               (SELECT string_agg(pg_get_indexdef(i.indexrelid), ',' ORDER BY c.relname)
-                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1 AND c.relname NOT LIKE $3),
-               (SELECT string_agg(pg_get_triggerdef(oid), ',' ORDER BY tgname)
-                  FROM pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgname NOT LIKE '~' || $3)))",
-            &[&oid, &without, &like(&Names::prefix())],
-        )
-        .await?;
-    Ok(row.map(|row| row.get(0)).unwrap_or_default())
+/// Of the table's columns, constraints, indexes and triggers, without what a migration makes outside of its transactions:
+/// an expression, so that it can be noted in the same transaction that changes the table.
+pub(super) fn signature(oid: u32) -> String {
+    let ours = literal(&like(&Names::prefix()));
+    format!(
+        "md5(concat_ws('|', \
+           (SELECT string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attnotnull), ',' ORDER BY attname) \
+              FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped), \
+           (SELECT string_agg(concat_ws(' ', conname, replace(pg_get_constraintdef(oid), ' NOT VALID', '')), ',' ORDER BY conname) \
+              FROM pg_constraint WHERE conrelid = {oid} AND contype <> 'n' AND conname NOT LIKE {ours}), \
+           (SELECT string_agg(pg_get_indexdef(i.indexrelid), ',' ORDER BY c.relname) \
+              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {oid} AND c.relname NOT LIKE {ours}), \
+           (SELECT string_agg(pg_get_triggerdef(oid), ',' ORDER BY tgname) \
+              FROM pg_trigger WHERE tgrelid = {oid} AND NOT tgisinternal AND tgname NOT LIKE '~' || {ours})))"
+    )
 }
 
 #[cfg(test)]

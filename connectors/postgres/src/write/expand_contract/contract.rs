@@ -63,7 +63,7 @@ impl Work<'_> {
             MigrationKind::NotNull => {
                 let (table, column) = (relation(&self.session.table), quote(&self.migration.column));
                 let relax = format!("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL");
-                self.session.locked(&[relax, self.session.set_stage(Stage::Backfilled)]).await?;
+                self.session.locked(&[relax, self.session.set_stage(Stage::Backfilled), self.session.sign()]).await?;
                 outcome.done.push("dropped NOT NULL".to_owned());
             }
             MigrationKind::Drop => {
@@ -97,7 +97,10 @@ impl Work<'_> {
         }
         let checked = moves.live.not_null;
         if checked {
-            self.check_not_null(&from.mirror).await?;
+            if let Err(error) = self.check_not_null(&from.mirror).await {
+                self.drop_not_null_check().await?;
+                return Err(if error.message().contains("23514") { self.came_late(from) } else { error });
+            }
         }
         reach("migrate.contract.prepared").await?;
         let mut patience = session.patience();
@@ -114,16 +117,20 @@ impl Work<'_> {
         if let Err(error) = swapped {
             if checked {
                 // Writers of values that do not convert must not be stopped by a swap that did not come.
-                let drop = format!(
-                    "ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}",
-                    relation(&session.table),
-                    quote(&names.not_null())
-                );
-                session.locked(&[drop]).await?;
+                self.drop_not_null_check().await?;
             }
             if error.message().contains(BAD_ROWS) {
                 session.save_stage(Stage::Backfilled).await.ok();
                 return Err(self.came_late(from));
+            }
+            if ["42883", "42804", "42846"].iter().any(|code| error.message().contains(code)) {
+                let what: Vec<&str> = moves.constraints.iter().map(|constraint| constraint.name.as_str()).collect();
+                return Err(error.with_hint(format!(
+                    "a constraint, an index or the default does not fit {}: drop it first, and create one that does after \
+                     the cut-over (constraints of the column: {})",
+                    from.mirror_type,
+                    what.join(", ")
+                )));
             }
             return Err(error);
         }
@@ -170,7 +177,7 @@ impl Work<'_> {
         }
         statements.extend(to.install(table, names));
         statements.push(format!("DROP INDEX IF EXISTS {}", relation(&names.bad_rows())));
-        statements.push(session.set_stage(stage));
+        statements.extend([session.set_stage(stage), session.sign()]);
         session.client.run(&format!("{}; COMMIT", statements.join(";\n"))).await
     }
 
@@ -181,7 +188,7 @@ impl Work<'_> {
         statements.extend(from.uninstall(table, names));
         statements.extend(sql::swap_names(table, from, to));
         statements.extend(to.install(table, names));
-        statements.push(session.set_stage(stage));
+        statements.extend([session.set_stage(stage), session.sign()]);
         reach("migrate.contract.prepared").await?;
         session.locked(&statements).await?;
         outcome.done.push(format!(
@@ -196,7 +203,7 @@ impl Work<'_> {
         let table = relation(&self.session.table);
         let rename = format!("ALTER TABLE {table} RENAME COLUMN {} TO {}", quote(from), quote(to));
         reach("migrate.contract.prepared").await?;
-        self.session.locked(&[rename, self.session.set_stage(stage)]).await
+        self.session.locked(&[rename, self.session.set_stage(stage), self.session.sign()]).await
     }
 
     /// A default that is none of the new type would stop writers after the cut-over.
@@ -233,15 +240,15 @@ impl Work<'_> {
         Ok(())
     }
 
+    async fn drop_not_null_check(&self) -> Result<()> {
+        let (table, name) = (relation(&self.session.table), quote(&self.names().not_null()));
+        self.session.locked(&[format!("ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")]).await
+    }
+
     async fn forbid_null(&self, outcome: &mut MigrationOutcome) -> Result<()> {
         let (session, names) = (self.session, self.names());
         if let Err(error) = self.check_not_null(&self.migration.column).await {
-            let drop = format!(
-                "ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}",
-                relation(&session.table),
-                quote(&names.not_null())
-            );
-            session.locked(&[drop]).await?;
+            self.drop_not_null_check().await?;
             return Err(error);
         }
         reach("migrate.contract.prepared").await?;
@@ -251,7 +258,7 @@ impl Work<'_> {
             statements.clear();
             outcome.notes.push(format!("PostgreSQL 11: the CHECK {} stands for NOT NULL", quote(&names.not_null())));
         }
-        statements.push(session.set_stage(Stage::CutOver));
+        statements.extend([session.set_stage(Stage::CutOver), session.sign()]);
         session.locked(&statements).await?;
         outcome.done.push("NULL is forbidden".to_owned());
         Ok(())
@@ -284,7 +291,7 @@ impl Work<'_> {
                 .run(&format!("ANALYZE {} ({})", relation(&session.table), quote(&self.migration.column)))
                 .await?;
         }
-        session.set_signature(&self.signature().await?).await
+        Ok(())
     }
 
     async fn drop_old(&self, record: &Record) -> Result<MigrationOutcome> {
@@ -308,7 +315,7 @@ impl Work<'_> {
             }
             MigrationKind::NotNull => Vec::new(),
         };
-        statements.push(session.set_stage(Stage::Contracted));
+        statements.extend([session.set_stage(Stage::Contracted), session.sign()]);
         session.locked(&statements).await?;
         reach("migrate.contract.dropped").await?;
         Ok(outcome)

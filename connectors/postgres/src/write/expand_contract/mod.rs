@@ -104,7 +104,7 @@ impl Work<'_> {
         // While the cut-over is being made the table is on its way from one shape to the other.
         if record.stage < Stage::CutOver
             && let Some(signature) = &record.signature
-            && *signature != self.signature().await?
+            && *signature != self.session.signature().await?
         {
             return Err(Error::conflict(
                 "the catalog moved since the phase before: a column, a constraint, an index or a trigger of the table is \
@@ -113,12 +113,6 @@ impl Work<'_> {
             .with_hint("look at what changed; then undo with --phase expand --rollback, and plan again"));
         }
         Ok(record)
-    }
-
-    /// Of the table without what the migration makes.
-    async fn signature(&self) -> Result<String> {
-        let ours: Vec<&str> = [self.migration.shadow.as_str(), self.migration.retired.as_str()].into();
-        catalog::signature(&self.session.client, self.session.table_oid, &ours).await
     }
 
     /// The column, with the type that was planned for.
@@ -163,7 +157,7 @@ impl Work<'_> {
             // What stands in the way is said before anything is done.
             catalog::moves(client, &self.session.table, oid, &self.pair.live, &self.pair.mirror, self.names()).await?;
         }
-        let signature = self.signature().await?;
+        let signature = self.session.signature().await?;
         self.session.begin_record(Stage::Expanding, &signature).await?;
         reach("migrate.expand.begun").await?;
         let mut done = Vec::new();
@@ -187,11 +181,8 @@ impl Work<'_> {
             }
             MigrationKind::Drop | MigrationKind::NotNull => {}
         }
-        statements.push(self.session.set_stage(Stage::Expanded));
+        statements.extend([self.session.set_stage(Stage::Expanded), self.session.sign()]);
         self.session.locked(&statements).await?;
-        if self.migration.kind == MigrationKind::Drop {
-            self.session.set_signature(&self.signature().await?).await?;
-        }
         reach("migrate.expand.applied").await?;
         Ok(MigrationOutcome { done, ..self.outcome(Stage::Expanded) })
     }
@@ -272,7 +263,7 @@ impl Work<'_> {
                 .notes
                 .push("a NOT NULL that was dropped is not set again: plan it as a change of its own".to_owned());
         }
-        statements.push(self.session.forget());
+        statements.extend([self.session.forget(), self.session.sign()]);
         self.session.locked(&statements).await?;
         Ok(outcome)
     }

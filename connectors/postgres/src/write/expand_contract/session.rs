@@ -95,15 +95,21 @@ impl Session {
             plan_hash: request.plan_hash.to_owned(),
             state: table.sibling(STATE_TABLE),
         };
-        let row = session
-            .client
-            .row("SELECT pg_try_advisory_lock(hashtext('dpone expand-contract'), $1::oid::int)", &[&found.oid])
-            .await?;
-        if !row.is_some_and(|row| row.get(0)) {
-            return Err(Error::conflict(format!("another process migrates {table}"))
-                .with_hint("wait for it; each phase can be run again"));
-        }
+        session.lock_out_others().await?;
         Ok(session)
+    }
+
+    /// One process migrates a table at a time. A session that has just ended, or was killed, holds its lock for a moment.
+    async fn lock_out_others(&self) -> Result<()> {
+        let sql = "SELECT pg_try_advisory_lock(hashtext('dpone expand-contract'), $1::oid::int)";
+        for _ in 0..50 {
+            if self.client.row(sql, &[&self.table_oid]).await?.is_some_and(|row| row.get(0)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(Error::conflict(format!("another process migrates {}", self.table))
+            .with_hint("wait for it; each phase can be run again"))
     }
 
     pub(super) async fn end(self) {
@@ -182,9 +188,19 @@ impl Session {
         self.client.run(&self.set_stage(stage)).await
     }
 
-    pub(super) async fn set_signature(&self, signature: &str) -> Result<()> {
-        let sql = format!("UPDATE {} SET signature = $1 WHERE migration_id = $2", relation(&self.state));
-        self.client.execute(&sql, &[&signature, &self.id]).await.map(drop)
+    /// The statement that notes what the table looks like now, for every migration of it: the change is one of ours.
+    pub(super) fn sign(&self) -> String {
+        format!(
+            "UPDATE {} SET signature = {} WHERE table_oid = {}",
+            relation(&self.state),
+            catalog::signature(self.table_oid),
+            self.table_oid
+        )
+    }
+
+    pub(super) async fn signature(&self) -> Result<String> {
+        let sql = format!("SELECT {}", catalog::signature(self.table_oid));
+        Ok(self.client.row(&sql, &[]).await?.map(|row| row.get(0)).unwrap_or_default())
     }
 
     pub(super) fn forget(&self) -> String {

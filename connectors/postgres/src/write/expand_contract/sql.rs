@@ -238,7 +238,7 @@ fn base(name: &str) -> String {
     out.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn family(name: &str) -> Option<u8> {
+pub(super) fn family(name: &str) -> Option<u8> {
     Some(match base(name).as_str() {
         "smallint" | "integer" | "bigint" | "numeric" | "real" | "double precision" | "int2" | "int4" | "int8"
         | "int" | "decimal" | "float4" | "float8" => 0,
@@ -323,8 +323,8 @@ pub(crate) fn steps(table: &Relation, migration: &Migration) -> Result<Vec<Migra
                 apply(
                     Phase::Backfill,
                     vec![backfill(table, &before, &names)],
-                    "repeated in batches along the primary key ($1, $2: its bounds; without a key along the table's \
-                     blocks), each committed with the place it reached, so that it goes on where it was killed",
+                    "--apply goes along the primary key, or without one along the table's blocks, and commits each batch with the place that \
+                     it reached, so that it goes on where it was killed; by hand, repeat the statement until it changes no row",
                 ),
                 apply(
                     Phase::Validate,
@@ -359,7 +359,10 @@ pub(crate) fn steps(table: &Relation, migration: &Migration) -> Result<Vec<Migra
         MigrationKind::NotNull => {
             let (name, column) = (relation(table), quote(&migration.column));
             let fill = migration.default.as_ref().map(|default| {
-                format!("UPDATE {name} AS t SET {column} = {default} WHERE t.{column} IS NULL AND {}", range("t"))
+                format!(
+                    "UPDATE {name} AS t SET {column} = {default} WHERE {}",
+                    some(table, &format!("k.{column} IS NULL"))
+                )
             });
             let mut steps = Vec::new();
             match fill {
@@ -426,23 +429,25 @@ pub(super) fn expand(table: &Relation, migration: &Migration, names: &Names) -> 
     std::iter::once(add).chain(Pair::before(migration).install(table, names)).collect()
 }
 
-fn range(row: &str) -> String {
-    format!("{row}.<primary key> > $1 AND {row}.<primary key> <= $2")
+/// Rows of a batch in the statements of a plan.
+const BATCH: u32 = 5_000;
+
+/// Some of the rows that are wanted, which nobody else holds. Repeated until none is left.
+fn some(table: &Relation, wanted: &str) -> String {
+    format!(
+        "t.ctid = ANY (ARRAY(SELECT k.ctid FROM {} AS k WHERE {wanted} LIMIT {BATCH} FOR UPDATE SKIP LOCKED))",
+        relation(table)
+    )
 }
 
-/// Sets the mirror where it is not in step, without the condition that makes it a batch.
-pub(super) fn backfill_set(table: &Relation, pair: &Pair, names: &Names) -> String {
+fn backfill(table: &Relation, pair: &Pair, names: &Names) -> String {
     format!(
         "UPDATE {} AS t SET {} = {} WHERE {}",
         relation(table),
         quote(&pair.mirror),
         pair.converted(names, "t."),
-        pair.differs(names, "t.")
+        some(table, &pair.differs(names, "k."))
     )
-}
-
-fn backfill(table: &Relation, pair: &Pair, names: &Names) -> String {
-    format!("{} AND {}", backfill_set(table, pair, names), range("t"))
 }
 
 pub(super) fn validate(table: &Relation, pair: &Pair, names: &Names) -> String {
@@ -552,4 +557,96 @@ pub(super) fn not_null(table: &Relation, column: &str, names: &Names) -> Vec<Str
         format!("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL"),
         format!("ALTER TABLE {table} DROP CONSTRAINT {name}"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn migration(kind: MigrationKind, names: [&str; 3], types: [&str; 2]) -> Migration {
+        Migration {
+            schema_change_id: format!("sch_{}", "a".repeat(24)),
+            kind,
+            change_type: "type_change".into(),
+            column: names[0].into(),
+            shadow: names[1].into(),
+            retired: names[2].into(),
+            from_type: types[0].into(),
+            to_type: types[1].into(),
+            exact: false,
+            default: None,
+            target: None,
+        }
+    }
+
+    /// What of a statement stands outside of quoted identifiers.
+    fn outside(sql: &str) -> String {
+        let mut out = String::new();
+        let mut quoted = false;
+        for c in sql.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                c if !quoted => out.push(c),
+                _ => {}
+            }
+        }
+        assert!(!quoted, "{sql}");
+        out
+    }
+
+    proptest! {
+        /// Every name holds a letter that no statement of ours does.
+        #[test]
+        fn names_never_leave_their_quotes(parts in proptest::collection::vec("[\"';$\\\\ a-z\u{416}\n-]{1,20}", 5)) {
+            let name = |n: usize| format!("\u{416}{}", parts[n].replace("dpone", ""));
+            let (schema, table, column, shadow, retired) = (name(0), name(1), name(2), name(3), name(4));
+            for kind in [MigrationKind::Retype, MigrationKind::Rename, MigrationKind::Drop, MigrationKind::NotNull] {
+                let migration = migration(kind, [&column, &shadow, &retired], ["text", "integer"]);
+                for step in steps(&Relation::new(&schema, &table), &migration).unwrap() {
+                    for statement in step.ddl {
+                        prop_assert!(!outside(&statement).contains('\u{416}'), "{statement}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_plan_may_not_say_is_refused() {
+        let table = Relation::new("s", "t");
+        let long = "x".repeat(64);
+        for (names, types) in [
+            (["", "b", "c"], ["text", "integer"]),
+            (["a", "", "c"], ["text", "integer"]),
+            (["a", "b", ""], ["text", "integer"]),
+            (["a\0", "b", "c"], ["text", "integer"]),
+            ([long.as_str(), "b", "c"], ["text", "integer"]),
+            (["a", "b", "c"], ["text); DROP TABLE t; --", "integer"]),
+            (["a", "b", "c"], ["text", "integer DEFAULT 5"]),
+        ] {
+            assert!(steps(&table, &migration(MigrationKind::Retype, names, types)).is_err(), "{names:?} {types:?}");
+        }
+        let mut wrong = migration(MigrationKind::Retype, ["a", "b", "c"], ["text", "integer"]);
+        wrong.schema_change_id = "sch_x'; DROP TABLE t".into();
+        assert!(steps(&table, &wrong).is_err());
+        let mut wrong = migration(MigrationKind::NotNull, ["a", "", ""], ["text", "text"]);
+        wrong.default = Some("0; DROP TABLE t".into());
+        assert!(steps(&table, &wrong).is_err());
+    }
+
+    #[test]
+    fn a_body_ends_where_its_text_does() {
+        assert_eq!(body("a"), "$dpone$\na\n$dpone$");
+        assert_eq!(body("$dpone$ $dpone1$"), "$dpone2$\n$dpone$ $dpone1$\n$dpone2$");
+    }
+
+    #[test]
+    fn values_come_back_within_their_family_alone() {
+        assert!(comes_back("character varying(20)", "varchar(5)") && comes_back("bigint", "numeric(4,1)"));
+        assert!(comes_back("timestamp(3) without time zone", "date"));
+        assert!(!comes_back("text", "integer") && !comes_back("jsonb", "text") && !comes_back("mood", "mood2"));
+    }
 }
