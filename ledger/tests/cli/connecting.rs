@@ -14,6 +14,18 @@ fn every_scheme_reaches_the_database() {
 }
 
 #[test]
+fn a_unix_socket_is_a_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = environment("DPONE_TEST_POSTGRES_SOCKET_DIR");
+    let port = environment("DPONE_TEST_POSTGRES_URL").split([':', '/']).nth(4).unwrap().to_owned();
+    let url = format!("postgresql:///postgres?host={socket}&port={port}&user=postgres");
+    dpo(folder.path(), &[&url, "current"]).ok();
+    let encoded = format!("postgresql+psycopg2://postgres@{}:{port}/postgres", socket.replace('/', "%2F"));
+    dpo(folder.path(), &[&encoded, "current"]).ok();
+    dpo(folder.path(), &[&format!("{url}&sslmode=require"), "current"]).fails(2, "a unix socket has no TLS");
+}
+
+#[test]
 fn a_sqlite_path_is_relative_or_absolute() {
     let folder = tempfile::tempdir().unwrap();
     let absolute = format!("sqlite:///{}", folder.path().join("ledger.db").display());
@@ -34,9 +46,9 @@ fn a_connection_string_that_is_none_is_a_usage_error() {
     for (url, words) in [
         ("ledger.db", "has no scheme"),
         ("mysql://me:hunter2@h/d", "has the scheme \"mysql\""),
-        ("postgresql://me:hunter2@h:port/d", "not a port number"),
-        ("postgresql://me:hunter2@h/d?sslmode=off", "sslmode is not one that is known"),
-        ("postgresql://me:hunter2@h/d?hunter2=1", "a parameter that is not supported"),
+        ("postgresql://me:hunter2@h:port/d", "expected a port number"),
+        ("postgresql://me:hunter2@h/d?sslmode=off", "\"sslmode\" has a value that is not supported"),
+        ("postgresql://me:hunter2@h/d?color=1", "the parameter \"color\", which is not supported"),
         ("postgresql://me:hun%ter2@h/d", "invalid percent escape"),
         ("postgresql://me:hunter?2@h/d", "has a ? before its @"),
     ] {
