@@ -11,7 +11,13 @@ use dpone_planner::dialect::Dialect;
 #[value(rename_all = "lower")]
 pub(crate) enum System {
     Postgres,
+    Mssql,
+    #[value(name = "clickhouse")]
+    ClickHouse,
+    #[value(name = "bigquery")]
+    BigQuery,
     Delta,
+    Kafka,
 }
 
 impl System {
@@ -23,7 +29,11 @@ impl System {
     pub(crate) fn dialect(self) -> Arc<dyn Dialect> {
         match self {
             Self::Postgres => Arc::new(dpone_postgres::dialect::PostgresDialect),
+            Self::Mssql => Arc::new(dpone_mssql::MssqlDialect),
+            Self::ClickHouse => Arc::new(dpone_clickhouse::ClickHouseDialect),
+            Self::BigQuery => Arc::new(dpone_bigquery::BigQueryDialect),
             Self::Delta => Arc::new(dpone_delta::DeltaDialect),
+            Self::Kafka => Arc::new(dpone_kafka::KafkaDialect),
         }
     }
 
@@ -35,12 +45,27 @@ impl System {
             (Self::Postgres, Some([major, minor])) if (9..100).contains(major) && *minor < 10_000 => {
                 Some(major * 10_000 + minor)
             }
+            // The product's year, or the number that the server itself gives.
+            (Self::Mssql, Some([year])) if (2000..2100).contains(year) => Some(*year),
+            (Self::Mssql, Some([major, ..])) => {
+                let years = [(11, 2012), (12, 2014), (13, 2016), (14, 2017), (15, 2019), (16, 2022), (17, 2025)];
+                years.iter().find(|(number, _)| number == major).map(|(_, year)| *year)
+            }
+            (Self::ClickHouse, Some([year, month, ..])) if (18..100).contains(year) && (1..=12).contains(month) => {
+                Some(year * 100 + month)
+            }
             (Self::Delta, Some([version, ..])) => Some(*version),
             _ => None,
         };
         number.ok_or_else(|| {
-            Error::configuration(format!("--server-version {text:?} is not a version of the system"))
-                .with_hint("write 15 or 15.4 for PostgreSQL")
+            let hint = match self {
+                Self::Postgres => "write 15 or 15.4",
+                Self::Mssql => "write the year, such as 2019, or 15.0",
+                Self::ClickHouse => "write year and month, such as 25.8",
+                Self::BigQuery | Self::Kafka => "the system has no versions that change what a statement costs",
+                Self::Delta => "write the version of the protocol",
+            };
+            Error::configuration(format!("--server-version {text:?} is not a version of the system")).with_hint(hint)
         })
     }
 }

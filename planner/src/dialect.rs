@@ -49,6 +49,12 @@ pub trait Dialect: Debug + Send + Sync {
         TypeShape::of_arrow(field)
     }
 
+    /// The column that holds exactly the values of a shape, for a type that is widened. An error where the system has
+    /// no such type, and for shapes whose name means another thing in the system.
+    fn field_of(&self, column: &str, shape: &TypeShape) -> Result<Field> {
+        self.parse_type(column, &shape.name())
+    }
+
     /// Bytes of the longest name of a column.
     fn longest_name(&self) -> usize {
         255

@@ -22,6 +22,7 @@ pub mod state;
 pub mod strategy;
 pub mod tally;
 pub mod try_cast;
+pub mod type_name;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Location, Result};

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
 use datafusion::logical_expr::Expr;
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::SchemaChange;
+use dpone_planner::schema::{Cost, LockBudget, SchemaChange, TableFacts, TypeShape};
 use dpone_planner::types::{MICROS, is_json, is_raw, is_uuid, logical_name, native_of};
 use dpone_planner::{Error, Relation, Result};
 
 use crate::SYSTEM;
 use crate::read::filter::Filter;
+use crate::schema::{self, ddl, types};
 use crate::types::{BASE, PgType, column};
-use crate::write::names::{check, list, quote, relation};
+use crate::write::names::{MAX_NAME, check, list, quote, relation};
 
 #[derive(Debug, Default)]
 pub struct PostgresDialect;
@@ -27,19 +28,7 @@ impl Dialect for PostgresDialect {
     }
 
     fn native_type(&self, field: &Field) -> Result<String> {
-        if let Some(native) = native_of(field, SYSTEM) {
-            // The domain belongs to the source's database; its values are its base type's.
-            let native = field.metadata().get(BASE).map_or(native, String::as_str);
-            if !is_type_name(native) {
-                return Err(Error::configuration(format!(
-                    "column {:?} says that its PostgreSQL type is {native:?}, which is not the name of a type",
-                    field.name()
-                ))
-                .with("column", field.name()));
-            }
-            return Ok(native.to_owned());
-        }
-        type_for(field, field)
+        created_type(field)
     }
 
     fn stored_field(&self, field: &Field) -> Result<Field> {
@@ -82,6 +71,26 @@ impl Dialect for PostgresDialect {
         }
     }
 
+    fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
+        types::parse_type(column, name)
+    }
+
+    fn shape(&self, field: &Field) -> TypeShape {
+        types::shape(field)
+    }
+
+    fn longest_name(&self) -> usize {
+        MAX_NAME
+    }
+
+    fn cost(&self, table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
+        schema::cost(table, facts, change)
+    }
+
+    fn within_budget(&self, statements: Vec<String>, budget: &LockBudget) -> Vec<String> {
+        ddl::within_budget(statements, budget)
+    }
+
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
         check("schema", &table.schema)?;
         check("table", &table.name)?;
@@ -107,25 +116,30 @@ impl Dialect for PostgresDialect {
                     format!("CREATE TABLE {} (\n  {}\n)", relation(table), lines.join(",\n  ")),
                 ])
             }
-            SchemaChange::AddColumn { column } => Ok(vec![format!(
-                "ALTER TABLE {} ADD COLUMN {} {}",
-                relation(table),
-                quote(column.name()),
-                self.native_type(column)?
-            )]),
-            SchemaChange::AlterType { from, to } => Ok(vec![format!(
-                "ALTER TABLE {} ALTER COLUMN {} TYPE {}",
-                relation(table),
-                quote(from.name()),
-                self.native_type(to)?
-            )]),
-            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
+            other => ddl::render(table, other),
         }
     }
 }
 
+/// The type of a column made for this field.
+pub(crate) fn created_type(field: &Field) -> Result<String> {
+    if let Some(native) = native_of(field, SYSTEM) {
+        // The domain belongs to the source's database; its values are its base type's.
+        let native = field.metadata().get(BASE).map_or(native, String::as_str);
+        if !is_type_name(native) {
+            return Err(Error::configuration(format!(
+                "column {:?} says that its PostgreSQL type is {native:?}, which is not the name of a type",
+                field.name()
+            ))
+            .with("column", field.name()));
+        }
+        return Ok(native.to_owned());
+    }
+    type_for(field, field)
+}
+
 /// The type of a column made for this Arrow type. `column` is named in errors; `field` may be an element of it.
-fn type_for(column: &Field, field: &Field) -> Result<String> {
+pub(crate) fn type_for(column: &Field, field: &Field) -> Result<String> {
     use DataType as D;
     if is_uuid(field) {
         return Ok("uuid".into());

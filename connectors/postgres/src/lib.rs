@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod error;
 mod manifest;
 pub mod read;
+pub mod schema;
 mod state;
 mod tls;
 pub mod types;

@@ -291,8 +291,15 @@ impl Comparer<'_> {
                 let wide = if join == given && native_of(field, self.dialect.system()).is_some() {
                     field.as_ref().clone()
                 } else {
-                    self.dialect.parse_type(field.name(), &join.name())?
+                    match self.dialect.field_of(field.name(), &join) {
+                        Ok(wide) => wide,
+                        // The lattice is that of all systems: this one may lack the type that would hold both.
+                        Err(_) => return self.incompatible(field, there, &names),
+                    }
                 };
+                if self.dialect.shape(&wide) == held {
+                    return Ok(());
+                }
                 let mut change = self.change(ChangeKind::TypeWiden, field, there);
                 change.breaking = self.policy.mode != EvolutionMode::Widening;
                 let wide_name = type_name(&wide, self.dialect);

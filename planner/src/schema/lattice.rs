@@ -63,6 +63,12 @@ pub enum TypeShape {
     /// The labels in their order.
     Enum(Vec<String>),
     Array(Box<TypeShape>),
+    /// Some values of another shape: a shorter range of dates, the characters of one code page. `by` names the limit, and
+    /// a shape may be limited more than once: a `smalldatetime` is a `datetime`, which is a timestamp.
+    Limited {
+        by: String,
+        of: Box<TypeShape>,
+    },
     /// A type of one system, by its name: it holds what itself holds.
     Other(String),
 }
@@ -161,6 +167,12 @@ impl TypeShape {
             (Json { .. }, Json { .. }) => Json { binary: false },
             (Enum(a), Enum(b)) => Enum(merged_labels(a, b)?),
             (Array(a), Array(b)) => Array(Box::new(a.join(b)?)),
+            (Limited { by: a, of: x }, Limited { by: b, of: y }) if a == b => {
+                Limited { by: a.clone(), of: Box::new(x.join(y)?) }
+            }
+            // The one whose limit holds for the other as well gives way to what it limits.
+            (Limited { by, .. }, Limited { of, .. }) if of.is_limited_by(by) => self.join(of)?,
+            (Limited { of, .. }, other) | (other, Limited { of, .. }) => of.join(other)?,
             _ => return None,
         })
     }
@@ -208,6 +220,15 @@ impl TypeShape {
         }
     }
 
+    fn is_limited_by(&self, limit: &str) -> bool {
+        matches!(self, Self::Limited { by, of } if by == limit || of.is_limited_by(limit))
+    }
+
+    /// The shape with a limit of its own.
+    pub fn limited(self, by: &str) -> Self {
+        Self::Limited { by: by.to_owned(), of: Box::new(self) }
+    }
+
     /// `numeric(precision, scale)`; a negative scale counts as digits before the point.
     pub fn decimal(precision: i32, scale: i32) -> Self {
         Self::Decimal { digits: Some(((precision - scale).max(0) as u16, scale.max(0) as u16)) }
@@ -252,6 +273,7 @@ impl TypeShape {
             Self::Json { binary } => if *binary { "jsonb" } else { "json" }.into(),
             Self::Enum(labels) => format!("enum({})", labels.join(", ")),
             Self::Array(item) => format!("{}[]", item.name()),
+            Self::Limited { of, .. } => of.name(),
             Self::Other(name) => name.clone(),
         }
     }

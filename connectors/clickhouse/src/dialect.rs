@@ -1,0 +1,232 @@
+//! How ClickHouse spells names, types and DDL.
+
+use arrow::datatypes::Field;
+use dpone_planner::dialect::Dialect;
+use dpone_planner::schema::{COMMENT, Cost, DEFAULT, DefaultValue, SchemaChange, TableFacts, TypeShape, cannot_change};
+use dpone_planner::types::native_of;
+use dpone_planner::{Error, Relation, Result};
+
+use crate::types::{self, ChType, literal, unknown_type};
+use crate::{SYSTEM, cost};
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClickHouseDialect;
+
+impl Dialect for ClickHouseDialect {
+    fn system(&self) -> &'static str {
+        SYSTEM
+    }
+
+    fn quote(&self, identifier: &str) -> String {
+        types::quote(identifier)
+    }
+
+    fn native_type(&self, field: &Field) -> Result<String> {
+        Ok(type_of(field)?.to_string())
+    }
+
+    fn stored_field(&self, field: &Field) -> Result<Field> {
+        let stored = type_of(field)?.field(field.name());
+        Ok(field.clone().with_data_type(stored.data_type().clone()))
+    }
+
+    fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
+        Ok(ChType::written(column, name)?.field(column))
+    }
+
+    fn shape(&self, field: &Field) -> TypeShape {
+        type_of(field).map_or_else(|_| TypeShape::of_arrow(field), |native| native.shape())
+    }
+
+    fn field_of(&self, column: &str, shape: &TypeShape) -> Result<Field> {
+        ChType::of_shape(shape).map(|native| native.field(column)).ok_or_else(|| unknown_type(column, &shape.name()))
+    }
+
+    fn cost(&self, table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
+        cost::cost(table, facts, change)
+    }
+
+    fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
+        if let Some(database) = &table.database {
+            return Err(Error::configuration(format!(
+                "{table}: a table of ClickHouse is named by its database and itself, and {database:?} is one too many"
+            ))
+            .with_hint("write database.table"));
+        }
+        check_name(&table.schema)?;
+        check_name(&table.name)?;
+        change.column().map(check_name).transpose()?;
+        let on = self.quote_relation(table);
+        let modify =
+            |column: &str, rest: &str| format!("ALTER TABLE {on} MODIFY COLUMN {} {rest}", types::quote(column));
+        Ok(match change {
+            SchemaChange::CreateTable { schema, primary_key, partition_by } => {
+                create_table(table, schema.fields(), primary_key, partition_by)?
+            }
+            SchemaChange::AddColumn { column } => {
+                let mut statements = vec![format!("ALTER TABLE {on} ADD COLUMN {}", definition(column, false)?)];
+                if default_of(column).is_some_and(|default| is_computed(column, default)) {
+                    statements.push(materialize(&on, column.name()));
+                }
+                statements
+            }
+            SchemaChange::AlterType { from, to } => vec![modify(from.name(), &retyped(from, to)?.to_string())],
+            SchemaChange::DropNotNull { column } => {
+                let nullable = type_of(column)?.with_nullable(true);
+                if !nullable.is_nullable() {
+                    return Err(cannot_change("ClickHouse", change).with_hint(format!("{nullable} takes no NULL")));
+                }
+                vec![modify(column.name(), &nullable.to_string())]
+            }
+            SchemaChange::SetNotNull { column } => {
+                let Some(default) = default_of(column) else {
+                    return Err(cannot_change("ClickHouse", change)
+                        .with_hint("give the column a default first: NULLs become the default"));
+                };
+                let native = type_of(column)?.with_nullable(false);
+                vec![modify(column.name(), &format!("{native} DEFAULT {}", default_value(column, default)?))]
+            }
+            // Rows from before the column was added hold no value of their own: they read the default.
+            SchemaChange::SetDefault { column, default } => {
+                let set = modify(column.name(), &format!("DEFAULT {}", default_value(column, default)?));
+                let keep = default_of(column).map(|_| materialize(&on, column.name()));
+                keep.into_iter().chain([set]).collect()
+            }
+            SchemaChange::DropDefault { column } => {
+                vec![materialize(&on, column.name()), modify(column.name(), "REMOVE DEFAULT")]
+            }
+            SchemaChange::SetComment { column, comment } => vec![format!(
+                "ALTER TABLE {on} COMMENT COLUMN {} {}",
+                types::quote(column.name()),
+                literal(comment.as_deref().unwrap_or_default())
+            )],
+            SchemaChange::RenameColumn { from, to } => {
+                check_name(to)?;
+                vec![format!("ALTER TABLE {on} RENAME COLUMN {} TO {}", types::quote(from.name()), types::quote(to))]
+            }
+            SchemaChange::DropColumn { column } => {
+                vec![format!("ALTER TABLE {on} DROP COLUMN {}", types::quote(column.name()))]
+            }
+            SchemaChange::SetCollation { .. } => return Err(cannot_change("ClickHouse", change)),
+        })
+    }
+}
+
+/// The type of a column: its own where it is of ClickHouse, else the one that holds its values; taking NULL as the field
+/// says.
+pub(crate) fn type_of(field: &Field) -> Result<ChType> {
+    let native = match native_of(field, SYSTEM) {
+        Some(native) => ChType::native(native).ok_or_else(|| unknown_type(field.name(), native))?,
+        None => ChType::holding(field, field)?,
+    };
+    Ok(native.with_nullable(field.is_nullable()))
+}
+
+/// The type that a column gets. The zone in which points in time are shown stays: it changes none of them.
+pub(crate) fn retyped(from: &Field, to: &Field) -> Result<ChType> {
+    use ChType::{DateTime, DateTime64};
+    let nullable = to.is_nullable();
+    let new = type_of(to)?;
+    Ok(match (type_of(from)?.without_null(), new.without_null()) {
+        (DateTime(Some(zone)) | DateTime64(_, Some(zone)), DateTime64(digits, Some(_))) => {
+            DateTime64(*digits, Some(zone.clone())).with_nullable(nullable)
+        }
+        _ => new,
+    })
+}
+
+pub(crate) fn default_of(field: &Field) -> Option<&str> {
+    field.metadata().get(DEFAULT).map(String::as_str).filter(|default| !default.is_empty())
+}
+
+/// Whether the default is computed again for each reader of a row that holds no value of its own.
+pub(crate) fn is_computed(column: &Field, default: &str) -> bool {
+    matches!(DefaultValue::parse(column.name(), default), Err(_) | Ok(DefaultValue::Call(_) | DefaultValue::Keyword(_)))
+}
+
+/// Writes what rows read from the default, and waits for it on all replicas.
+fn materialize(on: &str, column: &str) -> String {
+    format!("ALTER TABLE {on} MATERIALIZE COLUMN {} SETTINGS mutations_sync = 2", types::quote(column))
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(Error::configuration(format!("ClickHouse cannot hold the name {name:?}"))
+            .with_hint("give it another name in a query: SELECT … AS …"));
+    }
+    Ok(())
+}
+
+/// A column as `CREATE TABLE` and `ADD COLUMN` define it.
+fn definition(field: &Field, key: bool) -> Result<String> {
+    check_name(field.name())?;
+    let native = type_of(field)?;
+    let native = if key { native.with_nullable(false) } else { native };
+    let mut text = format!("{} {native}", types::quote(field.name()));
+    if let Some(default) = default_of(field) {
+        text.push_str(&format!(" DEFAULT {}", default_value(field, default)?));
+    }
+    if let Some(comment) = field.metadata().get(COMMENT).filter(|comment| !comment.is_empty()) {
+        text.push_str(&format!(" COMMENT {}", literal(comment)));
+    }
+    Ok(text)
+}
+
+fn create_table(
+    table: &Relation,
+    fields: &arrow::datatypes::Fields,
+    primary_key: &[String],
+    partition_by: &[String],
+) -> Result<Vec<String>> {
+    let mut lines = Vec::with_capacity(fields.len());
+    for field in fields {
+        // A sorting key takes no NULL.
+        lines.push(definition(field, primary_key.contains(field.name()))?);
+    }
+    let list = |columns: &[String]| match columns {
+        [] => "tuple()".to_owned(),
+        columns => format!("({})", columns.iter().map(|c| types::quote(c)).collect::<Vec<_>>().join(", ")),
+    };
+    let partitions = match partition_by {
+        [] => String::new(),
+        columns => format!("\nPARTITION BY {}", list(columns)),
+    };
+    Ok(vec![
+        format!("CREATE DATABASE IF NOT EXISTS {}", types::quote(&table.schema)),
+        format!(
+            "CREATE TABLE {} (\n  {}\n)\nENGINE = MergeTree{partitions}\nORDER BY {}",
+            ClickHouseDialect.quote_relation(table),
+            lines.join(",\n  "),
+            list(primary_key)
+        ),
+    ])
+}
+
+/// A default in standard SQL, as ClickHouse says it.
+pub(crate) fn default_value(column: &Field, default: &str) -> Result<String> {
+    let native = type_of(column)?;
+    Ok(match DefaultValue::parse(column.name(), default)? {
+        DefaultValue::Number(number) => number,
+        DefaultValue::Boolean(value) => value.to_string(),
+        DefaultValue::Text(value) => literal(&value),
+        DefaultValue::Null => "NULL".to_owned(),
+        DefaultValue::Keyword("CURRENT_DATE") => "today()".to_owned(),
+        DefaultValue::Keyword(_) => now(&native),
+        DefaultValue::Call(name) => match name.as_str() {
+            "now" | "getdate" | "sysdatetime" => now(&native),
+            "gen_random_uuid" | "uuid_generate_v4" | "newid" | "generate_uuid" | "generateuuidv4" => {
+                "generateUUIDv4()".to_owned()
+            }
+            "random" => "randCanonical()".to_owned(),
+            name => format!("{name}()"),
+        },
+    })
+}
+
+fn now(native: &ChType) -> String {
+    match native.without_null() {
+        ChType::DateTime64(digits, _) => format!("now64({digits})"),
+        ChType::Date | ChType::Date32 => "today()".to_owned(),
+        _ => "now()".to_owned(),
+    }
+}

@@ -1,0 +1,10 @@
+//! ClickHouse: its types, its spelling of DDL, and what each change of a table costs. Pure; nothing connects yet.
+
+mod cost;
+pub mod dialect;
+pub mod types;
+
+pub use dialect::ClickHouseDialect;
+
+/// As in `type:` of a manifest.
+pub const SYSTEM: &str = "clickhouse";

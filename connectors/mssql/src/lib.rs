@@ -1,0 +1,10 @@
+//! SQL Server: its types, its spelling of DDL, and what each change of a table costs. Pure; nothing connects yet.
+
+mod cost;
+pub mod dialect;
+pub mod types;
+
+pub use dialect::MssqlDialect;
+
+/// As in `type:` of a manifest.
+pub const SYSTEM: &str = "mssql";

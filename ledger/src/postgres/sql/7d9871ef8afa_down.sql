@@ -1,0 +1,2 @@
+DROP TABLE dpo.model_checksum;
+DROP TABLE dpo.data_pipeline_execution;

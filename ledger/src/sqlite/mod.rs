@@ -1,0 +1,7 @@
+//! The ledger in a SQLite file, for where there is no server.
+
+mod schema;
+mod store;
+
+pub(crate) use schema::CHAIN;
+pub(crate) use store::Store;

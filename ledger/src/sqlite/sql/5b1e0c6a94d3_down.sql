@@ -1,0 +1,2 @@
+DROP INDEX IF EXISTS execution_step_execution_id_idx;
+DROP INDEX IF EXISTS execution_step_model_execution_step_id_idx;
