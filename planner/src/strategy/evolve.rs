@@ -236,7 +236,7 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     if !ddl.is_empty()
         && let Some(target) = &mut observed.target
     {
-        *target = changed(target, after, &ddl)?;
+        *target = will_be(target, after, &ddl)?;
     }
     Ok(Evolved { schema: Some(plan), ddl, ddl_notes, notes })
 }
@@ -308,7 +308,7 @@ fn after(schema: &Schema, ddl: &[SchemaChange]) -> SchemaRef {
 
 /// The target as it will be. A run makes the changes first, and plans with what it then finds; this is for plans that
 /// only explain.
-fn changed(target: &ObservedTarget, after: SchemaRef, ddl: &[SchemaChange]) -> Result<ObservedTarget> {
+fn will_be(target: &ObservedTarget, after: SchemaRef, ddl: &[SchemaChange]) -> Result<ObservedTarget> {
     let given = target.provider.schema();
     let earlier: BTreeMap<&str, &str> = ddl
         .iter()
