@@ -86,12 +86,6 @@ fn check_catalog(table: &Table, evolution: &Evolution<'_>) -> Result<()> {
 /// written again.
 fn apply(columns: &mut Value, change: &SchemaChange) -> Result<bool> {
     let fields = columns["fields"].as_array_mut().ok_or_else(|| Error::internal("a schema without fields"))?;
-    let mut find = |column: &Field| {
-        fields
-            .iter_mut()
-            .find(|field| field["name"].as_str() == Some(column.name()))
-            .ok_or_else(|| Error::conflict(format!("the table has no column {:?} any more", column.name())))
-    };
     match change {
         SchemaChange::AddColumn { column } => {
             let added = as_written(&column.as_ref().clone().with_nullable(true))?;
@@ -100,16 +94,16 @@ fn apply(columns: &mut Value, change: &SchemaChange) -> Result<bool> {
         }
         SchemaChange::AlterType { from, to } => {
             let written = as_written(to)?;
-            let field = find(from)?;
+            let field = find(fields, from)?;
             field["type"] = written["type"].clone();
             Ok(true)
         }
         SchemaChange::DropNotNull { column } => {
-            find(column)?["nullable"] = json!(true);
+            find(fields, column)?["nullable"] = json!(true);
             Ok(false)
         }
         SchemaChange::SetComment { column, comment } => {
-            let field = find(column)?;
+            let field = find(fields, column)?;
             match comment {
                 Some(comment) => field["metadata"]["comment"] = json!(comment),
                 None => {
@@ -122,6 +116,13 @@ fn apply(columns: &mut Value, change: &SchemaChange) -> Result<bool> {
         }
         other => Err(cannot_change(types::NAME, other)),
     }
+}
+
+fn find<'a>(fields: &'a mut [Value], column: &Field) -> Result<&'a mut Value> {
+    fields
+        .iter_mut()
+        .find(|field| field["name"].as_str() == Some(column.name()))
+        .ok_or_else(|| Error::conflict(format!("the table has no column {:?} any more", column.name())))
 }
 
 fn as_written(column: &Field) -> Result<Value> {

@@ -10,7 +10,10 @@ use dpone_planner::strategy::{Assume, own_columns, stopped};
 use super::context::RunContext;
 use super::prepare::{Ends, Prepared};
 use crate::failpoint;
-use crate::schema::{Approvals, DEFAULT_APPROVALS, EntryStatus, Ledger, NewEntry, Subject, Trust, Verdict};
+use crate::schema::{
+    Approvals, DEFAULT_APPROVALS, EntryStatus, Ledger, NewEntry, SchemaNotificationService, StoredEntry, Subject, Trust,
+    Verdict,
+};
 use crate::sink::{Evolution, Evolved};
 use crate::{Error, ErrorKind, Lease, Result};
 
@@ -150,6 +153,30 @@ impl Governor<'_> {
         }
     }
 
+    /// Writes the notification beside the ledger. The change stands, so a failure is only said.
+    fn notify(&self, entry: &Path) {
+        let folder = entry.parent().unwrap_or(Path::new(".")).join("notifications");
+        let written = StoredEntry::read(entry).and_then(|entry| SchemaNotificationService::new(&folder).notify(&entry));
+        let note = match written {
+            Ok(_) => format!("the change is announced in {}", folder.display()),
+            Err(error) => format!("the notification could not be written: {error}"),
+        };
+        self.context.observer.note(&self.pipeline.name, &note);
+    }
+
+    /// The load itself writes the columns anew.
+    pub(super) fn with_load(&self, prepared: &Prepared, applied: &mut Applied) -> Result<()> {
+        let plan = &prepared.plan;
+        for change in &plan.evolve {
+            applied.statements.extend(self.ends.dialect.render(&plan.target, change)?);
+        }
+        applied.notes.extend(plan.evolve_notes.iter().cloned());
+        match &plan.schema {
+            Some(schema) => self.record(&self.entry(schema, EntryStatus::Applied)?).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Makes the changes of a plan. Afterwards the load is planned again, from what is then there.
     pub(super) async fn apply(&self, prepared: &Prepared, applied: &mut Applied) -> Result<()> {
         let plan = &prepared.plan;
@@ -194,7 +221,11 @@ impl Governor<'_> {
         if let Verdict::Approved(approval) = self.approval(&schema.plan_hash, &schema.catalog_fingerprint, schema)? {
             entry = entry.with_approval(approval.approval_id);
         }
-        self.record(&entry)?;
+        if let Some(path) = self.record(&entry)?
+            && self.pipeline.evolution.on_schema_change == OnSchemaChange::Notify
+        {
+            self.notify(&path);
+        }
         failpoint::reach("evolve.applied").await?;
         let note = format!("changed {}: {}", plan.target, statements.join("; "));
         self.context.observer.note(&self.pipeline.name, &note);

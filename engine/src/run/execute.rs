@@ -299,6 +299,10 @@ impl Attempt<'_> {
             if prepared.plan.evolve.is_empty() {
                 return Ok(prepared);
             }
+            if ends.sink.evolves_with_load(&prepared.plan.write_mode) {
+                governor.with_load(&prepared, applied)?;
+                return Ok(prepared);
+            }
             // What we read of the target ourselves would hold the lock that a change needs.
             prepared.target_snapshots.close().await?;
             prepared.snapshots.close().await?;

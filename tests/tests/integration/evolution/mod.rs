@@ -1,6 +1,8 @@
 //! A source whose columns change between runs: what is made of it under each policy, on real servers and lakes.
 
 mod columns;
+mod contract;
+mod types;
 
 use dpone_tests::{Pg, Project};
 
