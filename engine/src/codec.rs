@@ -144,9 +144,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             }
             OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
             AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
-            TryCast::NAME => {
-                ScalarUDF::new_from_impl(serde_json::from_slice::<TryCast>(bytes).map_err(unreadable)?)
-            }
+            TryCast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<TryCast>(bytes).map_err(unreadable)?),
             Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
             RowDigest::NAME => {
                 let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(unreadable)?;

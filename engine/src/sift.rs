@@ -53,9 +53,7 @@ impl SiftExec {
     pub fn new(input: Arc<dyn ExecutionPlan>, spec: SiftSpec) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(without_marks(&input.schema())),
-            datafusion::physical_plan::Partitioning::UnknownPartitioning(
-                input.output_partitioning().partition_count(),
-            ),
+            datafusion::physical_plan::Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             input.pipeline_behavior(),
             input.boundedness(),
         );

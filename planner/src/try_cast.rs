@@ -219,8 +219,8 @@ impl ScalarUDFImpl for TryCast {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use arrow::array::{Decimal128Array, Int64Array, StringArray};
     use crate::types::utc;
+    use arrow::array::{Decimal128Array, Int64Array, StringArray};
 
     fn fits(from: ArrayRef, to: DataType, constraint: Constraint) -> Vec<bool> {
         let cast = TryCast::new(from.data_type().clone(), to.clone(), constraint).apply(&from).unwrap();
@@ -237,12 +237,18 @@ mod tests {
         use DataType as D;
         let micros = |zone| D::Timestamp(TimeUnit::Microsecond, zone);
         for (array, to, constraint, expected) in [
-            (texts(&["12", "-3", "1.5", "x", " 4", "3000000000"]), D::Int32, Constraint::None, vec![
-                true, true, false, false, false, false,
-            ]),
-            (texts(&["1.5", "1.55", "1.555", "123456789.1", "1e1"]), D::Decimal128(5, 2), Constraint::None, vec![
-                true, true, false, false, true,
-            ]),
+            (
+                texts(&["12", "-3", "1.5", "x", " 4", "3000000000"]),
+                D::Int32,
+                Constraint::None,
+                vec![true, true, false, false, false, false],
+            ),
+            (
+                texts(&["1.5", "1.55", "1.555", "123456789.1", "1e1"]),
+                D::Decimal128(5, 2),
+                Constraint::None,
+                vec![true, true, false, false, true],
+            ),
             (texts(&["true", "f", "1", "yes"]), D::Boolean, Constraint::None, vec![true, true, false, false]),
             (texts(&["2024-01-31", "2024-02-31", "soon"]), D::Date32, Constraint::None, vec![true, false, false]),
             (

@@ -68,9 +68,9 @@ impl Dialect for DeltaDialect {
                 ),
                 false => Cost::unsupported("the files' values would not stay what they are"),
             },
-            SchemaChange::RenameColumn { .. } | SchemaChange::DropColumn { .. } => {
-                Cost::unsupported("files know their columns by name: it needs column mapping, which dpone does not write")
-            }
+            SchemaChange::RenameColumn { .. } | SchemaChange::DropColumn { .. } => Cost::unsupported(
+                "files know their columns by name: it needs column mapping, which dpone does not write",
+            ),
             SchemaChange::SetNotNull { .. } | SchemaChange::SetDefault { .. } | SchemaChange::DropDefault { .. } => {
                 Cost::unsupported("it would be a rule for every writer, which dpone does not write")
             }

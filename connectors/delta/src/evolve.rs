@@ -61,8 +61,11 @@ pub(crate) async fn evolve(sink: &DeltaSink, evolution: &Evolution<'_>) -> Resul
             }
         }
     }
-    Err(Error::conflict(format!("table {} changed under each of {ATTEMPTS} attempts to change its columns", place.table))
-        .with_hint("run again when other writers are done"))
+    Err(Error::conflict(format!(
+        "table {} changed under each of {ATTEMPTS} attempts to change its columns",
+        place.table
+    ))
+    .with_hint("run again when other writers are done"))
 }
 
 fn described(evolution: &Evolution<'_>) -> Result<Evolved> {

@@ -10,8 +10,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use dpone_engine::{
-    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition, StateLocation, StateStore,
-    TargetTable,
+    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition,
+    StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;

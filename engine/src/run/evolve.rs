@@ -11,8 +11,8 @@ use super::context::RunContext;
 use super::prepare::{Ends, Prepared};
 use crate::failpoint;
 use crate::schema::{
-    Approvals, DEFAULT_APPROVALS, EntryStatus, Ledger, NewEntry, SchemaNotificationService, StoredEntry, Subject, Trust,
-    Verdict,
+    Approvals, DEFAULT_APPROVALS, DEFAULT_HISTORY, EntryStatus, Ledger, NewEntry, SchemaHistoryRegistry,
+    SchemaNotificationService, StoredEntry, Subject, Trust, Verdict,
 };
 use crate::sink::{Evolution, Evolved};
 use crate::{Error, ErrorKind, Lease, Result};
@@ -164,6 +164,20 @@ impl Governor<'_> {
         self.context.observer.note(&self.pipeline.name, &note);
     }
 
+    /// Keeps the columns that the changes left, where changes are kept at all. They stand, so a failure is only said.
+    pub(super) fn remember(&self, prepared: &Prepared, applied: &Applied) {
+        let (Some(target), false, Some(_)) = (&prepared.target, applied.statements.is_empty(), self.ledger()) else {
+            return;
+        };
+        let relation = &self.pipeline.sink.relation;
+        let dialect = self.ends.dialect.as_ref();
+        let history = SchemaHistoryRegistry::open(DEFAULT_HISTORY);
+        if let Err(error) = history.record(relation, &target.schema, dialect, Some(self.run_id)) {
+            let note = format!("the history of the target's columns could not be written: {error}");
+            self.context.observer.note(&self.pipeline.name, &note);
+        }
+    }
+
     /// The load itself writes the columns anew.
     pub(super) fn with_load(&self, prepared: &Prepared, applied: &mut Applied) -> Result<()> {
         let plan = &prepared.plan;
@@ -267,7 +281,8 @@ impl Marker {
 
     /// Names of pipelines are small letters, digits and underscores; SQL lets others through.
     fn path(dir: &Path, pipeline: &str) -> PathBuf {
-        let plain = !pipeline.is_empty() && pipeline.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let plain =
+            !pipeline.is_empty() && pipeline.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let name = match plain {
             true => pipeline.to_owned(),
             false => dpone_planner::state::hex(pipeline.as_bytes()),

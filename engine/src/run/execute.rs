@@ -28,8 +28,8 @@ use crate::diff::DiffFacts;
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
-use crate::sink::Commit;
 use crate::sift::{SiftExec, SiftFacts, write_evidence};
+use crate::sink::Commit;
 use crate::stage::{PartitionReport, StageExec, StageSpec};
 use crate::tally::TallyExec;
 use crate::{Error, ErrorKind, Lease, LeaseRequest, LoadSpec, Result, StagedPartition};
@@ -297,6 +297,7 @@ impl Attempt<'_> {
             let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown, &decide)).await?;
             self.stage(Stage::Plan);
             if prepared.plan.evolve.is_empty() {
+                governor.remember(&prepared, applied);
                 return Ok(prepared);
             }
             if ends.sink.evolves_with_load(&prepared.plan.write_mode) {

@@ -404,12 +404,12 @@ fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
     let target = &plan.target;
     let mut steps = vec![format!("take the lease of {}", plan.pipeline)];
     if !plan.evolve.is_empty() {
-        steps.push(format!("change the columns of {target}: {} change(s), within the budget for locks", plan.evolve.len()));
+        steps.push(format!(
+            "change the columns of {target}: {} change(s), within the budget for locks",
+            plan.evolve.len()
+        ));
     }
-    steps.extend([
-        format!("stage {partitions} partition(s) beside {target}"),
-        "check the staged rows".to_owned(),
-    ]);
+    steps.extend([format!("stage {partitions} partition(s) beside {target}"), "check the staged rows".to_owned()]);
     let transaction = if ends.sink.capabilities().transactional { "in one transaction" } else { "in one commit" };
     if !plan.ddl.is_empty() {
         steps.push(format!("{transaction}: create {target}"));

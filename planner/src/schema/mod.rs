@@ -108,7 +108,9 @@ pub fn describe_change(
     let name = |field: &FieldRef| dialect.quote(field.name());
     let what = match change {
         SchemaChange::AddColumn { column } => format!("add column {} {}", name(column), dialect.native_type(column)?),
-        SchemaChange::AlterType { from, to } => format!("alter column {} type {}", name(from), dialect.native_type(to)?),
+        SchemaChange::AlterType { from, to } => {
+            format!("alter column {} type {}", name(from), dialect.native_type(to)?)
+        }
         SchemaChange::DropNotNull { column } => format!("alter column {} drop not null", name(column)),
         SchemaChange::SetComment { column, comment } => match comment {
             Some(comment) => format!("comment on column {} is '{}'", name(column), comment.replace('\'', "''")),

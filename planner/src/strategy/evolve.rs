@@ -352,7 +352,9 @@ fn check_left_out(plan: &SchemaPlan) -> Result<()> {
                 plan.table
             ))
             .with("column", there.name())
-            .with_hint("let the column take NULL, give it a default, or give it a value in a query: SELECT …, 0 AS …"));
+            .with_hint(
+                "let the column take NULL, give it a default, or give it a value in a query: SELECT …, 0 AS …",
+            ));
         }
     }
     Ok(())

@@ -20,9 +20,17 @@ fn a_widening_that_costs_nothing_is_applied_before_the_load() {
         ("varchar(5)", "'ab', NULL", "varchar(9)", "'abcdefghi'", "character varying(9)"),
         ("varchar(5)", "'ab'", "text", "'abcdefghi'", "text"),
         ("numeric(5,2)", "1.25", "numeric(8,2)", "123456.78", "numeric(8,2)"),
-        ("timestamp(0)", "'2024-01-01 10:00:00'", "timestamp(6)", "'2024-01-01 10:00:00.123456'", "timestamp(6) without time zone"),
+        (
+            "timestamp(0)",
+            "'2024-01-01 10:00:00'",
+            "timestamp(6)",
+            "'2024-01-01 10:00:00.123456'",
+            "timestamp(6) without time zone",
+        ),
     ];
-    for strategy in ["mode: incremental_merge, unique_key: [id]", "mode: full_refresh", "mode: snapshot_diff, unique_key: [id]"] {
+    for strategy in
+        ["mode: incremental_merge, unique_key: [id]", "mode: full_refresh", "mode: snapshot_diff, unique_key: [id]"]
+    {
         every_case(widenings, |(from, values, to, value, native)| {
             let pg = database(&seed(from, values));
             let project = evolving(&pg, strategy, "");
@@ -113,7 +121,8 @@ fn values_of_another_type_have_a_column_of_their_own_run_after_run() {
         project.run("load.yaml", "one").ok();
         pg.execute("ALTER TABLE shop.t ALTER v TYPE text USING 'no ' || v; INSERT INTO shop.t VALUES (3, 'three')");
         let current = if strategy.contains("scd2") { " WHERE __dpone__is_current" } else { "" };
-        let rows = |pg: &dpone_tests::Pg| pg.column(&format!("SELECT (id, v, __dpone__nc__v)::text FROM landing.t{current}"));
+        let rows =
+            |pg: &dpone_tests::Pg| pg.column(&format!("SELECT (id, v, __dpone__nc__v)::text FROM landing.t{current}"));
         for run in ["two", "three"] {
             project.run("load.yaml", run).ok();
             assert_same_rows(strategy, pg.column("SELECT (id, NULL::int, v)::text FROM shop.t"), rows(&pg));
