@@ -86,7 +86,7 @@ impl Sql<'_> {
         self.dialect.quote(&self.migration.column)
     }
 
-    fn new(&self) -> String {
+    fn shadow(&self) -> String {
         self.dialect.quote(&self.migration.shadow)
     }
 
@@ -103,7 +103,7 @@ impl Sql<'_> {
     }
 
     fn backfill(&self) -> String {
-        let (table, old, new, converted) = (&self.table, self.old(), self.new(), self.converted());
+        let (table, old, new, converted) = (&self.table, self.old(), self.shadow(), self.converted());
         match self.dialect.system() {
             "clickhouse" => {
                 format!("ALTER TABLE {table} UPDATE {new} = {converted} WHERE {new} IS NULL AND {old} IS NOT NULL")
@@ -122,7 +122,7 @@ impl Sql<'_> {
     }
 
     fn differing(&self) -> String {
-        let (table, old, new, converted) = (&self.table, self.old(), self.new(), self.converted());
+        let (table, old, new, converted) = (&self.table, self.old(), self.shadow(), self.converted());
         format!(
             "SELECT COUNT(*) FROM {table} WHERE {new} <> {converted} OR ({new} IS NULL AND {converted} IS NOT NULL) OR \
              ({new} IS NOT NULL AND {old} IS NULL)"

@@ -96,11 +96,9 @@ impl Work<'_> {
             session.build(&names.bad_rows(), &sql::bad_rows_index(&session.table, from, names)).await?;
         }
         let checked = moves.live.not_null;
-        if checked {
-            if let Err(error) = self.check_not_null(&from.mirror).await {
-                self.drop_not_null_check().await?;
-                return Err(if error.message().contains("23514") { self.came_late(from) } else { error });
-            }
+        if checked && let Err(error) = self.check_not_null(&from.mirror).await {
+            self.drop_not_null_check().await?;
+            return Err(if error.message().contains("23514") { self.came_late(from) } else { error });
         }
         reach("migrate.contract.prepared").await?;
         let mut patience = session.patience();
