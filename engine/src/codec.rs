@@ -23,14 +23,15 @@ use dpone_planner::order::{AtLeast, OrderKey};
 use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
 use dpone_planner::tally::Followed;
+use dpone_planner::timeline::TimelineSpec;
 
-use crate::diff::DiffExec;
+use crate::diff::{DiffExec, TimelineExec};
 use crate::scan::ScanExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TimelineExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -57,6 +58,7 @@ enum Node {
     Stage { spec: Box<StageSpec> },
     Repeat,
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
+    Timeline { spec: Box<TimelineSpec>, schema: SchemaRef },
     Tally { followed: Option<Followed> },
 }
 
@@ -99,6 +101,9 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
+            (Node::Timeline { spec, schema }, [input]) => {
+                Ok(Arc::new(TimelineExec::new(Arc::clone(input), Arc::from(spec), schema)))
+            }
             (Node::Tally { followed }, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input), followed))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
@@ -119,6 +124,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Repeat
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
+        } else if let Some(timeline) = any.downcast_ref::<TimelineExec>() {
+            Node::Timeline { spec: Box::new(timeline.spec().clone()), schema: timeline.schema() }
         } else if let Some(tally) = any.downcast_ref::<TallyExec>() {
             Node::Tally { followed: tally.followed().cloned() }
         } else {

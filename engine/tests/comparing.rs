@@ -460,6 +460,28 @@ async fn history_follows_a_column_of_the_source() {
 }
 
 #[tokio::test]
+async fn timelines_that_do_not_fit_are_laid_out_in_parts() {
+    let clauses = "STRATEGY scd2 KEY (id) OPTIONS ('scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore')";
+    // Twenty versions of each key, of which every second says the same as the one before; and then late and new ones.
+    let first = "SELECT value % 2000, 'says ' || CAST(value / 4000 AS VARCHAR), \
+                 to_timestamp(1767225600 + value / 2000 * 2 * 86400) FROM generate_series(0, 39999)";
+    let then = "SELECT value, 'late', to_timestamp(1767225600 + 11 * 86400) FROM generate_series(0, 999) UNION ALL \
+                SELECT value, 'new', to_timestamp(1767225600 + 90 * 86400) FROM generate_series(500, 2499)";
+    let mut results = Vec::new();
+    for limit in [ENOUGH, 1 << 20] {
+        let lab = Lab::new(limit, clauses);
+        lab.source(first).await;
+        assert_eq!(lab.counts().await, [20_000, 0, 0, 20_000], "under {limit} bytes");
+        lab.source(then).await;
+        assert_eq!(lab.counts().await, [3000, 2500, 0, 0], "under {limit} bytes");
+        assert_eq!(lab.counts().await, [0, 0, 0, 3000], "under {limit} bytes");
+        results.push(lab.rows(&["id", "name", "__dpone__valid_from_at", "__dpone__valid_to_at"]));
+    }
+    assert_eq!(results[0].len(), 23_000);
+    assert!(results[0] == results[1]);
+}
+
+#[tokio::test]
 async fn history_is_not_turned_round_by_a_clock() {
     let lab = Lab::new(ENOUGH, "STRATEGY scd2 KEY (id) OPTIONS ('scd2_delete_policy' 'ignore')");
     lab.values("(1, 'a', '2026-01-01'), (2, 'b', '2026-01-01')").await;

@@ -20,6 +20,7 @@ pub mod secret;
 pub mod state;
 pub mod strategy;
 pub mod tally;
+pub mod timeline;
 pub mod type_name;
 pub mod types;
 

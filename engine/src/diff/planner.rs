@@ -1,4 +1,4 @@
-//! Plans our nodes: DataFusion's planner with two more.
+//! Plans our nodes: DataFusion's planner with three more.
 
 use std::sync::Arc;
 
@@ -12,11 +12,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use dpone_planner::diff::Diff;
 use dpone_planner::tally::Tally;
+use dpone_planner::timeline::Timeline;
 
-use super::DiffExec;
+use super::{DiffExec, TimelineExec};
 use crate::tally::TallyExec;
 
-/// DataFusion's query planner, which also knows [`Diff`] and [`Tally`].
+/// DataFusion's query planner, which also knows [`Diff`], [`Timeline`] and [`Tally`].
 #[derive(Debug)]
 pub struct QueryPlannerWithDiff;
 
@@ -49,6 +50,11 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(tally) = node.as_any().downcast_ref::<Tally>() {
             let [input] = inputs else { return internal_err!("a tally has one input") };
             return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input), tally.followed().cloned()))));
+        }
+        if let Some(timeline) = node.as_any().downcast_ref::<Timeline>() {
+            let [input] = inputs else { return internal_err!("a timeline has one input") };
+            let (spec, schema) = (Arc::new(timeline.spec().clone()), timeline.arrow_schema());
+            return Ok(Some(Arc::new(TimelineExec::new(Arc::clone(input), spec, schema))));
         }
         let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
         let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };
