@@ -445,6 +445,8 @@ async fn history_follows_a_column_of_the_source() {
                 ["1 D 06 ∅", "1 a 01 03", "1 b 03 04", "1 c 05 06", "1 e 04 05", "1 z 2025-12-31 01", "2 w 01 ∅"]
             );
             assert_eq!(lab.counts().await, [0, 0, 0, 4]);
+            lab.values("(2, 'w', '2026-01-01'), (2, 'w', '2026-02-01'), (2, 'w', '2026-02-01')").await;
+            assert_eq!(lab.counts().await, [0, 0, 0, 3], "the same row twice");
             for two in
                 ["(1, 'p', '2026-02-01'), (1, 'q', '2026-02-01')", "(1, 'D', '2026-01-06'), (1, 'E', '2026-01-06')"]
             {

@@ -304,6 +304,7 @@ struct Entry {
 
 /// The timelines of the keys of some rows.
 struct Timelines<'a> {
+    rows: &'a RecordBatch,
     entries: Vec<Entry>,
     to: &'a TimestampMicrosecondArray,
     hash: &'a arrow::array::StringArray,
@@ -327,7 +328,7 @@ impl<'a> Timelines<'a> {
         };
         let mut entries: Vec<Entry> = (0..rows.num_rows()).map(entry).collect();
         entries.sort_unstable();
-        Ok(Self { entries, to, hash })
+        Ok(Self { rows, entries, to, hash })
     }
 
     fn hash(&self, entry: &Entry) -> Option<&str> {
@@ -338,6 +339,11 @@ impl<'a> Timelines<'a> {
     fn to(&self, entry: &Entry) -> Option<i64> {
         let row = entry.row as usize;
         self.to.is_valid(row).then(|| self.to.value(row))
+    }
+
+    fn is_same_row(&self, one: &Entry, other: &Entry) -> bool {
+        let cell = |column: &ArrayRef, entry: &Entry| column.slice(entry.row as usize, 1);
+        one.row == other.row || self.rows.columns().iter().all(|c| *cell(c, one) == *cell(c, other))
     }
 
     /// The rows to write, and where each ends.
@@ -378,9 +384,7 @@ impl<'a> Timelines<'a> {
         let mut before: Option<&Entry> = None;
         for at_once in versions.chunk_by(|a, b| (a.from, a.origin) == (b.from, b.origin)) {
             // Which of them is right cannot be known: all go on, and fail as what they are, rows with one key and time.
-            let mut said = at_once.iter().filter_map(|entry| self.hash(entry));
-            let first = said.next();
-            let contradicting = said.any(|hash| Some(hash) != first);
+            let contradicting = at_once.iter().any(|entry| !self.is_same_row(&at_once[0], entry));
             for entry in at_once {
                 let same = before.is_some_and(|b| self.hash(b).is_some() && self.hash(b) == self.hash(entry));
                 let after_a_gap =
