@@ -22,16 +22,19 @@ use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
+use dpone_planner::sift::SiftSpec;
 use dpone_planner::tally::Followed;
 use dpone_planner::timeline::TimelineSpec;
+use dpone_planner::try_cast::TryCast;
 
 use crate::diff::{DiffExec, TimelineExec};
 use crate::scan::ScanExec;
+use crate::sift::SiftExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TimelineExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes our execution nodes and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -60,6 +63,7 @@ enum Node {
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
     Timeline { spec: Box<TimelineSpec>, schema: SchemaRef },
     Tally { followed: Option<Followed> },
+    Sift { spec: SiftSpec },
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -104,6 +108,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Timeline { spec, schema }, [input]) => {
                 Ok(Arc::new(TimelineExec::new(Arc::clone(input), Arc::from(spec), schema)))
             }
+            (Node::Sift { spec }, [input]) => Ok(Arc::new(SiftExec::new(Arc::clone(input), spec))),
             (Node::Tally { followed }, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input), followed))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
@@ -126,6 +131,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
         } else if let Some(timeline) = any.downcast_ref::<TimelineExec>() {
             Node::Timeline { spec: Box::new(timeline.spec().clone()), schema: timeline.schema() }
+        } else if let Some(sift) = any.downcast_ref::<SiftExec>() {
+            Node::Sift { spec: sift.spec().clone() }
         } else if let Some(tally) = any.downcast_ref::<TallyExec>() {
             Node::Tally { followed: tally.followed().cloned() }
         } else {
@@ -144,6 +151,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             }
             OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
             AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
+            TryCast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<TryCast>(bytes).map_err(unreadable)?),
             Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
             RowDigest::NAME => {
                 let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
@@ -164,6 +172,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             serde_json::to_writer(out, key).map_err(|e| unreadable(OrderKey::NAME, &e))?;
         } else if let Some(at_least) = any.downcast_ref::<AtLeast>() {
             serde_json::to_writer(out, at_least).map_err(|e| unreadable(AtLeast::NAME, &e))?;
+        } else if let Some(cast) = any.downcast_ref::<TryCast>() {
+            serde_json::to_writer(out, cast).map_err(|e| unreadable(TryCast::NAME, &e))?;
         } else if let Some(digest) = any.downcast_ref::<RowDigest>() {
             let spec = RowDigestSpec { kind: digest.kind(), fields: digest.fields().to_vec() };
             serde_json::to_writer(out, &spec).map_err(|e| unreadable(RowDigest::NAME, &e))?;

@@ -11,13 +11,15 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use dpone_planner::diff::Diff;
+use dpone_planner::sift::Sift;
 use dpone_planner::tally::Tally;
 use dpone_planner::timeline::Timeline;
 
 use super::{DiffExec, TimelineExec};
+use crate::sift::SiftExec;
 use crate::tally::TallyExec;
 
-/// DataFusion's query planner, which also knows [`Diff`], [`Timeline`] and [`Tally`].
+/// DataFusion's query planner, which also knows [`Diff`], [`Timeline`], [`Sift`] and [`Tally`].
 #[derive(Debug)]
 pub struct QueryPlannerWithDiff;
 
@@ -55,6 +57,10 @@ impl ExtensionPlanner for NodePlanner {
             let [input] = inputs else { return internal_err!("a timeline has one input") };
             let (spec, schema) = (Arc::new(timeline.spec().clone()), timeline.arrow_schema());
             return Ok(Some(Arc::new(TimelineExec::new(Arc::clone(input), spec, schema))));
+        }
+        if let Some(sift) = node.as_any().downcast_ref::<Sift>() {
+            let [input] = inputs else { return internal_err!("a sift has one input") };
+            return Ok(Some(Arc::new(SiftExec::new(Arc::clone(input), sift.spec().clone()))));
         }
         let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
         let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };
