@@ -470,12 +470,10 @@ fn blocked(pipeline: &Pipeline, plan: &SchemaPlan, stopped: &[(&Change, &Action)
 }
 
 fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> String {
-    let way = stopped.iter().find_map(|(_, action)| action.online_path.first());
     match blocker {
-        "blocking" => format!(
-            "{}apply it in a quiet hour (ddl_mode: safe_window), or accept that others wait: allow_blocking_online: true",
-            way.map(|way| format!("{way}; or ")).unwrap_or_default()
-        ),
+        "blocking" => "make it in steps beside the loads (`dpone schema expand-contract`), apply it in a quiet hour \
+                       (ddl_mode: safe_window), or accept that others wait: allow_blocking_online: true"
+            .into(),
         "table_too_large" | "table_size_unknown" => {
             "raise max_table_size_for_inline_ddl, or make the change beside the loads: dpone schema expand-contract"
                 .into()
