@@ -1,9 +1,13 @@
 //! Kafka: the types of its records, and the rules by which a Schema Registry judges a new schema. Pure; nothing connects
 //! yet.
 
+mod avro;
+pub mod compatibility;
 pub mod dialect;
+mod json;
 pub mod types;
 
+pub use compatibility::{Kind, Level, Problem, Report, compatibility};
 pub use dialect::KafkaDialect;
 
 /// As in `type:` of a manifest.
