@@ -72,7 +72,6 @@ pub(crate) enum Command {
     Manifest(manifest::ManifestArgs),
     Schema(Box<schema::SchemaArgs>),
     /// The same as `schema plan`
-    #[command(hide = true)]
     SchemaPlan(Box<schema::plan::SchemaPlanArgs>),
     State(state::StateArgs),
     Init(init::InitArgs),

@@ -23,7 +23,7 @@ pub(crate) enum System {
 impl System {
     /// What columns in files are taken for where nothing else is said.
     pub(crate) fn default_for_files() -> Self {
-        Self::Postgres
+        Self::Mssql
     }
 
     pub(crate) fn dialect(self) -> Arc<dyn Dialect> {

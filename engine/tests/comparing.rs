@@ -27,13 +27,22 @@ const ENOUGH: usize = 1 << 30;
 
 impl Lab {
     fn new(memory_limit: usize, clauses: &str) -> Self {
+        Self::with(Arc::new(MemoryConnector::new()), memory_limit, clauses)
+    }
+
+    /// The same tables under another definition.
+    fn redefined(&self, clauses: &str) -> Self {
+        let lab = Self::with(Arc::clone(&self.memory), ENOUGH, clauses);
+        Self { runs: AtomicU64::new(self.runs.load(Ordering::Relaxed)), ..lab }
+    }
+
+    fn with(memory: Arc<MemoryConnector>, memory_limit: usize, clauses: &str) -> Self {
         let text = format!(
             "CREATE CONNECTION src TYPE memory; CREATE CONNECTION dst TYPE memory;\n\
              CREATE PIPELINE things INTO dst.public.things {clauses} AS SELECT * FROM src.public.things;"
         );
         let none = |path: &std::path::Path| -> Result<String> { panic!("{} is not needed", path.display()) };
         let project = load(&[(PathBuf::from("lab.sql"), text)], &BTreeMap::new(), &none).unwrap();
-        let memory = Arc::new(MemoryConnector::new());
         let connections = Connections::new(vec![memory.clone() as _], project.connections.clone(), ".");
         let options = RunOptions {
             parallelism: Some(3),
@@ -142,6 +151,25 @@ async fn both_methods_find_the_same_changes() {
     }
     assert_eq!(results[0].len(), 51_000);
     assert_eq!(results[0], results[1]);
+}
+
+#[tokio::test]
+async fn parts_that_do_not_fit_are_split_again() {
+    // The pool has room for less than a part of each worker: with stored hashes and without, marked rows and all.
+    for row_hash in [true, false] {
+        let mut results = Vec::new();
+        for limit in [ENOUGH, 700 << 10] {
+            let options = format!("OPTIONS ('diff_delete_policy' 'soft_delete', 'diff_store_row_hash' '{row_hash}')");
+            let lab = Lab::new(limit, &format!("STRATEGY snapshot_diff KEY (id) {options}"));
+            lab.source(&many(120_000, 99, 1)).await;
+            lab.run().await.unwrap();
+            lab.source(&many(121_000, 3, 501)).await;
+            assert_eq!(lab.counts().await, [1000, 11_950, 500, 107_550]);
+            assert_eq!(lab.counts().await, [0, 0, 0, 120_500]);
+            results.push(lab.rows(&["id", "name", "__dpone__is_deleted"]));
+        }
+        assert!(results[0] == results[1]);
+    }
 }
 
 #[tokio::test]
@@ -268,6 +296,118 @@ async fn history_may_track_some_columns_only() {
     lab.run().await.unwrap();
     lab.values("(1, 'a', '2027-01-01'), (2, 'B', '2027-01-02'), (3, NULL, '2027-01-03')").await;
     assert_eq!(lab.counts().await, [1, 1, 0, 2]);
+}
+
+const TRACK: &str = "STRATEGY scd2 KEY (id) OPTIONS ('scd2_track_columns' '";
+
+#[tokio::test]
+async fn other_tracked_columns_open_no_version_without_a_word() {
+    for (before, after) in [("name", "name, at"), ("name, at", "name")] {
+        let lab = Lab::new(ENOUGH, &format!("{TRACK}{before}')"));
+        lab.values(THREE).await;
+        lab.run().await.unwrap();
+        // Untracked or not, the values of the first are others now.
+        lab.values("(1, 'a', '2027-01-01'), (2, 'b', '2026-01-02'), (3, NULL, '2026-01-03')").await;
+        let refused = lab.redefined(&format!("{TRACK}{after}')"));
+        for error in [refused.run().await.unwrap_err(), explain(&refused.context, &refused.pipeline).await.unwrap_err()]
+        {
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert!(error.message().contains("this definition tracks"), "{error}");
+        }
+        assert_eq!(lab.rows(&["id"]).len(), 3);
+
+        let compared = lab.redefined(&format!("{TRACK}{after}', 'scd2_on_tracked_change' 'compare_values')"));
+        let plan = explain(&compared.context, &compared.pipeline).await.unwrap();
+        assert!(plan.notes.iter().any(|n| n.contains("other columns are tracked")), "{:?}", plan.notes);
+        let changed = u64::from(after.contains("at"));
+        assert_eq!(compared.counts().await, [changed, changed, 0, 3 - changed], "{before} to {after}");
+        // The hashes are mixed now, and stay unused: the refusal has done its work.
+        let later = compared.redefined(&format!("{TRACK}{after}')"));
+        assert_eq!(later.counts().await, [0, 0, 0, 3]);
+        later.values("(1, 'A', '2027-01-01'), (2, 'b', '2026-01-02'), (3, NULL, '2026-01-03')").await;
+        assert_eq!(later.counts().await, [1, 1, 0, 2]);
+    }
+}
+
+#[tokio::test]
+async fn versions_of_all_rows_may_be_asked_for() {
+    let lab = Lab::new(ENOUGH, &format!("{TRACK}name')"));
+    lab.values(THREE).await;
+    lab.run().await.unwrap();
+    let open = lab.redefined(&format!("{TRACK}name, at', 'scd2_on_tracked_change' 'open_versions')"));
+    let plan = explain(&open.context, &open.pipeline).await.unwrap();
+    assert!(plan.notes.iter().any(|n| n.contains("changed or not")), "{:?}", plan.notes);
+    assert_eq!(open.counts().await, [3, 3, 0, 0]);
+    assert_eq!(open.counts().await, [0, 0, 0, 3]);
+    // The next load remembers what the hashes are made of now.
+    assert_eq!(open.redefined(&format!("{TRACK}at, name')")).counts().await, [0, 0, 0, 3]);
+}
+
+#[tokio::test]
+async fn a_column_that_the_source_gets_makes_versions_where_it_is_not_null() {
+    for effective in [false, true] {
+        let options = match effective {
+            true => "OPTIONS ('scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore')",
+            false => "OPTIONS ('max_delete_ratio' '1')",
+        };
+        let lab = Lab::new(ENOUGH, &format!("STRATEGY scd2 KEY (id) {options}"));
+        lab.values(THREE).await;
+        lab.run().await.unwrap();
+        let add = |city: &str, at: &str| format!("SELECT *, CAST({city} AS VARCHAR) AS city {at} FROM t");
+        let widen = |relation: Relation, system: &'static str, sql: String| {
+            let memory = Arc::clone(&lab.memory);
+            async move {
+                let session = SessionContext::new();
+                session.register_batch("t", memory.system(system).rows(&relation).unwrap()).unwrap();
+                let batches = session.sql(&sql).await.unwrap().collect().await.unwrap();
+                memory.system(system).put(&relation, &batches).unwrap();
+            }
+        };
+        let things = Relation::new("public", "things");
+        widen(things.clone(), "dst", add("NULL", "")).await;
+        let sql = "SELECT id, name, CASE WHEN id = 2 THEN at + INTERVAL '1 day' ELSE at END AS at, \
+                   CASE WHEN id = 2 THEN 'Rome' END AS city FROM t";
+        widen(things, "src", sql.to_owned()).await;
+        let plan = explain(&lab.context, &lab.pipeline).await.unwrap();
+        assert!(plan.notes.iter().any(|n| n.contains("city came since")), "{:?}", plan.notes);
+        assert_eq!(lab.counts().await, [1, 1, 0, 2]);
+        assert_eq!(lab.rows(&["id", "city"]), ["1 ∅", "2 Rome", "2 ∅", "3 ∅"]);
+        assert_eq!(lab.counts().await, [0, 0, 0, 3]);
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_the_source_loses_is_left_out_of_the_comparison() {
+    let lab = Lab::new(ENOUGH, "STRATEGY scd2 KEY (id) OPTIONS ('schema_evolution_on_breaking' 'ignore')");
+    lab.values(THREE).await;
+    lab.run().await.unwrap();
+    let things = Relation::new("public", "things");
+    let session = SessionContext::new();
+    session.register_batch("t", lab.memory.system("src").rows(&things).unwrap()).unwrap();
+    let sql = "SELECT id, CASE WHEN id = 1 THEN 'A' ELSE name END AS name FROM t";
+    let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
+    lab.memory.system("src").put(&things, &batches).unwrap();
+    let plan = explain(&lab.context, &lab.pipeline).await.unwrap();
+    // By values: the digest of a target's row is made of what the row holds, without the column that is gone.
+    assert!(plan.notes.iter().any(|n| n.contains("no column at any more")), "{:?}", plan.notes);
+    assert!(plan.logical_plan.matches("dpone_row_digest").count() > 3, "{}", plan.logical_plan);
+}
+
+#[tokio::test]
+async fn timelines_may_be_compared_by_values() {
+    let clauses = |track: &str, more: &str| {
+        format!("{TRACK}{track}', 'scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore'{more})")
+    };
+    let lab = Lab::new(ENOUGH, &clauses("name", ""));
+    lab.values("(1, 'a', '2026-01-01'), (1, 'b', '2026-01-03'), (2, 'x', '2026-01-01')").await;
+    assert_eq!(lab.counts().await, [3, 0, 0, 0]);
+    let other = lab.redefined(&clauses("id, name", ""));
+    assert_eq!(other.run().await.unwrap_err().kind(), ErrorKind::Conflict);
+    let other = lab.redefined(&clauses("id, name", ", 'scd2_on_tracked_change' 'compare_values'"));
+    // By hashes, both rows would say something new.
+    other.values("(1, 'b', '2026-01-05'), (2, 'y', '2026-01-02')").await;
+    assert_eq!(other.counts().await, [1, 1, 0, 1]);
+    assert_eq!(other.counts().await, [0, 0, 0, 2]);
 }
 
 #[tokio::test]

@@ -70,3 +70,10 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// What is wrong with a connection string is wrong with the command line.
+impl From<dpone_postgres_connect::Error> for Error {
+    fn from(error: dpone_postgres_connect::Error) -> Self {
+        Self { kind: ErrorKind::Usage, message: error.message, hint: error.hint }
+    }
+}

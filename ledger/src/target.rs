@@ -1,15 +1,17 @@
 //! Connection strings, in the forms that SQLAlchemy reads: which database holds the ledger.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use dpone_postgres_connect::{Config, Request};
 
 use crate::error::{Error, Result};
-use crate::postgres::PostgresConfig;
 
 /// Where a ledger is.
 #[derive(Clone)]
 pub enum Target {
-    Postgres(Box<PostgresConfig>),
+    Postgres(Box<Config>),
     /// A SQLite file, relative to the working folder or absolute.
     Sqlite(PathBuf),
 }
@@ -39,7 +41,7 @@ impl Target {
             .ok_or_else(|| Error::usage("the connection string has no scheme").with_hint(expected))?;
         match scheme {
             "postgresql" | "postgres" | "postgresql+psycopg2" | "postgresql+psycopg" => {
-                Ok(Self::Postgres(Box::new(PostgresConfig::parse(rest, env)?)))
+                postgres(rest, env).map(|config| Self::Postgres(Box::new(config)))
             }
             "sqlite" | "sqlite+pysqlite" => sqlite_path(rest).map(Self::Sqlite),
             _ if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-._".contains(c)) => {
@@ -48,6 +50,18 @@ impl Target {
             _ => Err(Error::usage("the connection string has no scheme").with_hint(expected)),
         }
     }
+}
+
+fn postgres(rest: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
+    let (config, _) = Config::resolve(Request {
+        options: &BTreeMap::new(),
+        url: Some(&format!("postgresql://{rest}")),
+        extra: &[],
+        base_dir: Path::new(""),
+        application_name: "dpo",
+        env,
+    })?;
+    Ok(config)
 }
 
 /// `/relative/path` or `//absolute/path`, after `sqlite:/`.

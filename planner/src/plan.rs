@@ -8,7 +8,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::definition::OverwriteType;
 use crate::relation::Relation;
 use crate::schema::{SchemaChange, SchemaPlan};
-use crate::state::ChangeState;
+use crate::state::{ChangeState, HashCover};
 
 /// What a sink does with the staged rows. Four modes serve every strategy.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -121,6 +121,8 @@ pub struct LoadPlan {
     pub cursor: Option<CursorPlan>,
     /// How far the changes of the source are read with this load; stored with it.
     pub changes: Option<ChangeState>,
+    /// What the row hashes in the target are made of after this load, where it stores some.
+    pub hashes: Option<HashCover>,
     pub checks: Checks,
     /// Digest that the stored state must carry to be used: see [`crate::state::PipelineState::digest`].
     pub state_digest: String,

@@ -1,6 +1,7 @@
 //! What a pipeline remembers between runs. It travels with the data, in the same commit.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use arrow::array::{ArrayRef, Scalar};
@@ -28,6 +29,9 @@ pub struct PipelineState {
     /// How far a source that tells its changes was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<ChangeState>,
+    /// What the row hashes in the target are made of, where a strategy compares with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashes: Option<HashCover>,
     pub load_id: String,
     pub run_id: String,
     /// RFC 3339, UTC.
@@ -182,6 +186,26 @@ pub struct ChangeState {
     /// Runs committed since.
     #[serde(default)]
     pub runs_since_reconciliation: u64,
+}
+
+/// What the row hashes that are stored in a target are made of.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HashCover {
+    /// The table that holds them.
+    pub table: String,
+    /// Version of the hash's specification: [`crate::row_hash::VERSION`].
+    pub version: u32,
+    /// The columns that are hashed, sorted.
+    pub columns: Vec<String>,
+    /// The family of values of each of them: [`crate::row_hash::family`].
+    #[serde(default)]
+    pub families: BTreeMap<String, String>,
+    /// The columns that the source had beside them, sorted.
+    #[serde(default)]
+    pub untracked: Vec<String>,
+    /// Some hashes were made of other columns: none of them is compared with.
+    #[serde(default)]
+    pub mixed: bool,
 }
 
 /// Hashes of the rows at the watermark, with how often each occurs.

@@ -38,6 +38,7 @@ pub(crate) fn plan(plan: &SchemaPlan, format: Format, style: Style) -> String {
     }
     out.push_str(&table.render(format, style));
     reasons(&mut out, plan, format, style);
+    assumptions(&mut out, plan, format, style);
     ddl(&mut out, plan, format, style);
     verdict(&mut out, plan);
     out
@@ -65,14 +66,29 @@ fn reasons(out: &mut String, plan: &SchemaPlan, format: Format, style: Style) {
     let bullet = if format == Format::Md { "- " } else { "  " };
     for action in &plan.actions {
         let _ = writeln!(out, "{bullet}{} {}: {}", action.change_type.as_str(), action.column, action.reason);
-        for sentence in &action.assumptions {
-            let _ = writeln!(out, "  {bullet}assumed: {sentence}");
-        }
         if matches!(action.decision, Decision::Defer | Decision::ManualApproval) {
             for step in &action.online_path {
                 let _ = writeln!(out, "  {bullet}instead: {step}");
             }
         }
+    }
+}
+
+/// What was assumed for any of the changes, once each.
+fn assumptions(out: &mut String, plan: &SchemaPlan, format: Format, style: Style) {
+    let mut sentences: Vec<&str> = Vec::new();
+    for sentence in plan.actions.iter().flat_map(|action| &action.assumptions) {
+        if !sentences.contains(&sentence.as_str()) {
+            sentences.push(sentence);
+        }
+    }
+    if sentences.is_empty() {
+        return;
+    }
+    section(out, "Assumed", format, style);
+    let bullet = if format == Format::Md { "- " } else { "  " };
+    for sentence in sentences {
+        let _ = writeln!(out, "{bullet}{sentence}");
     }
 }
 

@@ -77,6 +77,7 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         watermark: None,
         boundary: None,
         changes: None,
+        hashes: None,
         load_id: spec.load_id.clone(),
         run_id: run_id.to_owned(),
         committed_at: "2026-01-01T00:00:00Z".to_owned(),

@@ -5,15 +5,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use dpone_planner::{Error, Result};
+use dpone_postgres_connect::SslMode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{CancelToken, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{PostgresConfig, SslMode};
+use crate::config::PostgresConfig;
 use crate::error::{from_connect, from_driver};
-use crate::tls;
 
 /// One server as one connection of a definition reaches it. Clones share the bound on open connections.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ impl fmt::Debug for Server {
 impl Server {
     /// Reads certificates, and opens no connection.
     pub fn new(config: PostgresConfig) -> Result<Self> {
-        let tls = tls::connector(&config).map_err(|e| e.with("connection", &config.connection))?;
+        let tls = config.tls().map_err(|e| e.with("connection", &config.connection))?;
         let permits = Arc::new(Semaphore::new(config.max_connections));
         Ok(Self { config: Arc::new(config), permits, tls })
     }
@@ -49,7 +49,7 @@ impl Server {
             .map_err(|_| Error::internal("the connection limit was closed"))?;
         let (inner, task) = match self.open(self.config.driver()).await {
             // `allow`: the server may refuse connections without TLS in pg_hba.conf.
-            Err(error) if self.config.ssl_mode == SslMode::Allow && error.as_db_error().is_some() => {
+            Err(error) if self.config.ssl_mode() == SslMode::Allow && error.as_db_error().is_some() => {
                 let mut with_tls = self.config.driver().clone();
                 with_tls.ssl_mode(tokio_postgres::config::SslMode::Require);
                 self.open(&with_tls).await

@@ -3,9 +3,8 @@
 //! A server's DETAIL and CONTEXT quote rows (`Key (email)=(…) already exists`, `COPY t, line 7, column x: "…"`), so they
 //! are dropped always. Messages of data exceptions quote the value, so they are replaced by what the code means.
 
-use std::error::Error as StdError;
-
 use dpone_planner::{Error, ErrorKind};
+use dpone_postgres_connect::{cause, chain};
 use tokio_postgres::error::{DbError, SqlState};
 
 use crate::config::PostgresConfig;
@@ -18,7 +17,7 @@ pub fn from_driver(error: tokio_postgres::Error) -> Error {
     if error.is_closed() {
         return Error::transient("the server closed the connection").with_hint("the server's log says why");
     }
-    if let Some(io) = find::<std::io::Error>(&error) {
+    if let Some(io) = cause::<std::io::Error>(&error) {
         return Error::transient(format!("the connection to the server failed: {}", describe_io(io)));
     }
     // Conversions and protocol errors: ours, or a server that speaks another protocol.
@@ -37,12 +36,12 @@ pub fn from_connect(error: tokio_postgres::Error, config: &PostgresConfig) -> Er
         return named(
             Error::configuration(format!(
                 "{address} has no TLS, and the connection asks for sslmode={}",
-                config.ssl_mode.as_str()
+                config.ssl_mode().as_str()
             ))
             .with_hint("turn TLS on at the server; or, on a network that you trust, set sslmode: disable"),
         );
     }
-    if let Some(tls) = find::<rustls::Error>(&error) {
+    if let Some(tls) = cause::<rustls::Error>(&error) {
         return named(from_tls(tls, &address, config));
     }
     if text.contains("password missing") || text.contains("authentication error") {
@@ -51,7 +50,7 @@ pub fn from_connect(error: tokio_postgres::Error, config: &PostgresConfig) -> Er
                 .with_hint("set the option \"password\" to env:NAME or file:PATH, or add a line to ~/.pgpass"),
         );
     }
-    if let Some(io) = find::<std::io::Error>(&error) {
+    if let Some(io) = cause::<std::io::Error>(&error) {
         return named(from_io(io, &address));
     }
     if error.is_closed() {
@@ -75,7 +74,7 @@ fn from_tls(error: &rustls::Error, address: &str, config: &PostgresConfig) -> Er
         Tls::AlertReceived(_) => "the server refused: it may ask for a client certificate (sslcert and sslkey)",
         _ => "check sslmode, sslrootcert, sslcert and sslkey",
     };
-    Error::configuration(format!("TLS with {address} failed (sslmode={}): {error}", config.ssl_mode.as_str()))
+    Error::configuration(format!("TLS with {address} failed (sslmode={}): {error}", config.ssl_mode().as_str()))
         .with_hint(hint)
 }
 
@@ -219,34 +218,6 @@ pub fn is_cancelled(error: &tokio_postgres::Error) -> bool {
 
 fn describe_io(error: &std::io::Error) -> String {
     error.kind().to_string()
-}
-
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut current = Some(error);
-    while let Some(error) = current {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        // An io::Error's source skips the error that it wraps.
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(found) = find::<T>(inner)
-        {
-            return Some(found);
-        }
-        current = error.source();
-    }
-    None
-}
-
-fn chain(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ mod manifest;
 pub mod read;
 pub mod schema;
 mod state;
-mod tls;
 pub mod types;
 pub mod write;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, RecordBatch, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryArray, Int8Array, RecordBatch, new_null_array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{filter_record_batch, is_not_null};
@@ -99,13 +99,27 @@ impl Columns {
         fixed(batch.column(self.target_hash))
     }
 
-    /// What a comparison keeps of a batch of the target.
-    pub(super) fn target_batch(&self, batch: &RecordBatch) -> DataFusionResult<TargetBatch> {
-        let keys = fixed(batch.column(self.target_hash))?.clone();
-        let digests = Digests::new(batch.column(self.target_digest))?;
-        let gone = self.target_gone.map(|i| batch.column(i).as_boolean().clone());
-        let columns: Vec<usize> = self.in_target.iter().flatten().copied().collect();
-        Ok(TargetBatch { rows: batch.project(&columns)?, keys, digests, gone })
+    pub(super) fn target_digests(&self, batch: &RecordBatch) -> DataFusionResult<Digests> {
+        Digests::new(batch.column(self.target_digest))
+    }
+
+    /// The columns that a comparison keeps of the target's rows: see [`Self::held`].
+    pub(super) fn held_columns(&self, batch: &RecordBatch) -> DataFusionResult<RecordBatch> {
+        let mut columns: Vec<usize> = self.in_target.iter().flatten().copied().collect();
+        columns.extend(self.target_gone);
+        if batch.column(self.target_digest).data_type() == &DataType::Binary {
+            columns.push(self.target_digest);
+        }
+        Ok(batch.project(&columns)?)
+    }
+
+    /// What [`Self::held_columns`] gave, taken apart.
+    pub(super) fn held(&self, kept: &RecordBatch) -> DataFusionResult<Held> {
+        let values = self.in_target.iter().flatten().count();
+        let mut others = kept.columns()[values..].iter();
+        let gone = self.target_gone.and_then(|_| others.next()).map(|gone| gone.as_boolean().clone());
+        let exact = others.next().map(|digests| digests.as_binary::<i32>().clone());
+        Ok(Held { rows: kept.project(&(0..values).collect::<Vec<_>>())?, exact, gone })
     }
 
     /// Rows of the source, chosen by `mask`, with what each is.
@@ -124,7 +138,7 @@ impl Columns {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// Rows of the target, all of one kind. `rows` has the columns of [`TargetBatch::rows`].
+    /// Rows of the target, all of one kind. `rows` has the columns of [`Held::rows`].
     pub(super) fn target_rows(&self, rows: &RecordBatch, change: i8) -> DataFusionResult<RecordBatch> {
         let count = rows.num_rows();
         let mut there = rows.columns().iter();
@@ -147,16 +161,15 @@ pub(super) struct SourceBatch {
     pub(super) digests: Digests,
 }
 
-/// Rows of the target: key and carried columns, hashes, marks.
+/// What is held of rows of the target: key and carried columns, digests that are no hashes, marks.
 #[derive(Debug)]
-pub(super) struct TargetBatch {
+pub(super) struct Held {
     pub(super) rows: RecordBatch,
-    pub(super) keys: FixedSizeBinaryArray,
-    pub(super) digests: Digests,
+    pub(super) exact: Option<BinaryArray>,
     gone: Option<BooleanArray>,
 }
 
-impl TargetBatch {
+impl Held {
     /// Whether any row counts as deleted.
     pub(super) fn has_gone(&self) -> bool {
         self.gone.as_ref().is_some_and(|gone| gone.has_true())
@@ -173,7 +186,7 @@ impl TargetBatch {
 pub(super) enum Digests {
     /// Hashes, and which of them are there: a row may have been written before hashes were stored.
     Hashes(Vec<u128>, Option<NullBuffer>),
-    Exact(arrow::array::BinaryArray),
+    Exact(BinaryArray),
 }
 
 impl Digests {
@@ -203,27 +216,16 @@ impl Digests {
         }
     }
 
+    /// Whether digests are hashes, which may be missing in some rows.
+    pub(super) fn are_hashes(&self) -> bool {
+        matches!(self, Self::Hashes(..))
+    }
+
     /// Whether two rows have the same values, for digests that are no hashes.
-    pub(super) fn same_exactly(&self, row: usize, other: &Self, other_row: usize) -> bool {
+    pub(super) fn same_exactly(&self, row: usize, other: Option<&BinaryArray>, other_row: usize) -> bool {
         match (self, other) {
-            (Self::Exact(mine), Self::Exact(theirs)) => mine.value(row) == theirs.value(other_row),
+            (Self::Exact(mine), Some(theirs)) => mine.value(row) == theirs.value(other_row),
             _ => false,
-        }
-    }
-
-    /// Hands the hashes over, where digests are hashes.
-    pub(super) fn take_hashes(&mut self) -> Option<Self> {
-        match self {
-            Self::Hashes(..) => Some(std::mem::replace(self, Self::Hashes(Vec::new(), None))),
-            Self::Exact(_) => None,
-        }
-    }
-
-    /// Bytes of digests that are no hashes.
-    pub(super) fn exact_bytes(&self) -> usize {
-        match self {
-            Self::Hashes(..) => 0,
-            Self::Exact(values) => values.get_array_memory_size(),
         }
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::{filter_record_batch, interleave_record_batch};
+use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch};
 use datafusion::common::Result as DataFusionResult;
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
-use super::changes::{Columns, Digests, TargetBatch, number};
+use super::changes::{Columns, Digests, Held, number};
+use super::compact::compacted;
 use super::partitioned::Batches;
 use crate::Error;
 
@@ -17,7 +19,7 @@ const EMPTY: u32 = u32::MAX;
 
 /// A hash table of the target's rows. Filled once, then read by all workers at once.
 pub(super) struct Known {
-    batches: Vec<TargetBatch>,
+    batches: Vec<Held>,
     /// The number of the first row of each batch.
     starts: Vec<u32>,
     /// By row number: what a lookup needs lies side by side.
@@ -31,6 +33,8 @@ pub(super) struct Known {
     /// Whether some rows count as deleted.
     has_gone: bool,
     pub(super) duplicates: u64,
+    /// Rows that are duplicates and not held.
+    left_out: u64,
     /// Holds the memory in the pool as long as the table lives.
     _reservation: MemoryReservation,
 }
@@ -47,51 +51,37 @@ impl std::fmt::Debug for Known {
     }
 }
 
+/// Whether the pool is asked for memory, or only told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Asked,
+    Taken,
+}
+
 impl Known {
-    /// Reads the target. Fails with `ResourcesExhausted` where it does not fit in what the pool gives.
+    /// Reads the target, of which about `expected` rows come. Fails with `ResourcesExhausted` where it does not fit in what
+    /// the pool gives. `one_key`: all rows have one key, and only the first is held; the others are counted.
     pub(super) async fn read(
         columns: &Columns,
         mut target: impl Batches,
         reservation: MemoryReservation,
+        room: Room,
+        expected: usize,
+        one_key: bool,
     ) -> DataFusionResult<Self> {
-        let mut batches = Vec::new();
-        let mut starts = Vec::new();
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut unhashed = Vec::new();
-        let mut has_gone = false;
+        let mut filling = Filling::new(columns, reservation, room, if one_key { 1 } else { expected })?;
+        let mut uncounted = 0;
         while let Some(batch) = target.next().await {
-            let mut batch = columns.target_batch(&batch?)?;
-            let rows = batch.rows.num_rows();
-            let exact = batch.digests.exact_bytes();
-            reservation.try_grow(batch.rows.get_array_memory_size() + exact + rows * size_of::<Entry>())?;
-            let start = u32::try_from(entries.len() + rows).ok().and_then(|end| end.checked_sub(rows as u32));
-            starts.push(start.ok_or_else(too_many)?);
-            let digests = batch.digests.take_hashes();
-            for row in 0..rows {
-                let digest = digests.as_ref().and_then(|d| d.hash(row));
-                if digests.is_some() && digest.is_none() {
-                    unhashed.push(entries.len() as u32);
-                }
-                entries.push(Entry { key: number(batch.keys.value(row)), digest: digest.unwrap_or_default() });
+            let batch = batch?;
+            if one_key {
+                let held = usize::from(filling.entries.is_empty()).min(batch.num_rows());
+                uncounted += (batch.num_rows() - held) as u64;
+                filling.add(&batch.slice(0, held))?;
+            } else {
+                filling.add(&batch)?;
             }
-            has_gone |= batch.has_gone();
-            batches.push(batch);
         }
-        let slots = (entries.len() + entries.len() / 2).next_power_of_two().max(16);
-        reservation.try_grow(slots * size_of::<u32>())?;
-        let mut known = Self {
-            seen: (0..entries.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            batches,
-            starts,
-            slots: vec![EMPTY; slots],
-            unhashed,
-            has_gone,
-            duplicates: 0,
-            entries,
-            _reservation: reservation,
-        };
-        known.index();
-        Ok(known)
+        filling.finish(uncounted)
     }
 
     fn index(&mut self) {
@@ -118,7 +108,7 @@ impl Known {
     }
 
     pub(super) fn rows(&self) -> u64 {
-        self.entries.len() as u64
+        self.entries.len() as u64 + self.left_out
     }
 
     /// The row with this key.
@@ -139,7 +129,7 @@ impl Known {
             Some(hash) => self.entries[row as usize].digest == hash && self.unhashed.binary_search(&row).is_err(),
             None => {
                 let (batch, position) = self.position(row);
-                digests.same_exactly(of, &self.batches[batch].digests, position)
+                digests.same_exactly(of, self.batches[batch].exact.as_ref(), position)
             }
         };
         same && !(self.has_gone && self.is_gone(row))
@@ -181,6 +171,141 @@ impl Known {
                 .collect();
             Ok(filter_record_batch(&batch.rows, &unseen)?)
         })
+    }
+}
+
+/// A table that is being read.
+struct Filling<'a> {
+    columns: &'a Columns,
+    reservation: MemoryReservation,
+    room: Room,
+    batches: Vec<Held>,
+    starts: Vec<u32>,
+    entries: Vec<Entry>,
+    unhashed: Vec<u32>,
+    has_gone: bool,
+    /// Small batches, and how many rows and bytes they have: they are joined into one.
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    waiting_bytes: usize,
+}
+
+/// Rows and bytes of small batches that wait to be joined.
+const JOINED_ROWS: usize = 8192;
+const JOINED_BYTES: usize = 256 << 10;
+
+impl<'a> Filling<'a> {
+    fn new(
+        columns: &'a Columns,
+        reservation: MemoryReservation,
+        room: Room,
+        expected: usize,
+    ) -> DataFusionResult<Self> {
+        let mut filling = Self {
+            columns,
+            reservation,
+            room,
+            batches: Vec::new(),
+            starts: Vec::new(),
+            entries: Vec::new(),
+            unhashed: Vec::new(),
+            has_gone: false,
+            waiting: Vec::new(),
+            waiting_rows: 0,
+            waiting_bytes: 0,
+        };
+        filling.reserve_entries(expected)?;
+        Ok(filling)
+    }
+
+    fn grow(&self, bytes: usize) -> DataFusionResult<()> {
+        match self.room {
+            Room::Asked => self.reservation.try_grow(bytes),
+            Room::Taken => {
+                self.reservation.grow(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes room for more entries: old and new ones are there at once for a moment.
+    fn reserve_entries(&mut self, more: usize) -> DataFusionResult<()> {
+        let needed = self.entries.len() + more;
+        if needed <= self.entries.capacity() {
+            return Ok(());
+        }
+        let old = self.entries.capacity();
+        let new = needed.max(old + old / 2);
+        self.grow(new * size_of::<Entry>())?;
+        self.entries.reserve_exact(new - self.entries.len());
+        self.reservation.shrink(old * size_of::<Entry>());
+        Ok(())
+    }
+
+    fn add(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
+        let rows = batch.num_rows();
+        self.reserve_entries(rows)?;
+        u32::try_from(self.entries.len() + rows).map_err(|_| too_many())?;
+        let keys = self.columns.target_keys(batch)?;
+        let digests = self.columns.target_digests(batch)?;
+        for row in 0..rows {
+            let digest = digests.hash(row);
+            if digests.are_hashes() && digest.is_none() {
+                self.unhashed.push(self.entries.len() as u32);
+            }
+            self.entries.push(Entry { key: number(keys.value(row)), digest: digest.unwrap_or_default() });
+        }
+        let (held, bytes) = compacted(self.columns.held_columns(batch)?)?;
+        self.grow(bytes)?;
+        self.waiting.push(held);
+        self.waiting_rows += rows;
+        self.waiting_bytes += bytes;
+        if self.waiting_rows >= JOINED_ROWS || self.waiting_bytes >= JOINED_BYTES { self.join() } else { Ok(()) }
+    }
+
+    /// Keeps what waits as one batch.
+    fn join(&mut self) -> DataFusionResult<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let joined = match waiting.as_slice() {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            [first, ..] => concat_batches(&first.schema(), &waiting)?,
+        };
+        let bytes = get_record_batch_memory_size(&joined);
+        // What waited goes in a moment: it is not asked for twice.
+        match bytes.checked_sub(self.waiting_bytes) {
+            Some(more) => self.grow(more)?,
+            None => self.reservation.shrink(self.waiting_bytes - bytes),
+        }
+        let start = self.starts.last().map_or(0, |start| *start as usize)
+            + self.batches.last().map_or(0, |batch| batch.rows.num_rows());
+        self.starts.push(u32::try_from(start).map_err(|_| too_many())?);
+        let held = self.columns.held(&joined)?;
+        self.has_gone |= held.has_gone();
+        self.batches.push(held);
+        (self.waiting_rows, self.waiting_bytes) = (0, 0);
+        Ok(())
+    }
+
+    fn finish(mut self, left_out: u64) -> DataFusionResult<Known> {
+        self.join()?;
+        let rows = self.entries.len();
+        let slots = (rows + rows / 2).next_power_of_two().max(16);
+        self.grow(slots * size_of::<u32>() + rows.div_ceil(8))?;
+        let mut known = Known {
+            seen: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            batches: self.batches,
+            starts: self.starts,
+            slots: vec![EMPTY; slots],
+            unhashed: self.unhashed,
+            has_gone: self.has_gone,
+            duplicates: left_out,
+            left_out,
+            entries: self.entries,
+            _reservation: self.reservation,
+        };
+        known.index();
+        Ok(known)
     }
 }
 

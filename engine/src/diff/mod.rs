@@ -1,9 +1,10 @@
 //! The execution of a comparison: [`dpone_planner::diff::Diff`] as a physical node.
 //!
 //! Two methods give the same rows. [`known`] holds the target's keys and digests in memory and lets the source stream past;
-//! [`partitioned`] splits both sides into parts on disk first. What only the stream shows is counted on the way: [`DiffFacts`].
+//! [`partitioned`] splits both sides into parts on disk first, and parts that do not fit again. What only the stream shows is counted on the way: [`DiffFacts`].
 
 mod changes;
+mod compact;
 mod known;
 mod partitioned;
 mod planner;
@@ -83,6 +84,8 @@ struct Shared {
     next_target: AtomicUsize,
     next_part: AtomicUsize,
     parts: tokio::sync::Mutex<Parts>,
+    /// Parts that were split again.
+    splits: AtomicUsize,
     met: AtomicUsize,
     all_met: Notify,
     /// A worker could not split its rows.
@@ -127,6 +130,11 @@ impl DiffExec {
     /// What has been seen so far; all of it once every partition has ended.
     pub fn facts(&self) -> DiffFacts {
         self.shared.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many parts did not fit in memory and were split again.
+    pub fn splits(&self) -> usize {
+        self.shared.splits.load(Ordering::Relaxed)
     }
 
     /// Whether the execution failed because the target's keys did not fit in memory.
@@ -232,3 +240,6 @@ impl Shared {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).add(facts);
     }
 }
+
+#[cfg(test)]
+mod tests;

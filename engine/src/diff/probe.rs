@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow::array::{BooleanArray, BooleanBufferBuilder, RecordBatch};
+use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::common::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_planner::diff::{CHANGED, MISSING, NEW, REPLACED};
@@ -13,7 +14,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc::Sender;
 
 use super::changes::{Columns, SourceBatch, number};
-use super::known::Known;
+use super::known::{Known, Room};
 use super::{DiffFacts, Shared};
 
 /// One partition at work.
@@ -24,6 +25,20 @@ pub(super) struct Probing {
     pub(super) out: Sender<DataFusionResult<RecordBatch>>,
 }
 
+/// Tells the memory pool of the batch that a worker has in hand: the rows and what is made of them.
+pub(super) struct Passing(MemoryReservation);
+
+impl Passing {
+    pub(super) fn register(context: &TaskContext) -> Self {
+        Self(MemoryConsumer::new("DiffExec batch").register(context.memory_pool()))
+    }
+
+    pub(super) fn note(&self, batch: RecordBatch) -> RecordBatch {
+        self.0.resize(2 * get_record_batch_memory_size(&batch));
+        batch
+    }
+}
+
 impl Probing {
     pub(super) async fn partition(
         &self,
@@ -31,10 +46,12 @@ impl Probing {
         target: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
     ) -> DataFusionResult<()> {
-        let known = self.shared.known.get_or_try_init(|| self.read(target, context)).await?;
+        let known = self.shared.known.get_or_try_init(|| self.read(target, Arc::clone(&context))).await?;
         let mut facts = DiffFacts::default();
+        let passing = Passing::register(&context);
         while let Some(batch) = source.next().await {
-            let batch = self.columns.source_batch(batch?, &mut facts)?;
+            let batch = passing.note(batch?);
+            let batch = self.columns.source_batch(batch, &mut facts)?;
             if !self.compare_and_give(known, &batch, &mut facts).await? {
                 return Ok(());
             }
@@ -83,7 +100,7 @@ impl Probing {
 
     async fn read(&self, target: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> DataFusionResult<Arc<Known>> {
         let reservation = MemoryConsumer::new("DiffExec").register(context.memory_pool());
-        let known = Known::read(&self.columns, target.execute(0, context)?, reservation).await;
+        let known = Known::read(&self.columns, target.execute(0, context)?, reservation, Room::Asked, 0, false).await;
         if let Err(error) = &known
             && matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
         {

@@ -620,6 +620,7 @@ fn next_state(
         watermark,
         boundary,
         changes: plan.changes.clone(),
+        hashes: plan.hashes.clone(),
         load_id: load.load_id.clone(),
         run_id: load.run_id.clone(),
         committed_at: now(),

@@ -4,13 +4,16 @@
 mod approval;
 mod canonical;
 mod files;
-
+mod history;
 mod keys;
 mod ledger;
+mod notify;
 
 pub use approval::{
     Approval, ApprovalRequest, ApprovalStatus, Approvals, Approved, DEFAULT_APPROVALS, DEFAULT_EXPIRY, Signature,
     Subject, Trust, Verdict,
 };
+pub use history::{Column, ColumnDiff, DEFAULT_HISTORY, SchemaDiff, SchemaHistoryRegistry, SchemaVersion};
 pub use keys::{PublicKey, SigningKey};
 pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
+pub use notify::{Notification, NotifiedChange, SchemaNotificationService, Severity, Written};

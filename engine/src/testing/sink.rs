@@ -136,6 +136,7 @@ impl Suite {
             watermark,
             boundary: None,
             changes: None,
+            hashes: None,
             load_id: spec.load_id.clone(),
             run_id: spec.run_id.clone(),
             committed_at: "2026-01-01T00:00:00Z".to_owned(),

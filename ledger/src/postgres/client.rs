@@ -2,13 +2,12 @@
 
 use std::fmt;
 
+use dpone_postgres_connect::{Config, SslMode};
 use tokio_postgres::config::SslMode as Negotiation;
 use tokio_postgres::{IsolationLevel, Transaction};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::config::{PostgresConfig, SslMode};
 use super::error::{from_connect, from_driver};
-use super::tls;
 use crate::error::{Error, Result};
 
 pub(crate) struct Client {
@@ -23,12 +22,12 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(config: &PostgresConfig) -> Result<Self> {
-        let tls = tls::connector(config)?;
-        let inner = match open(&config.driver, &tls).await {
+    pub(crate) async fn connect(config: &Config) -> Result<Self> {
+        let tls = config.tls()?;
+        let inner = match open(config.driver(), &tls).await {
             // `allow`: the server may refuse connections without TLS in pg_hba.conf.
-            Err(error) if config.ssl_mode == SslMode::Allow && error.as_db_error().is_some() => {
-                let mut with_tls = config.driver.clone();
+            Err(error) if config.ssl_mode() == SslMode::Allow && error.as_db_error().is_some() => {
+                let mut with_tls = config.driver().clone();
                 with_tls.ssl_mode(Negotiation::Require);
                 open(&with_tls, &tls).await
             }

@@ -1,12 +1,11 @@
 //! The driver's errors as ours: what the server says, without the detail that quotes rows, and what to look at.
 
-use std::error::Error as StdError;
 use std::io::ErrorKind as Io;
 
+use dpone_postgres_connect::{Config, cause, chain};
 use rustls::CertificateError;
 use tokio_postgres::error::DbError;
 
-use super::config::PostgresConfig;
 use crate::error::{Error, ErrorKind};
 
 /// An error of a statement.
@@ -21,7 +20,7 @@ pub(super) fn from_driver(error: tokio_postgres::Error) -> Error {
 }
 
 /// An error while connecting: names the place.
-pub(super) fn from_connect(error: tokio_postgres::Error, config: &PostgresConfig) -> Error {
+pub(super) fn from_connect(error: tokio_postgres::Error, config: &Config) -> Error {
     let address = config.address();
     let text = chain(&error);
     if let Some(db) = error.as_db_error() {
@@ -32,19 +31,19 @@ pub(super) fn from_connect(error: tokio_postgres::Error, config: &PostgresConfig
             None => named,
         };
     }
-    let mode = config.ssl_mode.as_str();
+    let mode = config.ssl_mode().as_str();
     if text.contains("does not support TLS") {
         return Error::database(format!("{address} has no TLS, and the connection asks for sslmode={mode}"))
             .with_hint("turn TLS on at the server; or, on a network that you trust, add ?sslmode=disable");
     }
-    if let Some(tls) = find::<rustls::Error>(&error) {
+    if let Some(tls) = cause::<rustls::Error>(&error) {
         return Error::database(format!("TLS with {address} failed (sslmode={mode}): {tls}")).with_hint(tls_hint(tls));
     }
     if text.contains("password missing") || text.contains("authentication error") {
         return Error::database(format!("{address} asks user {:?} for a password, and none is given", config.user()))
             .with_hint("write user:password@ in the connection string, set PGPASSWORD, or add a line to ~/.pgpass");
     }
-    match find::<std::io::Error>(&error) {
+    match cause::<std::io::Error>(&error) {
         Some(io) => from_io(io, &address),
         None if error.is_closed() => {
             Error::database(format!("{address} closed the connection while it was being opened"))
@@ -105,32 +104,4 @@ fn hint(code: &str) -> Option<&'static str> {
         "55P03" => "another session holds a lock on the ledger's tables",
         _ => return None,
     })
-}
-
-fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut current = Some(error);
-    while let Some(error) = current {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        // An io::Error's source skips the error that it wraps.
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && let Some(found) = find::<T>(inner)
-        {
-            return Some(found);
-        }
-        current = error.source();
-    }
-    None
-}
-
-fn chain(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

@@ -3,12 +3,13 @@
 //! Identifiers and times travel as text, so that the driver needs no further crates. Statements are prepared inside the
 //! transaction that runs them: a pooler that hands out a connection per transaction works.
 
+use dpone_postgres_connect::Config;
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use super::client::{Client, begin};
 use super::error::from_driver;
-use super::{config::PostgresConfig, schema};
+use super::schema;
 use crate::changes::Checksums;
 use crate::error::{Error, Result};
 use crate::ledger::{Completion, Migration};
@@ -38,7 +39,7 @@ macro_rules! complete {
 pub(crate) struct Store(Client);
 
 impl Store {
-    pub(crate) async fn connect(config: &PostgresConfig) -> Result<Self> {
+    pub(crate) async fn connect(config: &Config) -> Result<Self> {
         Ok(Self(Client::connect(config).await?))
     }
 

@@ -34,9 +34,9 @@ fn a_connection_string_that_is_none_is_a_usage_error() {
     for (url, words) in [
         ("ledger.db", "has no scheme"),
         ("mysql://me:hunter2@h/d", "has the scheme \"mysql\""),
-        ("postgresql://me:hunter2@h:port/d", "not a port number"),
-        ("postgresql://me:hunter2@h/d?sslmode=off", "sslmode is not one that is known"),
-        ("postgresql://me:hunter2@h/d?hunter2=1", "a parameter that is not supported"),
+        ("postgresql://me:hunter2@h:port/d", "expected a port number"),
+        ("postgresql://me:hunter2@h/d?sslmode=off", "\"sslmode\" has a value that is not supported"),
+        ("postgresql://me:hunter2@h/d?color=1", "the parameter \"color\", which is not supported"),
         ("postgresql://me:hun%ter2@h/d", "invalid percent escape"),
         ("postgresql://me:hunter?2@h/d", "has a ? before its @"),
     ] {

@@ -29,7 +29,8 @@ pub use nearest::nearest;
 pub use pipeline::{
     Cadence, CompareBy, CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, GoneRows, Guards, History, Lag,
     MissingRows, NullKeys, OverwriteType, PartitionScope, Pipeline, Project, ReadOptions, Reconciliation, Scope,
-    SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, Tuning, UnsupportedMode, VersionWrite, Xmin,
+    SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, TrackedChange, Tuning, UnsupportedMode,
+    VersionWrite, Xmin,
 };
 pub use render::{render, to_yaml};
 pub use schema::{SchemaKind, json_schema};

@@ -319,6 +319,20 @@ pub struct History {
     pub effective: Option<String>,
     /// Only a change of these columns makes a version; empty: of any.
     pub track: Vec<String>,
+    /// What happens when other columns are tracked than the stored hashes were made of.
+    pub tracked_change: TrackedChange,
+}
+
+/// What a load does when the stored row hashes were made of other columns than it tracks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrackedChange {
+    /// It is refused.
+    #[default]
+    Fail,
+    /// The values of the versions are compared instead of their hashes.
+    CompareValues,
+    /// The hashes are compared all the same, and most rows make a version.
+    OpenVersions,
 }
 
 impl Default for History {
@@ -331,6 +345,7 @@ impl Default for History {
             expire: true,
             effective: None,
             track: Vec::new(),
+            tracked_change: TrackedChange::Fail,
         }
     }
 }

@@ -115,6 +115,30 @@ fn exact(arrays: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     Ok(Arc::new(encoded.try_into_binary()?))
 }
 
+/// The family of values, of those in the table of [`canonical`], that a column's hashes are made of: a column of another
+/// type of the same family has the same hashes. `None` for a column of NULL alone, which adds nothing.
+pub fn family(field: &Field) -> Option<String> {
+    use DataType::*;
+    let name = match field.data_type() {
+        Null => return None,
+        Boolean => "boolean",
+        other if other.is_integer() || other.is_decimal() => "number",
+        other if other.is_floating() => "float",
+        Utf8 | LargeUtf8 | Utf8View => "text",
+        FixedSizeBinary(_) if is_uuid(field) => "text",
+        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => "binary",
+        Date32 | Date64 => "date",
+        Timestamp(_, None) => "timestamp",
+        Timestamp(_, Some(_)) => "timestamp with zone",
+        Time32(_) | Time64(_) => "time",
+        Duration(_) => "duration",
+        Interval(_) => "interval",
+        Dictionary(_, value) => return family(&field.clone().with_data_type(value.as_ref().clone())),
+        nested => return Some(crate::types::data_type_name(nested)),
+    };
+    Some(name.to_owned())
+}
+
 /// The hash that 32 hexadecimal digits spell, as a stored row hash has it.
 pub fn parse_hex(text: &str) -> Option<u128> {
     (text.len() == 2 * WIDTH).then(|| u128::from_str_radix(text, 16).ok()).flatten()

@@ -166,6 +166,7 @@ impl TypeShape {
             // Text that is kept as it was written holds what the parsed form holds.
             (Json { .. }, Json { .. }) => Json { binary: false },
             (Enum(a), Enum(b)) => Enum(merged_labels(a, b)?),
+            (Other(a), Other(b)) => Other(wider_of(a, b)?.to_owned()),
             (Array(a), Array(b)) => Array(Box::new(a.join(b)?)),
             (Limited { by: a, of: x }, Limited { by: b, of: y }) if a == b => {
                 Limited { by: a.clone(), of: Box::new(x.join(y)?) }
@@ -303,6 +304,18 @@ fn integer_digits(bits: u16, signed: bool) -> u16 {
         (128, _) => 39,
         (_, true) => 77,
         (_, false) => 78,
+    }
+}
+
+/// Types of one system of which one holds the values of the other: the narrower, the wider.
+const WITHIN_A_SYSTEM: &[(&str, &str)] = &[("cidr", "inet")];
+
+fn wider_of<'a>(a: &'a str, b: &'a str) -> Option<&'a str> {
+    let wider = |narrow: &str, wide: &str| WITHIN_A_SYSTEM.contains(&(narrow, wide));
+    match (wider(a, b), wider(b, a)) {
+        (true, _) => Some(b),
+        (_, true) => Some(a),
+        _ => None,
     }
 }
 

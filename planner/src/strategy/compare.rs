@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
-use datafusion::common::Column;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
@@ -32,6 +32,8 @@ pub(super) struct Comparison<'a> {
     /// The columns whose values decide whether a row changed.
     pub(super) compared: Vec<String>,
     pub(super) kind: DigestKind,
+    /// The source's column that holds the digest already: see [`with_hash`].
+    pub(super) hashed: Option<String>,
     /// The target's column that holds the digest already, as text.
     pub(super) stored: Option<String>,
     /// Rows of the target that take part.
@@ -45,18 +47,24 @@ pub(super) struct Comparison<'a> {
     pub(super) quarantine_null_keys: bool,
 }
 
-/// The source's rows in staged types, with the digest of each as text in the column `hash`.
-pub(super) fn with_hash_text(
+/// The source's rows in staged types, with the hash of each in the column `hash`: as it is compared, so that it is made
+/// once. [`hash_text`] makes of it what is stored, for the rows that are.
+pub(super) fn with_hash(
     plan: LogicalPlan,
     observed: &Observed<'_>,
     compared: &[String],
     hash: &str,
 ) -> Result<(LogicalPlan, Vec<Field>)> {
     let (plan, mut fields) = staged(plan, observed)?;
-    let expr = HashText::call(digest_of(&plan, &fields, compared, DigestKind::Values)?).alias(hash);
-    fields.push(Field::new(hash, arrow::datatypes::DataType::Utf8, false));
+    let expr = digest_of(&plan, &fields, compared, DigestKind::Values)?.alias(hash);
+    fields.push(Field::new(hash, DataType::FixedSizeBinary(WIDTH as i32), false));
     let columns = plan.schema().columns().into_iter().map(Expr::Column).chain([expr]);
     Ok((LogicalPlanBuilder::from(plan).project(columns)?.build()?, fields))
+}
+
+/// The hash of [`with_hash`] as it is stored; NULL where a row has none.
+pub(super) fn hash_text(plan: &LogicalPlan, hash: &str) -> Result<Expr> {
+    Ok(HashText::call(column(plan, hash)?).alias(hash))
 }
 
 /// The source's rows in the types in which they are staged.
@@ -92,10 +100,11 @@ pub(super) fn diff(
     comparison: Comparison<'_>,
 ) -> Result<(LogicalPlan, String)> {
     check_key(&fields, comparison.key)?;
-    let hashes = [
-        digest_of(&plan, &fields, comparison.key, DigestKind::Key)?.alias(KEY_HASH),
-        digest_of(&plan, &fields, &comparison.compared, comparison.kind)?.alias(DIGEST),
-    ];
+    let values = match &comparison.hashed {
+        Some(hashed) => column(&plan, hashed)?,
+        None => digest_of(&plan, &fields, &comparison.compared, comparison.kind)?,
+    };
+    let hashes = [digest_of(&plan, &fields, comparison.key, DigestKind::Key)?.alias(KEY_HASH), values.alias(DIGEST)];
     let columns = plan.schema().columns().into_iter().map(Expr::Column).chain(hashes);
     let source = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
     let target = target_side(target, &fields, &comparison)?;
@@ -118,14 +127,10 @@ fn target_side(target: &ObservedTarget, fields: &[Field], comparison: &Compariso
         scan = scan.filter(among.clone())?;
     }
     let given = target.provider.schema();
-    let as_staged = |name: &String| -> Result<(Field, Expr)> {
-        let staged = fields.iter().find(|f| f.name() == name);
-        let staged = staged.ok_or_else(|| Error::internal(format!("column {name:?} is not compared")))?;
-        let there = field_of(&given, name)?;
-        Ok((staged.clone(), convert(target_column(name), there, staged)?))
-    };
+    let as_staged = |name: &String| target_value(&given, fields, name);
     let mut exprs = Vec::new();
     for name in comparison.key {
+        field_of(&given, name)?;
         exprs.push(as_staged(name)?.1.alias(name));
     }
     for field in &comparison.carried {
@@ -141,6 +146,17 @@ fn target_side(target: &ObservedTarget, fields: &[Field], comparison: &Compariso
         exprs.push(gone.clone().alias(GONE));
     }
     Ok(scan.project(exprs)?.build()?)
+}
+
+/// A column of the target in its staged type. The rows of a column that comes with this load hold NULL.
+pub(super) fn target_value(given: &Schema, fields: &[Field], name: &str) -> Result<(Field, Expr)> {
+    let staged = fields.iter().find(|f| f.name() == name);
+    let staged = staged.ok_or_else(|| Error::internal(format!("column {name:?} is not compared")))?;
+    let value = match given.field_with_name(name) {
+        Ok(there) => convert(target_column(name), there, staged)?,
+        Err(_) => Expr::Literal(ScalarValue::try_new_null(staged.data_type())?, None),
+    };
+    Ok((staged.clone(), value))
 }
 
 fn field_of<'a>(schema: &'a Schema, name: &str) -> Result<&'a Field> {
@@ -193,13 +209,13 @@ fn method(sizes: Sizes, fields: &[Field], comparison: &Comparison<'_>) -> (Metho
     }
 }
 
-/// So many that a part takes a sixteenth of the memory: several workers hold one each, and parts are not all alike.
+/// So many that a part takes a sixteenth of the memory: several workers hold one each, and parts are not all alike. More
+/// than are written in pieces of a decent size would only make more of them: a part that does not fit is split again.
 fn parts(needed: u64, memory: u64) -> u16 {
     let parts = needed.div_ceil((memory / 16).max(1)).next_power_of_two();
     u16::try_from(parts).unwrap_or(MOST_PARTS).clamp(8, MOST_PARTS)
 }
 
-/// Each worker has a file open for each part.
 const MOST_PARTS: u16 = 64;
 
 /// Bytes of an entry of the table of keys besides its hashes and values.

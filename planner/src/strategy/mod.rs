@@ -110,7 +110,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
     let evolved = evolve::evolve(pipeline, &mut observed, assume)?;
-    let (mut gone, mut changes) = (None, None);
+    let (mut gone, mut changes, mut hashes) = (None, None, None);
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
         Strategy::Replace { scope } => replace::draft(&observed, scope)?,
@@ -133,17 +133,22 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
                 allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
             },
         )?,
-        Strategy::Scd2 { key, history, cursor, duplicates, null_keys } => scd2::draft(
-            &observed,
-            &scd2::Options {
-                key,
-                history,
-                cursor: cursor.as_ref(),
-                duplicates,
-                null_keys: *null_keys,
-                allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
-            },
-        )?,
+        Strategy::Scd2 { key, history, cursor, duplicates, null_keys } => {
+            let planned = scd2::draft(
+                &observed,
+                &scd2::Options {
+                    table: pipeline.sink.relation.to_string(),
+                    key,
+                    history,
+                    cursor: cursor.as_ref(),
+                    duplicates,
+                    null_keys: *null_keys,
+                    allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
+                },
+            )?;
+            hashes = Some(planned.hashes);
+            planned.draft
+        }
         Strategy::Xmin(spec) => {
             let planned = xmin::draft(pipeline, &observed, spec)?;
             (gone, changes) = (planned.gone, Some(planned.changes));
@@ -198,6 +203,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
         ddl,
         cursor: draft.cursor,
         changes,
+        hashes,
         checks: Checks {
             max_delete_ratio: pipeline.guards.max_delete_ratio.or(draft.checks.max_delete_ratio),
             max_delete_rows: pipeline.guards.max_delete_rows,

@@ -3,13 +3,14 @@
 //! A version holds since the load that saw it, or since what a column of the source says. The first is a comparison with
 //! the current versions; the second lays the read rows into each key's timeline, where they may also come late.
 
+mod cover;
 mod timeline;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::compare::{Comparison, check_source_key, diff, target_column, with_hash_text};
+use super::compare::{Comparison, check_source_key, diff, hash_text, target_column, with_hash};
 use super::cursor::bounded;
 use super::incremental_merge::without_duplicates;
 use super::snapshot_diff::{checks, timestamp_field};
@@ -19,10 +20,19 @@ use crate::diff::{CHANGE, CHANGED, NEW};
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
 use crate::row_hash::DigestKind;
+use crate::state::HashCover;
 use crate::tally::{Followed, Tally};
 use crate::types::utc;
 
+/// A draft, and what the hashes will be made of that it stores.
+pub(super) struct Planned {
+    pub(super) draft: Draft,
+    pub(super) hashes: HashCover,
+}
+
 pub(super) struct Options<'a> {
+    /// Names the target in the state.
+    pub(super) table: String,
     pub(super) key: &'a [String],
     pub(super) history: &'a History,
     pub(super) cursor: Option<&'a CursorOptions>,
@@ -62,7 +72,7 @@ impl Options<'_> {
     }
 }
 
-pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Draft> {
+pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Planned> {
     let (key, history) = (options.key, options.history);
     require_columns("the key column", key, &observed.source)?;
     check_source_key(observed, key)?;
@@ -91,19 +101,27 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
         _ => plan,
     };
     let tracked = options.tracked(&names);
-    let (plan, fields) = with_hash_text(plan, observed, &tracked, &history.row_hash)?;
-    let mut notes = Vec::new();
+    let (plan, fields) = with_hash(plan, observed, &tracked, &history.row_hash)?;
+    let hashes = cover::check(observed, options, &fields, &names, &tracked)?;
+    let mut notes = hashes.notes;
     let (plan, patches) = match (&history.effective, &observed.target) {
         (Some(effective), target) => {
             notes.push(format!(
                 "a version holds since {effective:?}; one that comes late takes its place in the key's timeline"
             ));
-            let plan = timeline::plan(plan, &names, &fields, options, effective, target.as_ref(), followed)?;
+            let plan = text_of_hash(plan, &fields, history)?;
+            let sides = timeline::Sides {
+                fields: &fields,
+                effective,
+                target: target.as_ref(),
+                by_values: hashes.by_values.then_some(tracked.as_slice()),
+            };
+            let plan = timeline::plan(plan, &names, options, &sides, followed)?;
             (plan, target.is_some())
         }
         (None, None) => (first(plan, &names, options, observed)?, false),
         (None, Some(target)) => {
-            let (changes, why) = compared(plan, fields, &tracked, options, observed, target)?;
+            let (changes, why) = compared(plan, fields, &tracked, hashes.by_values, options, observed, target)?;
             notes.push(why);
             (versions(changes, &names, options, observed)?, true)
         }
@@ -126,7 +144,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     if let Some(cursor) = options.cursor.filter(|c| !c.include_nulls && !not_null.contains(&c.column)) {
         not_null.push(cursor.column.clone());
     }
-    Ok(Draft {
+    let draft = Draft {
         plan,
         write_mode: WriteMode::Changes { key: options.version_key(), operation },
         cursor: read.map(|(column, order, from)| CursorPlan {
@@ -145,7 +163,8 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
         primary_key: options.version_key(),
         own: options.own_fields(),
         notes,
-    })
+    };
+    Ok(Planned { draft, hashes: hashes.cover })
 }
 
 fn instant(at: Option<i64>) -> Expr {
@@ -163,14 +182,22 @@ fn first(plan: LogicalPlan, names: &[String], options: &Options<'_>, observed: &
 }
 
 fn source_columns(plan: &LogicalPlan, names: &[String], history: &History) -> Result<Vec<Expr>> {
-    names.iter().chain([&history.row_hash]).map(|n| column(plan, n)).collect()
+    names.iter().map(|n| column(plan, n)).chain([hash_text(plan, &history.row_hash)]).collect()
 }
 
-/// The source against the current versions, by their stored hashes.
+/// The source's columns, and the hash as it is stored.
+fn text_of_hash(plan: LogicalPlan, fields: &[Field], history: &History) -> Result<LogicalPlan> {
+    let names: Vec<String> = fields.iter().map(|f| f.name().clone()).filter(|n| *n != history.row_hash).collect();
+    let exprs = source_columns(&plan, &names, history)?;
+    Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+/// The source against the current versions, by their stored hashes or by their values.
 fn compared(
     plan: LogicalPlan,
     fields: Vec<Field>,
     tracked: &[String],
+    by_values: bool,
     options: &Options<'_>,
     observed: &Observed<'_>,
     target: &ObservedTarget,
@@ -180,7 +207,8 @@ fn compared(
         key: options.key,
         compared: tracked.to_vec(),
         kind: DigestKind::Values,
-        stored: Some(history.row_hash.clone()),
+        hashed: Some(history.row_hash.clone()),
+        stored: (!by_values).then(|| history.row_hash.clone()),
         among: Some(target_column(&history.is_current).is_true()),
         gone: None,
         carried: vec![timestamp_field(&history.valid_from)],

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::compare::{Comparison, check_source_key, diff, staged, target_column, with_hash_text};
+use super::compare::{Comparison, check_source_key, diff, hash_text, staged, target_column, with_hash};
 use super::incremental_merge::without_duplicates;
 use super::{Draft, Observed, column, output_names, require_columns};
 use crate::definition::{CompareBy, DuplicatePolicy, MissingRows, NullKeys};
@@ -44,7 +44,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     let (plan, fields) = match options.row_hash {
         true => {
             own.push(Field::new(ROW_HASH, DataType::Utf8, false));
-            with_hash_text(plan, observed, &names, ROW_HASH)?
+            with_hash(plan, observed, &names, ROW_HASH)?
         }
         false if observed.target.is_some() => staged(plan, observed)?,
         // The first load stages what comes.
@@ -55,7 +55,8 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     }
     let mut notes = Vec::new();
     let (plan, operation) = match &observed.target {
-        None => (if marks { marked(plan, &names, options, observed, None)? } else { plan }, Operation::Upsert),
+        None if marks || options.row_hash => (marked(plan, &names, options, observed, None)?, Operation::Upsert),
+        None => (plan, Operation::Upsert),
         Some(target) => {
             let kind = match options.compare {
                 CompareBy::RowHash => DigestKind::Values,
@@ -65,6 +66,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
                 key,
                 compared: names.clone(),
                 kind,
+                hashed: options.row_hash.then(|| ROW_HASH.to_owned()),
                 stored: options.row_hash.then(|| ROW_HASH.to_owned()),
                 among: None,
                 gone: marks.then(|| target_column(IS_DELETED).is_true()),
@@ -126,7 +128,7 @@ fn marked(
 ) -> Result<LogicalPlan> {
     let mut exprs = names.iter().map(|n| column(&plan, n)).collect::<Result<Vec<_>>>()?;
     if options.row_hash {
-        exprs.push(column(&plan, ROW_HASH)?);
+        exprs.push(hash_text(&plan, ROW_HASH)?);
     }
     let missing = match change {
         Some(change) => column(&plan, change)?.eq(lit(MISSING)),

@@ -271,6 +271,7 @@ fn gone_rows(
         // Only the keys count: what changed in a row is told by its transaction.
         compared: Vec::new(),
         kind: DigestKind::Values,
+        hashed: None,
         stored: None,
         among: None,
         gone: marks.then(|| target_column(IS_DELETED).is_true()),

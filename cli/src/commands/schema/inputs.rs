@@ -186,7 +186,7 @@ impl Sides {
     }
 }
 
-fn text(file: &Path) -> Result<String> {
+pub(crate) fn text(file: &Path) -> Result<String> {
     let unreadable =
         |e: &dyn std::fmt::Display| Error::configuration(format!("{}: cannot be read: {e}", file.display()));
     let bytes = std::fs::read(file).map_err(|e| unreadable(&e))?;

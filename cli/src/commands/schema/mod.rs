@@ -1,7 +1,11 @@
 //! `dpone schema`: governed changes of a target's schema.
 
+pub(crate) mod approve;
+pub(crate) mod history;
 pub(crate) mod inputs;
+pub(crate) mod notify;
 pub(crate) mod plan;
+pub(crate) mod verify;
 
 use clap::{Args, Subcommand};
 use dpone_engine::Result;
@@ -18,19 +22,31 @@ pub(crate) struct SchemaArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Plan(plan::SchemaPlanArgs),
+    Plan(Box<plan::SchemaPlanArgs>),
+    Approve(Box<approve::ApproveArgs>),
+    History(history::HistoryArgs),
+    Notify(notify::NotifyArgs),
+    Verify(verify::VerifyArgs),
 }
 
 impl SchemaArgs {
     pub(crate) fn format(&self) -> Format {
         match &self.verb {
             Verb::Plan(args) => args.output.format,
+            Verb::Approve(args) => args.output.format,
+            Verb::History(args) => args.output.format,
+            Verb::Notify(args) => args.output.format,
+            Verb::Verify(args) => args.output.format,
         }
     }
 }
 
 pub(crate) async fn schema(args: SchemaArgs, color: When) -> Result<Exit> {
     match args.verb {
-        Verb::Plan(args) => plan::plan(args, color).await,
+        Verb::Plan(args) => plan::plan(*args, color).await,
+        Verb::Approve(args) => approve::approve(&args, color),
+        Verb::History(args) => history::history(&args, color),
+        Verb::Notify(args) => notify::notify(&args, color),
+        Verb::Verify(args) => verify::verify(&args, color),
     }
 }

@@ -282,6 +282,7 @@ pub fn state(spec: &LoadSpec) -> PipelineState {
         watermark: None,
         boundary: None,
         changes: None,
+        hashes: None,
         load_id: spec.load_id.clone(),
         run_id: spec.run_id.clone(),
         committed_at: "2026-01-01T00:00:00Z".into(),

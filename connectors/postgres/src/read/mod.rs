@@ -107,7 +107,7 @@ async fn details(client: &Client, config: &PostgresConfig) -> Result<BTreeMap<St
         ("time zone", row.get(3)),
         ("role", role.to_owned()),
         ("encryption", encryption.unwrap_or_else(|| "none".to_owned())),
-        ("sslmode", config.ssl_mode.as_str().to_owned()),
+        ("sslmode", config.ssl_mode().as_str().to_owned()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))

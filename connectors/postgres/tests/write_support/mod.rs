@@ -188,6 +188,7 @@ impl Load {
             watermark: None,
             boundary: None,
             changes: None,
+            hashes: None,
             load_id: self.spec.load_id.clone(),
             run_id: self.spec.run_id.clone(),
             committed_at: "2026-01-01T00:00:00Z".into(),

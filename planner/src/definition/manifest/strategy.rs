@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{EmptySourceSpec, Names, PortableScope, Scalar};
-use crate::definition::OverwriteType;
+use crate::definition::{OverwriteType, TrackedChange};
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -269,6 +269,29 @@ pub struct Scd2 {
     pub effective_column: Option<String>,
     /// Only a change of these columns makes a version. Default: of any.
     pub track_columns: Option<Names>,
+    /// What a load does when other columns are tracked than the stored row hashes were made of. Default: fail.
+    pub on_tracked_change: Option<OnTrackedChange>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTrackedChange {
+    /// Refuse the load: nearly every row would look changed.
+    Fail,
+    /// Compare the values of the versions that are there instead of their hashes, from now on.
+    CompareValues,
+    /// Compare the hashes all the same: most rows make a version in this load.
+    OpenVersions,
+}
+
+impl From<OnTrackedChange> for TrackedChange {
+    fn from(given: OnTrackedChange) -> Self {
+        match given {
+            OnTrackedChange::Fail => Self::Fail,
+            OnTrackedChange::CompareValues => Self::CompareValues,
+            OnTrackedChange::OpenVersions => Self::OpenVersions,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -30,6 +30,8 @@ fn shapes() -> Vec<TypeShape> {
         Array(Box::new(Integer { bits: 32, signed: true })),
         Array(Box::new(Integer { bits: 64, signed: true })),
         Other("public.thing".into()),
+        Other("cidr".into()),
+        Other("inet".into()),
     ];
     for bits in [8, 16, 32, 64, 128, 256] {
         all.extend([Integer { bits, signed: true }, Integer { bits, signed: false }]);

@@ -14,13 +14,14 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition, cast, ident, lit, when,
 };
 
-use super::super::compare::{target_column, target_scan};
+use super::super::compare::{target_column, target_scan, target_value};
 use super::super::snapshot_diff::timestamp_field;
 use super::super::{ObservedTarget, column};
 use super::{Options, flag_field, instant};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH};
+use crate::row_hash::{DigestKind, HashText, digest};
 use crate::tally::{Followed, Tally};
 use crate::types::utc;
 
@@ -37,23 +38,31 @@ const NEXT_FROM: &str = "__dpone__next_from";
 /// The latest end of the versions before, which reaches past a row that falls into one of them.
 const ENCLOSING_TO: &str = "__dpone__enclosing_to";
 
-/// The versions that the read rows make, and the ends of those that they cut short. `plan` has `fields`: the source's
-/// columns in staged types, and the hash.
+/// What meets in the timelines.
+pub(super) struct Sides<'a> {
+    /// The source's columns in staged types, and the hash.
+    pub(super) fields: &'a [Field],
+    pub(super) effective: &'a str,
+    pub(super) target: Option<&'a ObservedTarget>,
+    /// The columns that are compared where the stored hashes say nothing.
+    pub(super) by_values: Option<&'a [String]>,
+}
+
+/// The versions that the read rows make, and the ends of those that they cut short. `plan` has the fields of `sides`.
 pub(super) fn plan(
     plan: LogicalPlan,
     names: &[String],
-    fields: &[Field],
     options: &Options<'_>,
-    effective: &str,
-    target: Option<&ObservedTarget>,
+    sides: &Sides<'_>,
     followed: Option<Followed>,
 ) -> Result<LogicalPlan> {
     let history = options.history;
-    let read = read_rows(plan, fields, options, effective)?;
+    let target = sides.target;
+    let read = read_rows(plan, options, sides)?;
     let rows = match target {
         None => Tally::plan(read, followed),
         Some(target) => {
-            let there = rows_of_target(target, fields, options, &read)?;
+            let there = rows_of_target(target, sides, options, &read)?;
             LogicalPlanBuilder::from(there).union(Tally::plan(read, followed))?.build()?
         }
     };
@@ -98,7 +107,8 @@ pub(super) fn plan(
 }
 
 /// The source's rows as versions without an end.
-fn read_rows(plan: LogicalPlan, fields: &[Field], options: &Options<'_>, effective: &str) -> Result<LogicalPlan> {
+fn read_rows(plan: LogicalPlan, options: &Options<'_>, sides: &Sides<'_>) -> Result<LogicalPlan> {
+    let Sides { fields, effective, .. } = *sides;
     let history = options.history;
     let field = fields.iter().find(|f| f.name() == effective);
     let field = field.ok_or_else(|| Error::internal(format!("the effective column {effective:?} is not read")))?;
@@ -132,17 +142,27 @@ fn valid_type() -> DataType {
 /// The versions that are there, in the columns of [`read_rows`]. Where only some rows are read, only of their keys.
 fn rows_of_target(
     target: &ObservedTarget,
-    fields: &[Field],
+    sides: &Sides<'_>,
     options: &Options<'_>,
     read: &LogicalPlan,
 ) -> Result<LogicalPlan> {
-    let history = options.history;
+    let (fields, history) = (sides.fields, options.history);
     let given = target.provider.schema();
     let there = |name: &str| given.field_with_name(name).map_err(|_| missing(name));
+    let text = Field::new(&history.row_hash, DataType::Utf8, true);
     let mut exprs = Vec::new();
     for field in fields {
         let name = field.name();
-        exprs.push(if options.key.contains(name) || *name == history.row_hash {
+        exprs.push(if *name == history.row_hash {
+            let stored = convert(target_column(name), there(name)?, &text)?;
+            match sides.by_values {
+                None => stored.alias(name),
+                Some(tracked) => {
+                    let values = tracked.iter().map(|t| target_value(&given, fields, t)).collect::<Result<_>>()?;
+                    HashText::call(digest(DigestKind::Values, values)).alias(name)
+                }
+            }
+        } else if options.key.contains(name) {
             convert(target_column(name), there(name)?, field)?.alias(name)
         } else {
             lit(ScalarValue::try_from(field.data_type())?).alias(name)

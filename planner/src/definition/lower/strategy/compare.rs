@@ -51,6 +51,7 @@ pub(super) fn scd2(
         history.row_hash = name(scd2.row_hash_column.as_ref(), history.row_hash);
         history.effective = scd2.effective_column.clone();
         history.track = scd2.track_columns.as_ref().map(Names::list).unwrap_or_default();
+        history.tracked_change = scd2.on_tracked_change.map(Into::into).unwrap_or_default();
     }
     history.expire = !matches!(given.and_then(|s| s.delete_policy), Some(Scd2DeletePolicy::Ignore));
     let policy = "sink.strategy.scd2.delete_policy";

@@ -2,28 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use dpone_planner::{Error, Result};
+use crate::error::{Error, Result};
+use crate::keywords::PARAMETERS;
 
 /// libpq's keywords and their values.
-pub(super) type Keywords = BTreeMap<String, String>;
+pub(crate) type Pairs = BTreeMap<String, String>;
 
 /// Reads either form. Errors never repeat the text: it may hold a password.
-pub(super) fn parse(text: &str) -> Result<Keywords> {
+pub(crate) fn parse(text: &str) -> Result<Pairs> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         return url(rest);
     }
     if let Some((scheme, _)) = text.split_once("://") {
-        return Err(Error::configuration(format!("the connection URL has the scheme {scheme:?}"))
+        return Err(Error::new(format!("the connection URL has the scheme {scheme:?}"))
             .with_hint("expected postgres://user@host:port/database, or libpq's key=value form"));
     }
     pairs(text)
 }
 
 /// `user:password@host:port,host:port/database?key=value`, every part optional and percent-encoded.
-fn url(rest: &str) -> Result<Keywords> {
-    let mut found = Keywords::new();
+fn url(rest: &str) -> Result<Pairs> {
+    let mut found = Pairs::new();
     let (rest, query) = match rest.split_once('?') {
+        // Half a password would be taken for a host or a parameter, which are shown.
+        Some((before, after)) if !before.contains('@') && after.contains('@') && !starts_with_parameter(after) => {
+            return Err(Error::new("the connection URL has a ? before its @")
+                .with_hint("write a ? in a user name or a password as %3F"));
+        }
         Some((rest, query)) => (rest, Some(query)),
         None => (rest, None),
     };
@@ -62,7 +68,7 @@ fn url(rest: &str) -> Result<Keywords> {
     }
     for pair in query.into_iter().flat_map(|q| q.split('&')).filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
-            Error::configuration("the connection URL has a parameter without a value")
+            Error::new("the connection URL has a parameter without a value")
                 .with_hint("parameters are written ?key=value&key=value")
         })?;
         let (key, value) = (decode(key)?, decode(value)?);
@@ -75,17 +81,21 @@ fn url(rest: &str) -> Result<Keywords> {
     Ok(found)
 }
 
+fn starts_with_parameter(query: &str) -> bool {
+    query.split_once('=').is_some_and(|(key, _)| PARAMETERS.contains(&key))
+}
+
 fn host_port(host: &str) -> Result<(&str, &str)> {
     if let Some(inner) = host.strip_prefix('[') {
         let (address, rest) = inner
             .split_once(']')
-            .ok_or_else(|| Error::configuration("the connection URL has an IPv6 address without its closing ]"))?;
+            .ok_or_else(|| Error::new("the connection URL has an IPv6 address without its closing ]"))?;
         return Ok((address, rest.strip_prefix(':').unwrap_or_default()));
     }
     Ok(host.rsplit_once(':').unwrap_or((host, "")))
 }
 
-fn insert(found: &mut Keywords, key: &str, value: &str) {
+fn insert(found: &mut Pairs, key: &str, value: &str) {
     if !value.is_empty() {
         found.insert(key.to_owned(), value.to_owned());
     }
@@ -93,7 +103,7 @@ fn insert(found: &mut Keywords, key: &str, value: &str) {
 
 fn decode(text: &str) -> Result<String> {
     let invalid = || {
-        Error::configuration("the connection URL has an invalid percent escape")
+        Error::new("the connection URL has an invalid percent escape")
             .with_hint("write a literal % in a password as %25")
     };
     let mut bytes = Vec::with_capacity(text.len());
@@ -112,8 +122,8 @@ fn decode(text: &str) -> Result<String> {
 }
 
 /// `key = value key='quoted \' value'`
-fn pairs(text: &str) -> Result<Keywords> {
-    let mut found = Keywords::new();
+fn pairs(text: &str) -> Result<Pairs> {
+    let mut found = Pairs::new();
     let mut chars = text.chars().peekable();
     loop {
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
@@ -126,7 +136,7 @@ fn pairs(text: &str) -> Result<Keywords> {
         }
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
         if chars.next() != Some('=') {
-            return Err(Error::configuration("the connection string has a keyword without = after it")
+            return Err(Error::new("the connection string has a keyword without = after it")
                 .with_hint("expected a postgres:// URL, or key=value pairs separated by spaces"));
         }
         while chars.next_if(|c| c.is_whitespace()).is_some() {}
@@ -139,7 +149,7 @@ fn pairs(text: &str) -> Result<Keywords> {
                 Some(c) if !quoted && c.is_whitespace() => break,
                 Some(c) => value.push(c),
                 None if quoted => {
-                    return Err(Error::configuration("the connection string has an unterminated quote"));
+                    return Err(Error::new("the connection string has an unterminated quote"));
                 }
                 None => break,
             }
@@ -179,6 +189,7 @@ mod tests {
             get("postgresql:///shop?host=/tmp&port=5555"),
             want(&[("dbname", "shop"), ("host", "/tmp"), ("port", "5555"),])
         );
+        assert_eq!(get("postgres://h/x?user=me@azure"), want(&[("dbname", "x"), ("host", "h"), ("user", "me@azure")]));
         assert_eq!(get("postgres://%2Fvar%2Frun/x"), want(&[("dbname", "x"), ("host", "/var/run")]));
         assert_eq!(get("postgres://"), want(&[]));
     }
@@ -193,7 +204,15 @@ mod tests {
 
     #[test]
     fn errors_keep_the_text_to_themselves() {
-        for text in ["postgres://me:hunter2%zz@h/d", "mysql://me:hunter2@h", "hunter2", "a='hunter2"] {
+        assert!(parse("postgres://me:12?34@host/d").unwrap_err().to_string().contains("before its @"));
+        for text in [
+            "postgres://me:hunter2%zz@h/d",
+            "postgres://me:hunter2?x@h/d",
+            "postgres://me:1?hunter2=x@h/d",
+            "mysql://me:hunter2@h",
+            "hunter2",
+            "a='hunter2",
+        ] {
             let error = parse(text).unwrap_err();
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }

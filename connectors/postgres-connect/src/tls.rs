@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dpone_planner::{Error, Result};
+use crate::error::{Error, Result};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -12,26 +12,26 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{PostgresConfig, RootCertificates, SslMode};
+use crate::config::{Config, RootCertificates, SslMode};
 
-pub(crate) fn connector(config: &PostgresConfig) -> Result<MakeRustlsConnect> {
+pub(crate) fn connector(config: &Config) -> Result<MakeRustlsConnect> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| Error::internal(format!("TLS cannot be set up: {e}")))?
+        .map_err(|e| Error::new(format!("TLS cannot be set up: {e}")))?
         .dangerous()
         .with_custom_certificate_verifier(verifier(config, provider)?);
     let client = match &config.client_certificate {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => builder
             .with_client_auth_cert(certificates(certificate, "sslcert")?, private_key(key)?)
-            .map_err(|e| Error::configuration(format!("sslcert and sslkey cannot be used: {e}")))?,
+            .map_err(|e| Error::new(format!("sslcert and sslkey cannot be used: {e}")))?,
     };
     Ok(MakeRustlsConnect::new(client))
 }
 
-fn verifier(config: &PostgresConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-    let check_name = match config.ssl_mode {
+fn verifier(config: &Config, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    let check_name = match config.ssl_mode() {
         SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => {
             return Ok(Arc::new(AnyCertificate(provider)));
         }
@@ -41,7 +41,7 @@ fn verifier(config: &PostgresConfig, provider: Arc<CryptoProvider>) -> Result<Ar
     let roots = Arc::new(roots(&config.root_certificates)?);
     let strict = WebPkiServerVerifier::builder_with_provider(roots, provider)
         .build()
-        .map_err(|e| Error::configuration(format!("the trusted certificates cannot be used: {e}")))?;
+        .map_err(|e| Error::new(format!("the trusted certificates cannot be used: {e}")))?;
     Ok(if check_name { strict } else { Arc::new(AnyName(strict)) })
 }
 
@@ -52,14 +52,14 @@ fn roots(from: &RootCertificates) -> Result<RootCertStore> {
             let found = rustls_native_certs::load_native_certs();
             store.add_parsable_certificates(found.certs);
             if store.is_empty() {
-                return Err(Error::configuration("the operating system has no trusted certificates")
+                return Err(Error::new("the operating system has no trusted certificates")
                     .with_hint("install the package ca-certificates, or set sslrootcert"));
             }
         }
         RootCertificates::File(file) => {
             for certificate in certificates(file, "sslrootcert")? {
                 store.add(certificate).map_err(|e| {
-                    Error::configuration(format!("sslrootcert {}: not a usable certificate: {e}", file.display()))
+                    Error::new(format!("sslrootcert {}: not a usable certificate: {e}", file.display()))
                 })?;
             }
         }
@@ -68,12 +68,11 @@ fn roots(from: &RootCertificates) -> Result<RootCertStore> {
 }
 
 fn certificates(file: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = |e: rustls::pki_types::pem::Error| {
-        Error::configuration(format!("{option} {} cannot be read: {e}", file.display()))
-    };
+    let failed =
+        |e: rustls::pki_types::pem::Error| Error::new(format!("{option} {} cannot be read: {e}", file.display()));
     let found = CertificateDer::pem_file_iter(file).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     if found.is_empty() {
-        return Err(Error::configuration(format!("{option} {} holds no certificate", file.display()))
+        return Err(Error::new(format!("{option} {} holds no certificate", file.display()))
             .with_hint("expected PEM: -----BEGIN CERTIFICATE-----"));
     }
     Ok(found)
@@ -81,7 +80,7 @@ fn certificates(file: &Path, option: &str) -> Result<Vec<CertificateDer<'static>
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(file).map_err(|_| {
-        Error::configuration(format!("sslkey {} holds no key that can be read", file.display()))
+        Error::new(format!("sslkey {} holds no key that can be read", file.display()))
             .with_hint("expected an unencrypted PEM key")
     })
 }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use dpone_planner::{Error, Result, Secret};
+use crate::error::{Error, Result};
 
-use super::dsn::Keywords;
+use crate::dsn::Pairs;
 
 /// The keywords of one service: from `PGSERVICEFILE` or `~/.pg_service.conf`, then `PGSYSCONFDIR/pg_service.conf`.
-pub(super) fn service(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Keywords> {
+pub(crate) fn service(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Pairs> {
     let user = env("PGSERVICEFILE").map(PathBuf::from).or_else(|| Some(home(env)?.join(".pg_service.conf")));
     let system = PathBuf::from(env("PGSYSCONFDIR").unwrap_or_else(|| "/etc/postgresql-common".to_owned()));
     let files: Vec<PathBuf> = user.into_iter().chain([system.join("pg_service.conf")]).collect();
@@ -18,12 +18,12 @@ pub(super) fn service(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Resul
         }
     }
     let looked: Vec<_> = files.iter().map(|f| f.display().to_string()).collect();
-    Err(Error::configuration(format!("the service {name:?} is not defined"))
+    Err(Error::new(format!("the service {name:?} is not defined"))
         .with_hint(format!("looked for a section [{name}] in {}", looked.join(" and "))))
 }
 
-fn service_section(text: &str, name: &str, file: &Path) -> Result<Option<Keywords>> {
-    let mut found: Option<Keywords> = None;
+fn service_section(text: &str, name: &str, file: &Path) -> Result<Option<Pairs>> {
+    let mut found: Option<Pairs> = None;
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -34,14 +34,14 @@ fn service_section(text: &str, name: &str, file: &Path) -> Result<Option<Keyword
                 break;
             }
             if section == name {
-                found = Some(Keywords::new());
+                found = Some(Pairs::new());
             }
             continue;
         }
         if let Some(found) = &mut found {
-            let (key, value) = line.split_once('=').ok_or_else(|| {
-                Error::configuration(format!("{}:{}: expected keyword=value", file.display(), number + 1))
-            })?;
+            let (key, value) = line
+                .split_once('=')
+                .ok_or_else(|| Error::new(format!("{}:{}: expected keyword=value", file.display(), number + 1)))?;
             // The first value counts, as in libpq.
             found.entry(key.trim().to_owned()).or_insert_with(|| value.trim().to_owned());
         }
@@ -51,11 +51,11 @@ fn service_section(text: &str, name: &str, file: &Path) -> Result<Option<Keyword
 
 /// The password for one host from `PGPASSFILE` or `~/.pgpass`. A file that others may read is an error where libpq
 /// only warns and goes on without the password: the refused login that follows says nothing of the reason.
-pub(super) fn password(
+pub(crate) fn password(
     explicit: Option<&Path>,
     [host, port, database, user]: [&str; 4],
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Option<Secret>> {
+) -> Result<Option<String>> {
     let file = match explicit {
         Some(file) => file.to_owned(),
         None => match home(env) {
@@ -68,7 +68,7 @@ pub(super) fn password(
         let fields = split_entry(line)?;
         let matches =
             [host, port, database, user].iter().zip(&fields).all(|(want, field)| field == "*" || field == want);
-        matches.then(|| Secret::new(&fields[4]))
+        matches.then(|| fields[4].clone())
     });
     if found.is_some() {
         private(&file, "password file")?;
@@ -92,21 +92,21 @@ fn split_entry(line: &str) -> Option<[String; 5]> {
 }
 
 /// Fails when others may read a file that holds a secret. A key of root's may be readable for its group, as in libpq.
-pub(super) fn private(file: &Path, what: &str) -> Result<()> {
+pub(crate) fn private(file: &Path, what: &str) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
         let Ok(metadata) = std::fs::metadata(file) else { return Ok(()) };
         let allowed = if metadata.uid() == 0 { 0o740 } else { 0o700 };
         if metadata.mode() & 0o777 & !allowed != 0 {
-            return Err(Error::configuration(format!("the {what} {} can be read by others", file.display()))
+            return Err(Error::new(format!("the {what} {} can be read by others", file.display()))
                 .with_hint(format!("chmod 600 {}", file.display())));
         }
     }
     Ok(())
 }
 
-pub(super) fn home(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+pub(crate) fn home(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
     env("HOME").filter(|h| !h.is_empty()).map(PathBuf::from)
 }
 
@@ -125,12 +125,12 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert!(open.unwrap_err().hint().unwrap().starts_with("chmod 600"));
+            assert!(open.unwrap_err().hint.unwrap().starts_with("chmod 600"));
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         let secret = |of| password(Some(&file), of, &env).unwrap().unwrap();
-        assert_eq!(secret(["db", "5432", "shop", "me"]).expose(), r"se:cret\");
-        assert_eq!(secret(["db2", "5432", "shop", "me"]).expose(), "last");
+        assert_eq!(secret(["db", "5432", "shop", "me"]), r"se:cret\");
+        assert_eq!(secret(["db2", "5432", "shop", "me"]), "last");
     }
 
     #[test]
