@@ -22,15 +22,18 @@ use dpone_planner::order::{AtLeast, OrderKey};
 
 use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
+use dpone_planner::sift::SiftSpec;
 use dpone_planner::tally::Followed;
+use dpone_planner::try_cast::TryCast;
 
 use crate::diff::DiffExec;
 use crate::scan::ScanExec;
+use crate::sift::SiftExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`SiftExec`], [`StageExec`] and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -58,6 +61,7 @@ enum Node {
     Repeat,
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
     Tally { followed: Option<Followed> },
+    Sift { spec: SiftSpec },
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -99,6 +103,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
+            (Node::Sift { spec }, [input]) => Ok(Arc::new(SiftExec::new(Arc::clone(input), spec))),
             (Node::Tally { followed }, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input), followed))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
         }
@@ -119,6 +124,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Repeat
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
+        } else if let Some(sift) = any.downcast_ref::<SiftExec>() {
+            Node::Sift { spec: sift.spec().clone() }
         } else if let Some(tally) = any.downcast_ref::<TallyExec>() {
             Node::Tally { followed: tally.followed().cloned() }
         } else {
@@ -137,6 +144,7 @@ impl PhysicalExtensionCodec for EngineCodec {
             }
             OrderKey::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<OrderKey>(bytes).map_err(unreadable)?),
             AtLeast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<AtLeast>(bytes).map_err(unreadable)?),
+            TryCast::NAME => ScalarUDF::new_from_impl(serde_json::from_slice::<TryCast>(bytes).map_err(unreadable)?),
             Converted::NAME => ScalarUDF::new_from_impl(Converted::default()),
             RowDigest::NAME => {
                 let spec: RowDigestSpec = serde_json::from_slice(bytes).map_err(unreadable)?;
@@ -157,6 +165,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             serde_json::to_writer(out, key).map_err(|e| unreadable(OrderKey::NAME, &e))?;
         } else if let Some(at_least) = any.downcast_ref::<AtLeast>() {
             serde_json::to_writer(out, at_least).map_err(|e| unreadable(AtLeast::NAME, &e))?;
+        } else if let Some(cast) = any.downcast_ref::<TryCast>() {
+            serde_json::to_writer(out, cast).map_err(|e| unreadable(TryCast::NAME, &e))?;
         } else if let Some(digest) = any.downcast_ref::<RowDigest>() {
             let spec = RowDigestSpec { kind: digest.kind(), fields: digest.fields().to_vec() };
             serde_json::to_writer(out, &spec).map_err(|e| unreadable(RowDigest::NAME, &e))?;

@@ -16,6 +16,7 @@ pub mod repeat;
 pub mod run;
 pub mod scan;
 pub mod schema;
+pub mod sift;
 pub mod sink;
 pub mod source;
 pub mod stage;

@@ -31,6 +31,11 @@ pub trait Sink: Debug + Send + Sync {
     /// The target as it is now, or `None` when there is no such table.
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>>;
 
+    /// Whether a load of this mode writes the target's columns anew, so that changes of them come with it.
+    fn evolves_with_load(&self, _mode: &WriteMode) -> bool {
+        false
+    }
+
     /// Changes the target's columns, before anything is staged. Fails with `conflict` when the table is not any more what
     /// the changes were planned for, or the lease is lost; with `transient` when others held the table for longer than
     /// the budget allows to wait: it says who. What was applied stays applied, and a plan made afterwards does not have it.

@@ -230,6 +230,11 @@ pub fn more_than_rows_of_one_table(plan: &LogicalPlan) -> Option<String> {
             LogicalPlan::Projection(projection) => &projection.input,
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            // It looks at each row by itself.
+            LogicalPlan::Extension(ours) if ours.node.name() == "Sift" => match ours.node.inputs().as_slice() {
+                [input] => input,
+                _ => return Some("has a step that is not known".into()),
+            },
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => &sort.input,
             LogicalPlan::TableScan(_) | LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
                 return Some("has a limit".into());

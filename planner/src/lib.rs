@@ -17,9 +17,11 @@ pub mod relation;
 pub mod row_hash;
 pub mod schema;
 pub mod secret;
+pub mod sift;
 pub mod state;
 pub mod strategy;
 pub mod tally;
+pub mod try_cast;
 pub mod type_name;
 pub mod types;
 

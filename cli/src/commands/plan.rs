@@ -46,7 +46,11 @@ pub(crate) async fn plan(args: PlanArgs, color: When) -> Result<Exit> {
     for error in &errors {
         render::error::tell(error, stderr);
     }
-    Ok(Exit::of_all(&errors))
+    // What would stop the run is no mistake of the definition.
+    match errors.is_empty() && plans.iter().any(|plan| !plan.blockers.is_empty()) {
+        true => Ok(Exit::Failed),
+        false => Ok(Exit::of_all(&errors)),
+    }
 }
 
 fn print(

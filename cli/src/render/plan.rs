@@ -2,6 +2,7 @@
 
 use dpone_engine::backfill::PlannedBackfill;
 use dpone_engine::run::Explanation;
+use serde_json::Value;
 
 use super::table::Table;
 use super::units;
@@ -43,6 +44,7 @@ impl Page {
         let reads = if plan.backfill.is_some() { "reads of the first chunk" } else { "reads" };
         self.numbered(reads, &plan.partitions);
         self.columns(plan);
+        self.schema(plan);
         self.code("ddl", "sql", &plan.ddl.join("\n"));
         self.list("checks on the staged rows", &plan.checks);
         self.numbered("steps at the target", &plan.steps);
@@ -130,6 +132,37 @@ impl Page {
         let rendered =
             if self.markdown { table.render(Format::Md, self.style) } else { table.text(self.style, "    ") };
         self.out.push_str(&rendered);
+    }
+
+    /// How source and target differ: what each difference costs, and what is done about it.
+    fn schema(&mut self, plan: &Explanation) {
+        let Some(document) = &plan.schema_plan else { return };
+        let actions = document.pointer("/online_schema_evolution/actions").and_then(Value::as_array);
+        let (mut differences, mut statements) = (Vec::new(), Vec::new());
+        for action in actions.into_iter().flatten() {
+            let text = |key: &str| action.get(key).and_then(Value::as_str).unwrap_or_default();
+            let lock = match text("lock") {
+                "" => String::new(),
+                lock => format!(", lock {lock}"),
+            };
+            let pending = match text("approval_status") {
+                "pending" => ", waits for approval",
+                _ => "",
+            };
+            differences.push(format!(
+                "{} {}: {}, {}{lock}{pending}: {}",
+                text("change_type"),
+                text("column"),
+                text("risk_level"),
+                text("decision"),
+                text("reason")
+            ));
+            let ddl = action.get("ddl").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+            statements.extend(ddl.map(str::to_owned));
+        }
+        self.list("differences between source and target", &differences);
+        self.code("changes of the target", "sql", &statements.join("\n"));
+        self.list("the run would stop", &plan.blockers);
     }
 
     fn code(&mut self, title: &str, language: &str, text: &str) {

@@ -165,6 +165,7 @@ fn lines(receipt: &Receipt) -> Vec<(&'static str, String)> {
         lines.push(("version", version.clone()));
     }
     lines.push(("run", format!("{} (load {})", receipt.run_id, receipt.load_id)));
+    lines.extend(receipt.schema_changes.iter().map(|statement| ("changed", statement.clone())));
     lines.extend(receipt.notes.iter().map(|note| ("note", note.clone())));
     lines
 }

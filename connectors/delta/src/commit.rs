@@ -306,7 +306,7 @@ pub(crate) async fn write_entry(log: &LogStoreRef, version: u64, actions: &[Valu
     }
 }
 
-fn add_action(file: &WrittenFile) -> Result<Value> {
+pub(crate) fn add_action(file: &WrittenFile) -> Result<Value> {
     let action = Action::Add(Add {
         path: file.path.clone(),
         partition_values: file.partition_values.clone(),
@@ -319,7 +319,7 @@ fn add_action(file: &WrittenFile) -> Result<Value> {
     serde_json::to_value(action).map_err(error::json)
 }
 
-fn remove_action(table: &Table, index: usize) -> Result<Value> {
+pub(crate) fn remove_action(table: &Table, index: usize) -> Result<Value> {
     let file = &table.files[index];
     let action = Action::Remove(Remove {
         path: file.path.clone(),

@@ -3,7 +3,8 @@
 use arrow::datatypes::Field;
 use dpone_engine::{Relation, Result};
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::SchemaChange;
+use dpone_planner::schema::{Cost, Risk, SchemaChange, TableFacts, Work, describe_change};
+use dpone_planner::types::widens;
 
 use crate::types;
 
@@ -43,7 +44,37 @@ impl Dialect for DeltaDialect {
                 }
                 Ok(vec![text])
             }
-            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
+            other => describe_change(self, table, other),
+        }
+    }
+
+    fn cost(&self, _: &Relation, _: &TableFacts, change: &SchemaChange) -> Cost {
+        let metadata = |reason: &str| Cost::new(Risk::MetadataOnly, None, Work::None, reason);
+        match change {
+            SchemaChange::CreateTable { .. } => metadata("a new table has no readers"),
+            SchemaChange::AddColumn { column } if !column.is_nullable() => {
+                Cost::unsupported("files that are there have no value in the column")
+                    .online_path(["add it without NOT NULL"])
+            }
+            SchemaChange::AddColumn { .. } => metadata("files that lack the column are read as NULL"),
+            SchemaChange::DropNotNull { .. } => metadata("the table's metadata says it, files stay as they are"),
+            SchemaChange::SetComment { .. } => metadata("a comment is part of the table's metadata"),
+            SchemaChange::AlterType { from, to } => match widens(from.data_type(), to.data_type()) {
+                true => Cost::new(
+                    Risk::LowLock,
+                    None,
+                    Work::Rewrite,
+                    "every file is written again in one version; readers keep the version that they began with",
+                ),
+                false => Cost::unsupported("the files' values would not stay what they are"),
+            },
+            SchemaChange::RenameColumn { .. } | SchemaChange::DropColumn { .. } => Cost::unsupported(
+                "files know their columns by name: it needs column mapping, which dpone does not write",
+            ),
+            SchemaChange::SetNotNull { .. } | SchemaChange::SetDefault { .. } | SchemaChange::DropDefault { .. } => {
+                Cost::unsupported("it would be a rule for every writer, which dpone does not write")
+            }
+            SchemaChange::SetCollation { .. } => Cost::unsupported("texts have no collation"),
         }
     }
 }

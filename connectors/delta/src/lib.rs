@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod dialect;
 mod error;
+mod evolve;
 mod lease;
 mod provider;
 mod read;

@@ -402,6 +402,38 @@ impl Work<'_> {
     }
 }
 
+/// All rows of a table, written again in the types of `schema`.
+pub(crate) async fn retyped(warehouse: &Warehouse, target: &Target, schema: &SchemaRef) -> Result<Vec<WrittenFile>> {
+    let context = session(warehouse, &[])?;
+    let files = Files::new(
+        warehouse,
+        &target.place,
+        Arc::clone(&target.schema),
+        &target.partition_columns,
+        Arc::clone(&target.files),
+    );
+    let before = &target.schema;
+    let mut columns = Vec::new();
+    for field in schema.fields() {
+        let expr = match before.field_with_name(field.name()) {
+            Ok(there) => dpone_planner::exact_cast::convert_checked(qualified("t", field.name()), there, field)?,
+            Err(_) => lit(ScalarValue::try_new_null(field.data_type())?),
+        };
+        columns.push(expr.alias(field.name()));
+    }
+    let plan = LogicalPlanBuilder::scan("t", provider_as_source(Arc::new(files)), None)?.project(columns)?.build()?;
+    let rows = DataFrame::new(context.state(), plan);
+    let stem = format!("retyped-{}/all", uuid::Uuid::new_v4().simple());
+    let mut writer = TableWriter::new(&target.place, stem, schema, &target.partition_columns)?;
+    match copy(rows, schema, &mut writer).await {
+        Ok(()) => writer.finish().await,
+        Err(error) => {
+            writer.abort().await;
+            Err(error)
+        }
+    }
+}
+
 /// The staged files of a load as a table.
 pub(crate) fn staged_files(
     warehouse: &Warehouse,

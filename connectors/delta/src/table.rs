@@ -107,6 +107,36 @@ impl Table {
         })
     }
 
+    pub(crate) fn schema_string(&self) -> &str {
+        &self.schema_string
+    }
+
+    /// The `metaData` action as it is in force.
+    pub(crate) fn metadata(&self) -> Result<Value> {
+        serde_json::to_value(self.snapshot.metadata()).map_err(error::json)
+    }
+
+    /// The protocol with one more feature, where the table does not have it yet.
+    pub(crate) fn protocol_with(&self, feature: &str) -> Option<Value> {
+        let has = |key: &str| features(&self.protocol, key).iter().any(|known| known == feature);
+        if has("readerFeatures") && has("writerFeatures") {
+            return None;
+        }
+        let with = |key: &str| {
+            let mut known = features(&self.protocol, key);
+            if !known.iter().any(|known| known == feature) {
+                known.push(feature.to_owned());
+            }
+            known
+        };
+        Some(serde_json::json!({
+            "minReaderVersion": 3,
+            "minWriterVersion": 7,
+            "readerFeatures": with("readerFeatures"),
+            "writerFeatures": with("writerFeatures"),
+        }))
+    }
+
     /// The version that this application's last transaction carries.
     pub(crate) async fn transaction(&self, app_id: &str) -> Result<Option<u64>> {
         let version = self.snapshot.transaction_version(self.log.as_ref(), app_id).await.map_err(error::delta)?;

@@ -10,11 +10,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use dpone_engine::{
-    Capabilities, Commit, Error, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition, StateLocation, StateStore,
-    TargetTable,
+    Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition,
+    StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;
+use dpone_planner::schema::TableFacts;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 
@@ -27,7 +28,7 @@ use crate::rewrite::{session, staged_files};
 use crate::stage::{TableWriter, WrittenFile};
 use crate::state::{self, DeltaState};
 use crate::table::{Table, log_entry};
-use crate::{error, stats, types};
+use crate::{error, evolve, stats, types};
 
 /// Options of a definition's sink that mean something here.
 const SINK_OPTIONS: &[&str] = &[];
@@ -113,7 +114,7 @@ impl Sink for DeltaSink {
             notes.push(format!("partitioned by {}", table.partition_columns.join(", ")));
         }
         Ok(Some(TargetTable {
-            facts: dpone_planner::schema::TableFacts::default(),
+            facts: facts(&table),
             schema: Arc::clone(&table.schema),
             primary_key: table.primary_key(),
             provider,
@@ -121,6 +122,10 @@ impl Sink for DeltaSink {
             rows_estimate: table.rows(),
             notes,
         }))
+    }
+
+    async fn evolve(&self, evolution: &Evolution<'_>) -> Result<Evolved> {
+        evolve::evolve(self, evolution).await
     }
 
     async fn prepare(&self, load: &LoadSpec) -> Result<()> {
@@ -244,6 +249,17 @@ impl Sink for DeltaSink {
     fn state(&self, target: &Relation, location: &StateLocation) -> Result<Arc<dyn StateStore>> {
         refuse_location(location)?;
         Ok(Arc::new(DeltaState { place: self.warehouse.place(target)?, leases: Arc::clone(&self.leases) }))
+    }
+}
+
+/// What decides about changes of a table. Its history is no part of it: every load makes a version.
+pub(crate) fn facts(table: &Table) -> TableFacts {
+    TableFacts {
+        observed: true,
+        kind: Some("delta".to_owned()),
+        rows: table.rows(),
+        bytes: Some(table.bytes()),
+        ..TableFacts::default()
     }
 }
 

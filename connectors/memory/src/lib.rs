@@ -227,7 +227,7 @@ impl Dialect for MemoryDialect {
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
         match change {
             SchemaChange::CreateTable { .. } => Ok(vec![format!("table {table} in memory")]),
-            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
+            other => dpone_planner::schema::describe_change(self, table, other),
         }
     }
 }
@@ -260,6 +260,10 @@ impl Sink for MemorySystem {
             rows_estimate: Some(table.rows.num_rows() as u64),
             notes: Vec::new(),
         }))
+    }
+
+    fn evolves_with_load(&self, mode: &WriteMode) -> bool {
+        matches!(mode, WriteMode::Overwrite { .. })
     }
 
     async fn prepare(&self, _: &LoadSpec) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Plans our nodes: DataFusion's planner with two more.
+//! Plans our nodes: DataFusion's planner with three more.
 
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use dpone_planner::diff::Diff;
+use dpone_planner::sift::Sift;
 use dpone_planner::tally::Tally;
 
 use super::DiffExec;
+use crate::sift::SiftExec;
 use crate::tally::TallyExec;
 
-/// DataFusion's query planner, which also knows [`Diff`] and [`Tally`].
+/// DataFusion's query planner, which also knows [`Diff`], [`Sift`] and [`Tally`].
 #[derive(Debug)]
 pub struct QueryPlannerWithDiff;
 
@@ -49,6 +51,10 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(tally) = node.as_any().downcast_ref::<Tally>() {
             let [input] = inputs else { return internal_err!("a tally has one input") };
             return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input), tally.followed().cloned()))));
+        }
+        if let Some(sift) = node.as_any().downcast_ref::<Sift>() {
+            let [input] = inputs else { return internal_err!("a sift has one input") };
+            return Ok(Some(Arc::new(SiftExec::new(Arc::clone(input), sift.spec().clone()))));
         }
         let Some(diff) = node.as_any().downcast_ref::<Diff>() else { return Ok(None) };
         let [source, target] = inputs else { return internal_err!("a comparison has two inputs") };

@@ -1,5 +1,6 @@
 //! One run, from the lease to the receipt. The order of the steps is the commit protocol of `docs/concepts.md`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_planner::definition::Pipeline;
 use dpone_planner::plan::{LoadPlan, WriteMode};
-use dpone_planner::schema::SchemaPlan;
+use dpone_planner::schema::{LEDGER, SchemaPlan};
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
 use futures::StreamExt;
 use tokio::task::JoinSet;
@@ -27,6 +28,7 @@ use crate::diff::DiffFacts;
 use crate::failpoint;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
+use crate::sift::{SiftExec, SiftFacts, write_evidence};
 use crate::sink::Commit;
 use crate::stage::{PartitionReport, StageExec, StageSpec};
 use crate::tally::TallyExec;
@@ -288,13 +290,18 @@ impl Attempt<'_> {
     /// Plans the load, with the target changed as the schema plan says.
     async fn prepare(&self, outgrown: bool, applied: &mut Applied) -> Result<Prepared> {
         let Self { context, pipeline, ends, lease, cancel, .. } = self;
-        let governor = Governor { context, pipeline, ends, lease };
+        let governor = Governor { context, pipeline, ends, lease, run_id: self.run_id };
         loop {
             self.stage(Stage::Describe);
             let decide = |plan: &SchemaPlan| governor.decide(plan);
             let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown, &decide)).await?;
             self.stage(Stage::Plan);
             if prepared.plan.evolve.is_empty() {
+                governor.remember(&prepared, applied);
+                return Ok(prepared);
+            }
+            if ends.sink.evolves_with_load(&prepared.plan.write_mode) {
+                governor.with_load(&prepared, applied)?;
                 return Ok(prepared);
             }
             // What we read of the target ourselves would hold the lock that a change needs.
@@ -323,7 +330,7 @@ impl Attempt<'_> {
         or_cancelled(cancel, ends.sink.prepare(load)).await?;
         failpoint::reach("staging.prepared").await?;
         self.stage(Stage::Stage);
-        let Staged { parts, mut facts, compared, tallied } =
+        let Staged { parts, mut facts, compared, tallied, sifted } =
             or_cancelled(cancel, stage(context, pipeline, ends, prepared, load)).await?;
         failpoint::reach("staged").await?;
         self.stage(Stage::Verify);
@@ -357,6 +364,13 @@ impl Attempt<'_> {
             comparison::complete(&mut receipt.rows, compared, prepared);
         } else if let Some(rows) = tallied_rows {
             receipt.rows.unchanged += rows.saturating_sub(facts.whole);
+        }
+        if let Some(sifted) = &sifted {
+            receipt.rows.extracted += sifted.rows;
+            receipt.rows.quarantined += sifted.rows;
+            let ledger = self.pipeline.evolution.ledger_path.as_deref().unwrap_or(LEDGER);
+            let path = write_evidence(Path::new(ledger), load, sifted)?;
+            receipt.notes.push(format!("{} row(s) were put aside: {}", sifted.rows, path.display()));
         }
         // A comparison has checked the guards already, on exactly the rows that it found; beside changes, other rows may be
         // marked as deleted.
@@ -429,6 +443,8 @@ struct Staged {
     compared: Option<DiffFacts>,
     /// What the source gave, where the plan's output does not show it.
     tallied: Option<PartitionFacts>,
+    /// Rows that were put aside.
+    sifted: Option<SiftFacts>,
 }
 
 /// Stages every partition, as many at once as the plan has.
@@ -475,7 +491,13 @@ async fn stage(
         facts.merge(report.facts)?;
         parts.push(report.staged);
     }
-    Ok(Staged { parts, facts, compared: comparison::facts(node.as_ref()), tallied: TallyExec::in_plan(node.as_ref()) })
+    Ok(Staged {
+        parts,
+        facts,
+        compared: comparison::facts(node.as_ref()),
+        tallied: TallyExec::in_plan(node.as_ref()),
+        sifted: SiftExec::in_plan(node.as_ref()).filter(|sifted| sifted.rows > 0),
+    })
 }
 
 async fn stage_one(node: Arc<StageExec>, tasks: Arc<TaskContext>, partition: usize) -> Result<PartitionReport> {

@@ -28,6 +28,12 @@ pub struct Explanation {
     /// Name, type and nullability of each target column.
     pub columns: Vec<PlannedColumn>,
     pub ddl: Vec<String>,
+    /// How source and target differ and what is done about it, where they do: the document of `dpone schema plan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_plan: Option<serde_json::Value>,
+    /// What would stop the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blockers: Vec<String>,
     /// The steps at the sink, in order.
     pub steps: Vec<String>,
     /// Checks on the staged rows, before the target is touched.

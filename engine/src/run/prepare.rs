@@ -227,6 +227,7 @@ impl Observations<'_> {
             }),
             state,
             changes: self.changes.clone(),
+            aside: None,
             dialect: self.ends.dialect.as_ref(),
             modes: Modes {
                 append: capabilities.append,
@@ -316,6 +317,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
             })
         })
         .collect::<Result<_>>()?;
+    let changed = plan.schema.as_ref().filter(|schema| !schema.changes.is_empty());
     let optimised = prepared.session.state().optimize(&plan.logical)?;
     let explanation = Explanation {
         pipeline: plan.pipeline.clone(),
@@ -331,6 +333,8 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
         partitions,
         columns,
         ddl,
+        schema_plan: changed.map(SchemaPlan::document).transpose()?,
+        blockers: changed.map(SchemaPlan::blockers).unwrap_or_default(),
         steps: steps(plan, &ends, prepared.physical.output_partitioning().partition_count()),
         checks: checks(plan),
         state: PlannedState {
@@ -345,7 +349,7 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
             last_committed_at: prepared.state.as_ref().map(|s| s.committed_at.clone()),
         },
         backfill: None,
-        notes: plan.notes.clone(),
+        notes: [&prepared.skip.iter().cloned().collect::<Vec<_>>()[..], &plan.evolve_notes, &plan.notes].concat(),
         warnings: pipeline.warnings.clone(),
     };
     prepared.target_snapshots.close().await?;
@@ -398,11 +402,14 @@ fn checks(plan: &LoadPlan) -> Vec<String> {
 
 fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
     let target = &plan.target;
-    let mut steps = vec![
-        format!("take the lease of {}", plan.pipeline),
-        format!("stage {partitions} partition(s) beside {target}"),
-        "check the staged rows".to_owned(),
-    ];
+    let mut steps = vec![format!("take the lease of {}", plan.pipeline)];
+    if !plan.evolve.is_empty() {
+        steps.push(format!(
+            "change the columns of {target}: {} change(s), within the budget for locks",
+            plan.evolve.len()
+        ));
+    }
+    steps.extend([format!("stage {partitions} partition(s) beside {target}"), "check the staged rows".to_owned()]);
     let transaction = if ends.sink.capabilities().transactional { "in one transaction" } else { "in one commit" };
     if !plan.ddl.is_empty() {
         steps.push(format!("{transaction}: create {target}"));

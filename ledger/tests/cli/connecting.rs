@@ -14,6 +14,18 @@ fn every_scheme_reaches_the_database() {
 }
 
 #[test]
+fn a_unix_socket_is_a_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = environment("DPONE_TEST_POSTGRES_SOCKET_DIR");
+    let port = environment("DPONE_TEST_POSTGRES_URL").split([':', '/']).nth(4).unwrap().to_owned();
+    let url = format!("postgresql:///postgres?host={socket}&port={port}&user=postgres");
+    dpo(folder.path(), &[&url, "current"]).ok();
+    let encoded = format!("postgresql+psycopg2://postgres@{}:{port}/postgres", socket.replace('/', "%2F"));
+    dpo(folder.path(), &[&encoded, "current"]).ok();
+    dpo(folder.path(), &[&format!("{url}&sslmode=require"), "current"]).fails(2, "a unix socket has no TLS");
+}
+
+#[test]
 fn a_sqlite_path_is_relative_or_absolute() {
     let folder = tempfile::tempdir().unwrap();
     let absolute = format!("sqlite:///{}", folder.path().join("ledger.db").display());

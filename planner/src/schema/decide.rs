@@ -96,7 +96,7 @@ pub fn decide(
     let needs_ddl = !plain_ddl.is_empty();
     let approval = match verdict.decision {
         Decision::ManualApproval => Approval::Pending,
-        Decision::Defer if policy.ddl_mode == DdlMode::SafeWindow && verdict.approvable => Approval::Pending,
+        Decision::Defer if verdict.approvable => Approval::Pending,
         _ => Approval::NotRequired,
     };
     let budget = LockBudget {
@@ -163,7 +163,9 @@ fn verdict(change: &Change, risk: Risk, cost: Option<&Cost>, facts: &TableFacts,
         return stop("fail");
     }
     if policy.on_schema_change == OnSchemaChange::DisablePipeline {
-        return stop("disable_pipeline");
+        // The pipeline stays off until somebody approves the change.
+        let approvable = change.ddl.is_some() && risk != Risk::Unsupported;
+        return Verdict { approvable, ..stop("disable_pipeline") };
     }
     if change.ddl.is_none() {
         return stop(risk.as_str());

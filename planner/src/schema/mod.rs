@@ -100,6 +100,28 @@ impl SchemaChange {
     }
 }
 
+/// A change in words, for systems without DDL.
+pub fn describe_change(
+    dialect: &dyn crate::dialect::Dialect,
+    table: &crate::relation::Relation,
+    change: &SchemaChange,
+) -> crate::error::Result<Vec<String>> {
+    let name = |field: &FieldRef| dialect.quote(field.name());
+    let what = match change {
+        SchemaChange::AddColumn { column } => format!("add column {} {}", name(column), dialect.native_type(column)?),
+        SchemaChange::AlterType { from, to } => {
+            format!("alter column {} type {}", name(from), dialect.native_type(to)?)
+        }
+        SchemaChange::DropNotNull { column } => format!("alter column {} drop not null", name(column)),
+        SchemaChange::SetComment { column, comment } => match comment {
+            Some(comment) => format!("comment on column {} is '{}'", name(column), comment.replace('\'', "''")),
+            None => format!("comment on column {} is null", name(column)),
+        },
+        other => return Err(cannot_change(dialect.system(), other)),
+    };
+    Ok(vec![format!("alter {} table {}: {what}", dialect.system(), dialect.quote_relation(table))])
+}
+
 /// The error for a change that a system has no way to make.
 pub fn cannot_change(system: &str, change: &SchemaChange) -> crate::error::Error {
     let what = match change {

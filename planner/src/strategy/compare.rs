@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::{Column, JoinType, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 
@@ -107,7 +107,7 @@ pub(super) fn diff(
     let hashes = [digest_of(&plan, &fields, comparison.key, DigestKind::Key)?.alias(KEY_HASH), values.alias(DIGEST)];
     let columns = plan.schema().columns().into_iter().map(Expr::Column).chain(hashes);
     let source = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
-    let target = target_side(target, &fields, &comparison)?;
+    let target = target_side(target, &fields, &comparison, observed)?;
     let (method, why) = method(observed.sizes, &fields, &comparison);
     let spec = DiffSpec {
         method,
@@ -121,8 +121,16 @@ pub(super) fn diff(
     Ok((Diff::plan(source, target, spec, fields.collect())?, why))
 }
 
-fn target_side(target: &ObservedTarget, fields: &[Field], comparison: &Comparison<'_>) -> Result<LogicalPlan> {
+fn target_side(
+    target: &ObservedTarget,
+    fields: &[Field],
+    comparison: &Comparison<'_>,
+    observed: &Observed<'_>,
+) -> Result<LogicalPlan> {
     let mut scan = target_scan(target)?;
+    if let Some(aside) = &observed.aside {
+        scan = without_aside(scan, aside, comparison.key, observed)?;
+    }
     if let Some(among) = &comparison.among {
         scan = scan.filter(among.clone())?;
     }
@@ -146,6 +154,21 @@ fn target_side(target: &ObservedTarget, fields: &[Field], comparison: &Compariso
         exprs.push(gone.clone().alias(GONE));
     }
     Ok(scan.project(exprs)?.build()?)
+}
+
+/// The target's rows less those whose row in the source is put aside: it is there, and says nothing.
+fn without_aside(
+    scan: LogicalPlanBuilder,
+    aside: &LogicalPlan,
+    key: &[String],
+    observed: &Observed<'_>,
+) -> Result<LogicalPlanBuilder> {
+    let named = |name: &str| format!("__dpone__put_aside_{name}");
+    let keys: Vec<Expr> =
+        aligned_exprs(aside, observed)?.into_iter().map(|(field, expr)| expr.alias(named(field.name()))).collect();
+    let keys = LogicalPlanBuilder::from(aside.clone()).project(keys)?.build()?;
+    let on = key.iter().map(|name| target_column(name).eq(Expr::Column(Column::from_name(named(name)))));
+    Ok(scan.join_on(keys, JoinType::LeftAnti, on.collect::<Vec<_>>())?)
 }
 
 /// A column of the target in its staged type. The rows of a column that comes with this load hold NULL.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{ViewTable, provider_as_source};
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
 use super::{Observed, ObservedTarget, column};
 use crate::definition::{Pipeline, Strategy};
@@ -17,9 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exact_cast::{convert, convert_checked, counts};
 use crate::expr::is_table_column;
 use crate::schema::{
-    Action, Approval, Change, ChangeKind, Decision, EvolutionMode, Fit, SchemaChange, SchemaPlan, TablesMode,
+    Action, Approval, Change, ChangeKind, DEFAULT, Decision, EvolutionMode, Fit, SchemaChange, SchemaPlan, TablesMode,
     TargetNullability, check_names, fit, plan_schema, variants_of, with_aliases,
 };
+use crate::sift::{MARK, Reason, Sift, SiftSpec};
+use crate::try_cast::{Constraint, TryCast};
 use crate::types::{GENERATED, NATIVE, SYSTEM, is_raw, native_of};
 
 /// How much of the schema plan is taken for done.
@@ -209,21 +211,53 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     if assume != Assume::Everything {
         refuse(pipeline, &plan, assume)?;
     }
+    check_left_out(&plan)?;
     let ddl = ddl(&plan, assume);
     let Some(target) = &observed.target else { return Ok(Evolved::default()) };
     let after = after(&target.schema, &ddl);
     let ddl_notes = ddl_notes(observed.source.schema().as_arrow(), &ddl);
     let mut notes = notes(&plan);
-    let columns = Conform { pipeline, observed, plan: &plan, after: &after, assume }.columns(&mut notes)?;
-    if let Some(columns) = columns {
-        observed.source = LogicalPlanBuilder::from(observed.source.clone()).project(columns)?.build()?;
+    let mut conform = Conform {
+        pipeline,
+        observed,
+        plan: &plan,
+        after: &after,
+        assume,
+        exprs: Vec::new(),
+        reasons: Vec::new(),
+        notes: &mut notes,
+    };
+    let changed = conform.columns()?;
+    let (exprs, reasons) = (conform.exprs, conform.reasons);
+    if changed {
+        let source = LogicalPlanBuilder::from(observed.source.clone()).project(exprs)?.build()?;
+        sift(pipeline, observed, source, reasons)?;
     }
     if !ddl.is_empty()
         && let Some(target) = &mut observed.target
     {
-        *target = changed(target, after, &ddl)?;
+        *target = will_be(target, after, &ddl)?;
     }
     Ok(Evolved { schema: Some(plan), ddl, ddl_notes, notes })
+}
+
+/// Puts the marked rows aside. Where rows that the source lacks are deleted, those of theirs in the target are left alone.
+fn sift(pipeline: &Pipeline, observed: &mut Observed<'_>, source: LogicalPlan, reasons: Vec<Reason>) -> Result<()> {
+    if reasons.is_empty() {
+        observed.source = source;
+        return Ok(());
+    }
+    let key = pipeline.strategy.key().to_vec();
+    let marks = reasons.iter().map(|reason| column(&source, &reason.mark)).collect::<Result<Vec<_>>>()?;
+    let any = marks.into_iter().map(Expr::is_true).reduce(Expr::or);
+    let named = key.iter().all(|name| source.schema().has_column_with_unqualified_name(name));
+    if let (Some(any), true, true) = (any, pipeline.strategy.compares(), named) {
+        let aside = LogicalPlanBuilder::from(source.clone()).filter(any)?.build()?;
+        let keys = key.iter().map(|name| column(&aside, name)).collect::<Result<Vec<_>>>()?;
+        observed.aside = Some(LogicalPlanBuilder::from(aside).project(keys)?.build()?);
+    }
+    observed.source = Sift::plan(source, SiftSpec { reasons, key })?;
+    Ok(())
 }
 
 /// Whether a change is made before the load.
@@ -274,7 +308,7 @@ fn after(schema: &Schema, ddl: &[SchemaChange]) -> SchemaRef {
 
 /// The target as it will be. A run makes the changes first, and plans with what it then finds; this is for plans that
 /// only explain.
-fn changed(target: &ObservedTarget, after: SchemaRef, ddl: &[SchemaChange]) -> Result<ObservedTarget> {
+fn will_be(target: &ObservedTarget, after: SchemaRef, ddl: &[SchemaChange]) -> Result<ObservedTarget> {
     let given = target.provider.schema();
     let earlier: BTreeMap<&str, &str> = ddl
         .iter()
@@ -304,6 +338,26 @@ fn changed(target: &ObservedTarget, after: SchemaRef, ddl: &[SchemaChange]) -> R
 
 fn null(data_type: &DataType) -> Result<Expr> {
     Ok(lit(ScalarValue::try_new_null(data_type)?))
+}
+
+/// A column that the target keeps without values takes NULL, or has a default.
+fn check_left_out(plan: &SchemaPlan) -> Result<()> {
+    for (change, action) in plan.changes.iter().zip(&plan.actions) {
+        let Some(there) = change.target.as_ref().filter(|_| change.kind == ChangeKind::DropColumn) else { continue };
+        let has_default = there.metadata().get(DEFAULT).is_some_and(|default| !default.is_empty());
+        if action.decision == Decision::Ignore && !there.is_nullable() && !has_default {
+            return Err(Error::data_quality(format!(
+                "the source lacks the column {:?}, and the target {} takes no NULL in it and has no default for it",
+                there.name(),
+                plan.table
+            ))
+            .with("column", there.name())
+            .with_hint(
+                "let the column take NULL, give it a default, or give it a value in a query: SELECT …, 0 AS …",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What a reader of the plan should know of the changes.
@@ -426,90 +480,139 @@ struct Conform<'a, 'b> {
     /// The target's columns after the changes.
     after: &'a Schema,
     assume: Assume,
+    /// The columns of the projection.
+    exprs: Vec<Expr>,
+    /// Why rows are put aside: each has a mark among the columns.
+    reasons: Vec<Reason>,
+    notes: &'a mut Vec<String>,
 }
 
 impl Conform<'_, '_> {
-    /// The columns of the projection; `None` where the source is right as it is.
-    fn columns(&self, notes: &mut Vec<String>) -> Result<Option<Vec<Expr>>> {
+    /// Whether the source has to be projected: it is right as it is where all of its columns are.
+    fn columns(&mut self) -> Result<bool> {
         let source = &self.observed.source;
-        let mut exprs = Vec::new();
         let mut changed = false;
         for field in source.schema().fields() {
-            let before = exprs.len();
-            self.column(field, &mut exprs, notes)?;
-            changed |= exprs.len() != before + 1 || exprs.last() != Some(&column(source, field.name())?);
+            let before = self.exprs.len();
+            self.column(field)?;
+            changed |= self.exprs.len() != before + 1 || self.exprs.last() != Some(&column(source, field.name())?);
         }
-        Ok(changed.then_some(exprs))
+        Ok(changed)
     }
 
-    fn column(&self, field: &Field, exprs: &mut Vec<Expr>, notes: &mut Vec<String>) -> Result<()> {
+    /// The change of a column for which this holds.
+    fn change(&self, name: &str, test: impl Fn(&Change, &Action) -> bool) -> Option<&Action> {
+        let mut all = self.plan.changes.iter().zip(&self.plan.actions);
+        all.find(|(change, action)| change.column == name && test(change, action)).map(|(_, action)| action)
+    }
+
+    fn column(&mut self, field: &Field) -> Result<()> {
         let name = field.name();
         let bare = column(&self.observed.source, name)?;
-        let change = |test: &dyn Fn(&Change, &Action) -> bool| {
-            let all = self.plan.changes.iter().zip(&self.plan.actions);
-            all.into_iter().find(|(c, a)| c.column == *name && test(c, a))
-        };
-        if change(&|c, a| c.kind == ChangeKind::AddColumn && !applies(a, self.assume)).is_some() {
-            // Rows with a value in it are put aside before this, where the contract says so.
+        let assume = self.assume;
+        if let Some(left) = self.change(name, |c, a| c.kind == ChangeKind::AddColumn && !applies(a, assume)) {
+            if left.decision == Decision::Quarantine {
+                self.put_aside(name, "new_column", bare.is_not_null());
+            }
             return self.unless_needed(name, "is not loaded");
         }
-        let to = self.plan.mapping.get(name);
+        let to = self.plan.mapping.get(name).cloned();
         let variants = variants_of(name, self.after, self.observed.dialect, &self.pipeline.evolution);
-        let routed = to.filter(|to| variants.iter().any(|variant| variant.name() == *to));
-        let renamed_there = change(&|c, a| c.kind == ChangeKind::RenameColumn && applies(a, self.assume)).is_some();
-        let at = match to {
-            Some(to) if routed.is_none() && !renamed_there => to,
-            _ => name,
+        let routed = to.clone().filter(|to| variants.iter().any(|variant| variant.name() == to));
+        let renamed = self.change(name, |c, a| c.kind == ChangeKind::RenameColumn && applies(a, assume)).is_some();
+        let at = match &to {
+            Some(to) if routed.is_none() && !renamed => to.clone(),
+            _ => name.clone(),
         };
-        if at != name {
+        if at != *name {
             self.unless_needed(name, &format!("goes to {at:?}"))?;
         }
-        let there = self.after.field_with_name(at).ok();
+        let there = self.after.field_with_name(&at).ok().cloned();
         for variant in &variants {
-            exprs.push(match routed == Some(variant.name()) {
+            self.exprs.push(match routed.as_ref() == Some(variant.name()) {
                 true => bare.clone().alias(variant.name()),
                 // A row whose value fits again has none there any more.
                 false => null(variant.data_type())?.alias(variant.name()),
             });
         }
-        if let (Some(to), Some(there)) = (routed, there) {
-            self.unless_needed(name, &format!("goes to {to:?}"))?;
-            if !there.is_nullable() {
-                return Err(Error::configuration(format!(
-                    "values of {name:?} go to {to:?}, and {name:?} takes no NULL in the target {}",
-                    self.plan.table
-                ))
-                .with("column", name)
-                .with_hint("let the column take NULL (ALTER COLUMN … DROP NOT NULL), or convert it in a query"));
+        match (routed, there) {
+            (Some(to), Some(there)) => self.routed(name, &to, &there),
+            (_, None) => {
+                self.exprs.push(bare);
+                Ok(())
             }
-            notes.push(format!("values of {name:?} do not fit the target's type: they go to {to:?}"));
-            exprs.push(null(there.data_type())?.alias(at));
-            return Ok(());
+            (None, Some(there)) => {
+                let bare = self.fitting(field, &there, bare)?;
+                self.exprs.extend(bare.map(|expr| match matches!(&expr, Expr::Column(_)) && at == *name {
+                    true => expr,
+                    false => expr.alias(&at),
+                }));
+                Ok(())
+            }
         }
-        let Some(there) = there else {
-            exprs.push(bare);
-            return Ok(());
-        };
-        let ignored = change(&|c, a| c.kind.is_of_type() && a.decision == Decision::Ignore).is_some();
-        let stageable = is_raw(field)
-            || there.metadata().contains_key(GENERATED)
-            || self.observed.dialect.staged_field(field, there)?.is_some();
-        if stageable {
-            exprs.push(if at == name { bare } else { bare.alias(at) });
-        } else if ignored {
-            self.unless_needed(name, "is not loaded")?;
-            notes.push(format!("column {name:?} of the source is not loaded: its type does not fit the target's"));
-        } else if counts(field.data_type(), there.data_type()) {
-            exprs.push(convert_checked(bare, field, there)?.alias(at));
-        } else {
+    }
+
+    /// The column's values go to another one, and the column itself has none.
+    fn routed(&mut self, name: &str, to: &str, there: &Field) -> Result<()> {
+        self.unless_needed(name, &format!("goes to {to:?}"))?;
+        if !there.is_nullable() {
             return Err(Error::data_quality(format!(
-                "the source no longer fits the target {}: column {name:?} cannot be stored exactly",
+                "values of {name:?} go to {to:?}, and {name:?} takes no NULL in the target {}",
                 self.plan.table
             ))
             .with("column", name)
-            .with_hint("convert it in a query: SELECT CAST(… AS …)"));
+            .with_hint("let the column take NULL (ALTER COLUMN … DROP NOT NULL), or convert it in a query"));
         }
+        self.notes.push(format!("values of {name:?} do not fit the target's type: they go to {to:?}"));
+        self.exprs.push(null(there.data_type())?.alias(there.name()));
         Ok(())
+    }
+
+    /// The column's values in a type that the target's column takes; `None` where it is left out.
+    fn fitting(&mut self, field: &Field, there: &Field, bare: Expr) -> Result<Option<Expr>> {
+        let name = field.name();
+        let assume = self.assume;
+        let of_type = |decision: Decision| {
+            move |change: &Change, action: &Action| {
+                change.kind.is_of_type() && action.decision == decision && !applies(action, assume)
+            }
+        };
+        if is_raw(field) || there.metadata().contains_key(GENERATED) {
+            return Ok(Some(bare));
+        }
+        if self.change(name, of_type(Decision::Quarantine)).is_some() {
+            let constraint = Constraint::of(&self.observed.dialect.shape(there), there.data_type());
+            let cast = TryCast::call(bare.clone(), field, there, constraint);
+            self.put_aside(name, "type_mismatch", bare.is_not_null().and(cast.clone().is_null()));
+            return Ok(Some(cast));
+        }
+        if self.observed.dialect.staged_field(field, there)?.is_some() {
+            return Ok(Some(bare));
+        }
+        if self.change(name, of_type(Decision::Ignore)).is_some() {
+            self.unless_needed(name, "is not loaded")?;
+            self.notes.push(format!("column {name:?} of the source is not loaded: its type does not fit the target's"));
+            return Ok(None);
+        }
+        if counts(field.data_type(), there.data_type()) {
+            return convert_checked(bare, field, there).map(Some);
+        }
+        Err(Error::data_quality(format!(
+            "the source no longer fits the target {}: column {name:?} cannot be stored exactly",
+            self.plan.table
+        ))
+        .with("column", name)
+        .with_hint("convert it in a query: SELECT CAST(… AS …)"))
+    }
+
+    fn put_aside(&mut self, name: &str, code: &str, marks: Expr) {
+        let mark = format!("{MARK}{}", self.reasons.len());
+        self.exprs.push(marks.alias(&mark));
+        self.reasons.push(Reason { mark, column: name.to_owned(), code: code.to_owned() });
+        self.notes.push(format!(
+            "rows with {} {name:?} are put aside and counted",
+            if code == "new_column" { "a value in the new column" } else { "a value that does not fit the target's" }
+        ));
     }
 
     /// Keys, cursors and the like are read under their own name, and in every row.

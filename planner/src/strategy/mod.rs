@@ -45,6 +45,8 @@ pub struct Observed<'a> {
     pub state: Option<&'a PipelineState>,
     /// What the source tells of its changes, for strategies that read them.
     pub changes: Option<ObservedChanges>,
+    /// Keys of the source's rows that are put aside: they are not missing from the source. Made by the planner.
+    pub aside: Option<LogicalPlan>,
     pub dialect: &'a dyn Dialect,
     pub modes: Modes,
     pub sizes: Sizes,

@@ -66,7 +66,7 @@ impl Dialect for FileDialect {
                 let columns = columns.collect::<Result<Vec<_>>>()?.join(", ");
                 Ok(vec![format!("folder {}/{} of {} files ({columns})", table.schema, table.name, self.system())])
             }
-            other => Err(dpone_planner::schema::cannot_change(self.system(), other)),
+            other => dpone_planner::schema::describe_change(self, table, other),
         }
     }
 }

@@ -310,6 +310,10 @@ impl Sink for FileSink {
         }))
     }
 
+    fn evolves_with_load(&self, mode: &WriteMode) -> bool {
+        matches!(mode, WriteMode::Overwrite { .. })
+    }
+
     async fn prepare(&self, load: &LoadSpec) -> Result<()> {
         check_name(&load.target)?;
         self.options.clone().with(&load.options)?;

@@ -14,7 +14,7 @@ use dpone_planner::schema::{LockBudget, Risk, SchemaChange, TableFacts, fingerpr
 use tokio_postgres::error::SqlState;
 
 use super::PostgresSink;
-use super::names::{literal, quote, relation};
+use super::names::{literal, relation};
 use crate::client::{CancelOnDrop, Client};
 use crate::dialect::PostgresDialect;
 use crate::error::from_driver;
@@ -26,14 +26,29 @@ const ATTEMPTS: u32 = 5;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Statements of one transaction.
+/// Statements that are sent together.
 #[derive(Debug, Default)]
 struct Batch {
     statements: Vec<String>,
     /// Only metadata is changed.
     light: bool,
-    /// Columns whose statistics are gone afterwards.
-    retyped: Vec<String>,
+    /// It cannot be in a transaction, or should hold no lock: neither checked nor bounded like the others.
+    apart: bool,
+}
+
+/// Statements that keep their own time: what PostgreSQL refuses in a transaction, or what only reads.
+fn stands_apart(statement: &str) -> bool {
+    statement.starts_with("ANALYZE ") || statement.contains(" CONCURRENTLY ") || is_enum_value(statement)
+}
+
+fn is_enum_value(statement: &str) -> bool {
+    statement.starts_with("ALTER TYPE ") && statement.contains(" ADD VALUE ")
+}
+
+/// A constraint is validated in a transaction of its own: in that which added it, the lock of the adding would be held
+/// while all rows are read.
+fn validates(statement: &str) -> bool {
+    statement.contains(" VALIDATE CONSTRAINT ")
 }
 
 pub(super) async fn evolve(sink: &PostgresSink, evolution: &Evolution<'_>) -> Result<Evolved> {
@@ -45,16 +60,14 @@ pub(super) async fn evolve(sink: &PostgresSink, evolution: &Evolution<'_>) -> Re
     let work = Work { sink, evolution, client: &client, target: &target, budget };
     let mut evolved = Evolved::default();
     failpoint::reach("evolve.begun").await?;
-    for (i, batch) in batches.iter().enumerate() {
-        work.apply(batch, i == 0, &mut evolved).await?;
-    }
-    let retyped: Vec<String> = batches.iter().flat_map(|batch| batch.retyped.iter().map(|c| quote(c))).collect();
-    if !retyped.is_empty() {
-        // Another type has no statistics, and plans of the table's readers rest on them.
-        let analyze = format!("ANALYZE {} ({})", relation(&target), retyped.join(", "));
-        match client.run(&analyze).await {
-            Ok(()) => evolved.statements.push(analyze),
-            Err(error) => tracing::warn!(%error, "the changed columns could not be analyzed"),
+    let mut checked = false;
+    for batch in &batches {
+        match batch.apart {
+            true => work.run_apart(batch, &mut evolved).await?,
+            false => {
+                work.apply(batch, !checked, &mut evolved).await?;
+                checked = true;
+            }
         }
     }
     Ok(evolved)
@@ -70,42 +83,28 @@ fn budget(sink: &PostgresSink, given: &LockBudget) -> LockBudget {
 }
 
 fn batches(target: &Relation, changes: &[SchemaChange], facts: &TableFacts) -> Result<Vec<Batch>> {
-    let mut batches: Vec<Batch> = Vec::new();
+    let (mut batches, mut last): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
     for change in changes {
         let light = PostgresDialect.cost(target, facts, change).risk == Risk::MetadataOnly;
-        let statements = PostgresDialect.render(target, change)?;
-        let retyped: Vec<String> = match change {
-            SchemaChange::AlterType { to, .. } => vec![to.name().clone()],
-            _ => Vec::new(),
-        };
-        match batches.last_mut().filter(|last| last.light && light) {
-            Some(last) => {
-                last.statements.extend(statements);
-                last.retyped.extend(retyped);
+        for statement in PostgresDialect.render(target, change)? {
+            let apart = stands_apart(&statement);
+            if statement.starts_with("ANALYZE ") {
+                // Another type has no statistics, and plans of the table's readers rest on them.
+                last.push(Batch { statements: vec![statement], light, apart });
+                continue;
             }
-            None if light => batches.push(Batch { statements, light, retyped }),
-            None => batches.extend(apart(statements, retyped)),
+            let joins = |before: &Batch| {
+                let alone = before.statements.iter().any(|s| validates(s)) || validates(&statement);
+                before.light && light && !before.apart && !apart && !alone
+            };
+            match batches.last_mut().filter(|before| joins(before)) {
+                Some(before) => before.statements.push(statement),
+                None => batches.push(Batch { statements: vec![statement], light, apart }),
+            }
         }
     }
+    batches.append(&mut last);
     Ok(batches)
-}
-
-/// A constraint is validated in a transaction of its own: in that which added it, the lock of the adding would be held
-/// while all rows are read.
-fn apart(statements: Vec<String>, retyped: Vec<String>) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    for statement in statements {
-        let validates = statement.contains("VALIDATE CONSTRAINT");
-        let after = batches.last().is_some_and(|b| b.statements.iter().any(|s| s.contains("VALIDATE CONSTRAINT")));
-        match batches.last_mut().filter(|_| !validates && !after) {
-            Some(last) => last.statements.push(statement),
-            None => batches.push(Batch { statements: vec![statement], ..Batch::default() }),
-        }
-    }
-    if let Some(last) = batches.last_mut() {
-        last.retyped = retyped;
-    }
-    batches
 }
 
 struct Work<'a> {
@@ -143,6 +142,21 @@ impl Work<'_> {
             }
         }
         Err(self.deferred(batch).await)
+    }
+
+    async fn run_apart(&self, batch: &Batch, evolved: &mut Evolved) -> Result<()> {
+        for statement in &batch.statements {
+            let result = self.client.run(statement).await;
+            match result {
+                Ok(()) => evolved.statements.push(statement.clone()),
+                // Statistics come by themselves, later.
+                Err(error) if statement.starts_with("ANALYZE ") => {
+                    tracing::warn!(%error, "a changed column could not be analyzed");
+                }
+                Err(error) => return Err(error.with("table", self.target.to_string())),
+            }
+        }
+        Ok(())
     }
 
     async fn attempt(&self, batch: &Batch, first: bool) -> Result<Attempt> {
@@ -183,7 +197,7 @@ impl Work<'_> {
         let tables = StateTables::new(self.target, self.evolution.state_location)?;
         fence(client, &tables, self.evolution.lease).await?;
         // Validating lets readers and writers go on: it takes its own, weaker lock.
-        let weak = batch.statements.iter().any(|statement| statement.contains("VALIDATE CONSTRAINT"));
+        let weak = batch.statements.iter().any(|statement| validates(statement));
         if !weak {
             run(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", relation(self.target))).await?;
         }

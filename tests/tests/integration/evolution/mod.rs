@@ -1,6 +1,11 @@
 //! A source whose columns change between runs: what is made of it under each policy, on real servers and lakes.
 
+mod approvals;
 mod columns;
+mod contract;
+mod lakes;
+mod locks;
+mod types;
 
 use dpone_tests::{Pg, Project};
 
