@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use dpone_planner::definition::nearest;
-use dpone_planner::schema::TableFacts;
 use dpone_planner::{Error, Relation, Result};
 
 use crate::client::Client;
@@ -67,6 +66,8 @@ pub struct TableColumn {
     pub generated: bool,
     /// `GENERATED … AS IDENTITY`: filled where nothing is written.
     pub identity: bool,
+    /// Where it is not that of the type.
+    pub collation: Option<String>,
 }
 
 /// The relation, or `None` when there is none of that name. An empty schema means the connection's, and without one the
@@ -149,20 +150,6 @@ pub async fn require(client: &Client, relation: &Relation, default_schema: Optio
     Err(Error::configuration(format!("there is no table {shown}")).with("table", shown).with_hint(hint))
 }
 
-/// What decides about changes of the relation.
-pub async fn facts(client: &Client, found: &Table) -> Result<TableFacts> {
-    let zone = client.scalar("SHOW TimeZone").await?.unwrap_or_default();
-    Ok(TableFacts {
-        observed: true,
-        version: Some(client.version()),
-        settings: [("timezone".to_owned(), zone)].into(),
-        kind: Some(found.kind.as_str().to_owned()),
-        rows: found.rows,
-        bytes: found.bytes,
-        ..TableFacts::default()
-    })
-}
-
 /// A relation that holds rows below a partitioned one.
 #[derive(Debug, Clone)]
 pub struct Leaf {
@@ -203,8 +190,12 @@ async fn columns(client: &Client, relation: u32) -> Result<Vec<TableColumn>> {
     // Generated columns exist since version 12.
     let generated = if client.version() >= 120_000 { "attgenerated::text <> ''" } else { "false" };
     let sql = format!(
-        "SELECT attname::text, atttypid, atttypmod, attnotnull, {generated}, attidentity::text <> '' FROM pg_attribute \
-         WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        "SELECT attname::text, atttypid, atttypmod, attnotnull, {generated}, attidentity::text <> '', \
+         (SELECT CASE n.nspname WHEN 'pg_catalog' THEN l.collname ELSE format('\"%s\".\"%s\"', replace(n.nspname, '\"', '\"\"'), \
+                 replace(l.collname, '\"', '\"\"')) END::text \
+            FROM pg_collation l JOIN pg_namespace n ON n.oid = l.collnamespace JOIN pg_type t ON t.oid = a.atttypid \
+           WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation) \
+         FROM pg_attribute a WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
     );
     let rows = client.rows(&sql, &[&relation]).await?;
     let wanted: Vec<(u32, i32)> = rows.iter().map(|r| (r.get(1), r.get(2))).collect();
@@ -218,6 +209,7 @@ async fn columns(client: &Client, relation: u32) -> Result<Vec<TableColumn>> {
             nullable: !row.get::<_, bool>(3),
             generated: row.get(4),
             identity: row.get(5),
+            collation: row.get(6),
         })
         .collect())
 }

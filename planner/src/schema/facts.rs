@@ -92,6 +92,8 @@ pub enum DependentKind {
     Projection,
     /// A function with a body that the server tracks.
     Function,
+    /// A column elsewhere whose type is that of the table's rows.
+    RowType,
     /// The table is a partition or a child of another (`child`), or has partitions or children of its own.
     Inheritance {
         child: bool,

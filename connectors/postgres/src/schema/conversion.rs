@@ -57,7 +57,9 @@ pub(crate) fn conversion(from: &NativeType, to: &NativeType, setting: Setting) -
     {
         return by_cast(from, to, cast, setting);
     }
-    match (is_text(from), is_text(to)) {
+    // "char" was a kind of text up to 14.
+    let to_text = is_text(to) || setting.major < 15 && to.base == "\"char\"" && !to.array;
+    match (is_text(from), to_text) {
         (_, true) => REWRITE,
         (true, false) => Conversion::Rewrite { using: Using::Cast },
         // A type that somebody made may have casts that nobody here knows of.

@@ -88,6 +88,11 @@ impl<'a> Scene<'a> {
         self.on(column).any(|d| d.kind == DependentKind::Inheritance { child: true })
     }
 
+    /// A column of another table that has the type of this one's rows.
+    fn row_user(&self) -> Option<&'a Dependent> {
+        self.facts.dependents.iter().find(|dependent| dependent.kind == DependentKind::RowType)
+    }
+
     fn is_partition(&self) -> bool {
         self.facts.kind.as_deref() == Some("partition")
     }
@@ -132,9 +137,9 @@ fn effect(operation: &Operation, scene: &Scene<'_>) -> Effect {
             Effect::refused("PostgreSQL has NOT NULL constraints that are not valid since version 18")
         }
         Operation::AddNotNullNotValid { .. } => catalog("rows that are there are not checked"),
-        Operation::DropNotNull { column } => drop_not_null(column, scene),
-        Operation::SetDefault { generated: true, .. } | Operation::DropDefault { generated: true, .. } => {
-            Effect::refused("the table computes the column: it has no default")
+        Operation::DropNotNull { column, filled } => drop_not_null(column, *filled, scene),
+        Operation::SetDefault { filled: true, .. } | Operation::DropDefault { filled: true, .. } => {
+            Effect::refused("the table fills the column by itself: it has no default")
         }
         Operation::SetDefault { .. } | Operation::DropDefault { .. } => {
             catalog("the default counts for rows to come; those that are there stay as they are")
@@ -181,7 +186,7 @@ fn effect(operation: &Operation, scene: &Scene<'_>) -> Effect {
         }
         Operation::DropIndex { concurrently: false } => catalog("only the catalog and a file change"),
         Operation::CreateTrigger => brief(ShareRowExclusive, "only the catalog changes"),
-        Operation::AttachPartition { proven } => attach(*proven, scene),
+        Operation::AttachPartition { proven } => attach(*proven),
         Operation::DetachPartition => catalog("only the catalog changes"),
         Operation::SetUnlogged | Operation::Cluster => {
             Effect::new(AccessExclusive, Work::Rewrite, "every row is written again")
@@ -189,16 +194,31 @@ fn effect(operation: &Operation, scene: &Scene<'_>) -> Effect {
     }
 }
 
-fn attach(proven: bool, scene: &Scene<'_>) -> Effect {
-    let lock = if scene.major < 12 { Lock::AccessExclusive } else { Lock::ShareUpdateExclusive };
+/// The parent goes on since version 12; the new partition does not.
+fn attach(proven: bool) -> Effect {
+    let lock = Lock::AccessExclusive;
     if proven {
-        return Effect::brief(lock, "a CHECK of the new partition says already that its rows belong there");
+        return Effect::brief(
+            lock,
+            "a CHECK of the new partition, which is locked, says already that its rows belong there",
+        );
     }
-    // The parent goes on since 12; the new partition does not.
-    Effect::new(Lock::AccessExclusive, Work::Scan, "every row of the new partition is checked, while nobody uses it")
+    Effect::new(lock, Work::Scan, "every row of the new partition is checked, while nobody uses it")
 }
 
 fn add_column(column: &NewColumn, scene: &Scene<'_>) -> Effect {
+    let effect = added(column, scene);
+    let touches = effect.work == Work::Rewrite || column.default == NewDefault::Constant;
+    match scene.row_user().filter(|_| touches && !effect.refused) {
+        Some(user) => Effect::refused(format!(
+            "{} has the type of the table's rows: a column is added there without a value alone",
+            named(user)
+        )),
+        None => effect,
+    }
+}
+
+fn added(column: &NewColumn, scene: &Scene<'_>) -> Effect {
     let lock = Lock::AccessExclusive;
     let rewrite = |reason: &str| Effect::new(lock, Work::Rewrite, reason);
     if scene.is_partition() {
@@ -243,6 +263,10 @@ fn add_column(column: &NewColumn, scene: &Scene<'_>) -> Effect {
 
 fn set_not_null(column: &str, has_null: bool, scene: &Scene<'_>) -> Effect {
     let lock = Lock::AccessExclusive;
+    let unproven = |kind: &DependentKind| matches!(kind, DependentKind::Check { validated: false, not_null: Some(c) } if c == column);
+    if scene.on(column).any(|d| unproven(&d.kind) && d.definition.starts_with("NOT NULL")) {
+        return Effect::new(lock, Work::Scan, "the constraint NOT NULL is not valid yet: every row is checked");
+    }
     if !has_null {
         return Effect::brief(lock, "the column takes no NULL already");
     }
@@ -256,10 +280,13 @@ fn set_not_null(column: &str, has_null: bool, scene: &Scene<'_>) -> Effect {
     }
 }
 
-fn drop_not_null(column: &str, scene: &Scene<'_>) -> Effect {
+fn drop_not_null(column: &str, filled: bool, scene: &Scene<'_>) -> Effect {
     let key = scene.on(column).any(|d| matches!(d.kind, DependentKind::Index { primary: true, .. }));
     if key {
         return Effect::refused("the column is part of the primary key");
+    }
+    if filled {
+        return Effect::refused("an identity takes no NULL");
     }
     if scene.inherits(column) {
         return Effect::refused("the column comes from a parent table, whose NOT NULL it has");
@@ -340,7 +367,7 @@ fn alter_type(change: &TypeChange, scene: &Scene<'_>) -> Effect {
 fn relabel(column: &str, index_kept: bool, scene: &Scene<'_>) -> Effect {
     let lock = Lock::AccessExclusive;
     let rebuilt = scene.on(column).find(|dependent| match dependent.kind {
-        DependentKind::Index { plain, valid, .. } => !(index_kept && plain && valid),
+        DependentKind::Index { plain, valid, .. } => !(index_kept && plain && valid) || is_partitioned(dependent),
         DependentKind::Exclusion => !index_kept,
         _ => false,
     });
@@ -362,10 +389,18 @@ fn relabel(column: &str, index_kept: bool, scene: &Scene<'_>) -> Effect {
     Effect::brief(lock, "the rows and the indexes stay as they are")
 }
 
+/// An index of a partitioned table, which has no file to keep: the server builds those of the partitions again.
+fn is_partitioned(index: &Dependent) -> bool {
+    index.definition.contains(" ON ONLY ")
+}
+
 /// What makes the server refuse another type for the column.
 fn obstacle(column: &str, scene: &Scene<'_>) -> Option<String> {
     if scene.inherits(column) {
         return Some("the column comes from a parent table: its type is changed there".to_owned());
+    }
+    if let Some(user) = scene.row_user() {
+        return Some(format!("{} has the type of the table's rows", named(user)));
     }
     let holder = scene.on(column).find(|dependent| {
         matches!(
@@ -403,6 +438,7 @@ pub(super) fn named(dependent: &Dependent) -> String {
         DependentKind::Domain => "the domain",
         DependentKind::PartitionKey => return "the partition key".to_owned(),
         DependentKind::Function => "the function",
+        DependentKind::RowType => "the column",
         DependentKind::Inheritance { .. } => "the table",
         DependentKind::SortingKey | DependentKind::Projection => "the object",
     };

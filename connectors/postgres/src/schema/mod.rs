@@ -7,6 +7,7 @@
 mod conversion;
 mod cost;
 pub(crate) mod ddl;
+pub(crate) mod facts;
 mod native;
 mod operation;
 mod path;

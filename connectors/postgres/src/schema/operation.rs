@@ -26,17 +26,18 @@ pub enum Operation {
     AddNotNullNotValid {
         column: String,
     },
+    /// `filled`: the table fills the column by itself, as an identity or by an expression.
     DropNotNull {
         column: String,
+        filled: bool,
     },
-    /// `generated`: the column is one that the table computes.
     SetDefault {
         column: String,
-        generated: bool,
+        filled: bool,
     },
     DropDefault {
         column: String,
-        generated: bool,
+        filled: bool,
     },
     Comment,
     SetStatistics,
@@ -174,7 +175,7 @@ impl Operation {
     /// The operation of a change; an error where its types are none of PostgreSQL's.
     pub fn of(change: &SchemaChange) -> Result<Self> {
         let name = |field: &Field| field.name().clone();
-        let generated = |field: &Field| field.metadata().contains_key(GENERATED);
+        let filled = |field: &Field| field.metadata().contains_key(GENERATED);
         Ok(match change {
             SchemaChange::CreateTable { .. } => Self::CreateTable,
             SchemaChange::AddColumn { column } => Self::AddColumn(NewColumn::new(column)?),
@@ -198,13 +199,11 @@ impl Operation {
             SchemaChange::SetNotNull { column } => {
                 Self::SetNotNull { column: name(column), has_null: column.is_nullable() }
             }
-            SchemaChange::DropNotNull { column } => Self::DropNotNull { column: name(column) },
+            SchemaChange::DropNotNull { column } => Self::DropNotNull { column: name(column), filled: filled(column) },
             SchemaChange::SetDefault { column, .. } => {
-                Self::SetDefault { column: name(column), generated: generated(column) }
+                Self::SetDefault { column: name(column), filled: filled(column) }
             }
-            SchemaChange::DropDefault { column } => {
-                Self::DropDefault { column: name(column), generated: generated(column) }
-            }
+            SchemaChange::DropDefault { column } => Self::DropDefault { column: name(column), filled: filled(column) },
             SchemaChange::SetComment { .. } => Self::Comment,
             SchemaChange::RenameColumn { from, .. } => Self::RenameColumn { column: name(from) },
             SchemaChange::DropColumn { column } => Self::DropColumn { column: name(column) },

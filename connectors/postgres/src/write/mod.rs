@@ -26,7 +26,7 @@ use dpone_engine::{
     StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::TableFacts;
+use dpone_planner::schema::{COLLATION, TableFacts};
 use dpone_planner::types::GENERATED;
 
 use crate::catalog;
@@ -88,17 +88,20 @@ impl PostgresSink {
         let Some(found) = catalog::find(client, target, None).await? else { return Ok(None) };
         let provider = crate::read::committed(&self.server, client, &found).await?;
         let schema = with_generated(&provider.schema(), &found);
-        Ok(Some(Observed { schema, facts: catalog::facts(client, &found).await? }))
+        Ok(Some(Observed { schema, facts: crate::schema::facts::read(client, &found).await? }))
     }
 }
 
-/// Marks the columns that the table fills by itself.
+/// Marks the columns that the table fills by itself, and those whose collation another type would lose.
 fn with_generated(schema: &Schema, table: &catalog::Table) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
-        let filled = table.columns.iter().any(|c| c.name == *field.name() && (c.generated || c.identity));
+        let column = table.columns.iter().find(|c| c.name == *field.name());
         let mut metadata = field.metadata().clone();
-        if filled {
+        if column.is_some_and(|c| c.generated || c.identity) {
             metadata.insert(GENERATED.to_owned(), "true".to_owned());
+        }
+        if let Some(collation) = column.and_then(|c| c.collation.clone()) {
+            metadata.insert(COLLATION.to_owned(), collation);
         }
         field.as_ref().clone().with_metadata(metadata)
     });
@@ -137,7 +140,7 @@ impl Sink for PostgresSink {
         notes.extend(keep::triggers_note(&client, found.oid).await?);
         let provider = crate::read::committed(&self.server, &client, &found).await?;
         Ok(Some(TargetTable {
-            facts: catalog::facts(&client, &found).await?,
+            facts: crate::schema::facts::read(&client, &found).await?,
             schema: with_generated(&provider.schema(), &found),
             primary_key: found.primary_key.clone(),
             provider,
