@@ -32,6 +32,12 @@ pub struct PipelineState {
     /// What the row hashes in the target are made of, where a strategy compares with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashes: Option<HashCover>,
+    /// The columns that were loaded last, where rows are compared with loaded ones; empty: not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Columns that came after the first load: rows of before have no value in them, whatever the source says now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_columns: Vec<String>,
     pub load_id: String,
     pub run_id: String,
     /// RFC 3339, UTC.
@@ -39,6 +45,14 @@ pub struct PipelineState {
 }
 
 impl PipelineState {
+    /// The columns of `names` that came after the first load.
+    pub fn late_among(&self, names: &[String]) -> Vec<String> {
+        let late = |name: &&String| {
+            self.late_columns.contains(name) || (!self.columns.is_empty() && !self.columns.contains(name))
+        };
+        names.iter().filter(late).cloned().collect()
+    }
+
     pub const VERSION: u32 = 1;
 
     /// How far the source was loaded, for people; `None` where that is not remembered.

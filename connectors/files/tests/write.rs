@@ -78,6 +78,8 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         boundary: None,
         changes: None,
         hashes: None,
+        columns: Vec::new(),
+        late_columns: Vec::new(),
         load_id: spec.load_id.clone(),
         run_id: run_id.to_owned(),
         committed_at: "2026-01-01T00:00:00Z".to_owned(),

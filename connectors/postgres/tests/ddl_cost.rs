@@ -113,6 +113,11 @@ const DEPENDENTS: &[(&str, u32, &str)] = &[
     ("unique constraint", 11, "ALTER TABLE $S.t ADD UNIQUE (c, id)"),
     ("primary key", 11, "ALTER TABLE $S.t ADD PRIMARY KEY (c, id)"),
     ("exclusion constraint", 11, "ALTER TABLE $S.t ADD EXCLUDE USING btree (c WITH =, id WITH =)"),
+    (
+        "index that is not valid",
+        11,
+        "CREATE INDEX t_c ON $S.t (c); UPDATE pg_index SET indisvalid = false WHERE indexrelid = '$S.t_c'::regclass",
+    ),
     ("check", 11, "ALTER TABLE $S.t ADD CHECK (c <> 'zz')"),
     ("check of two columns", 11, "ALTER TABLE $S.t ADD CHECK (c <> 'zz' OR d > 5)"),
     ("check that is not valid", 11, "ALTER TABLE $S.t ADD CHECK (c <> 'zz') NOT VALID"),

@@ -153,6 +153,15 @@ impl Governor<'_> {
         }
     }
 
+    fn record_applied(&self, entry: &NewEntry) -> Result<()> {
+        if let Some(path) = self.record(entry)?
+            && self.pipeline.evolution.on_schema_change == OnSchemaChange::Notify
+        {
+            self.notify(&path);
+        }
+        Ok(())
+    }
+
     /// Writes the notification beside the ledger. The change stands, so a failure is only said.
     fn notify(&self, entry: &Path) {
         let folder = entry.parent().unwrap_or(Path::new(".")).join("notifications");
@@ -186,7 +195,7 @@ impl Governor<'_> {
         }
         applied.notes.extend(plan.evolve_notes.iter().cloned());
         match &plan.schema {
-            Some(schema) => self.record(&self.entry(schema, EntryStatus::Applied)?).map(|_| ()),
+            Some(schema) => self.record_applied(&self.entry(schema, EntryStatus::Applied)?),
             None => Ok(()),
         }
     }
@@ -235,11 +244,7 @@ impl Governor<'_> {
         if let Verdict::Approved(approval) = self.approval(&schema.plan_hash, &schema.catalog_fingerprint, schema)? {
             entry = entry.with_approval(approval.approval_id);
         }
-        if let Some(path) = self.record(&entry)?
-            && self.pipeline.evolution.on_schema_change == OnSchemaChange::Notify
-        {
-            self.notify(&path);
-        }
+        self.record_applied(&entry)?;
         failpoint::reach("evolve.applied").await?;
         let note = format!("changed {}: {}", plan.target, statements.join("; "));
         self.context.observer.note(&self.pipeline.name, &note);

@@ -9,7 +9,7 @@ use arrow::datatypes::Schema;
 use chrono::{SecondsFormat, Utc};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
-use dpone_planner::definition::Pipeline;
+use dpone_planner::definition::{Pipeline, Strategy};
 use dpone_planner::plan::{LoadPlan, WriteMode};
 use dpone_planner::schema::{LEDGER, SchemaPlan};
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
@@ -260,6 +260,10 @@ impl Attempt<'_> {
         let mut applied = Applied::default();
         let prepared = self.prepare(outgrown, &mut applied).await?;
         if let Some(why) = &prepared.skip {
+            if matches!(pipeline.strategy, Strategy::Chunk(_)) {
+                // A chunk that was recorded as loaded would never be loaded.
+                return Err(Error::configuration(why.clone()).with_hint("create the table, or set tables: evolve"));
+            }
             return self.skipped(&prepared, why).await;
         }
         let load = load_spec(pipeline, &prepared, self.run_id);
@@ -635,6 +639,11 @@ fn next_state(
         }
         _ => None,
     };
+    // Only where rows are appended does it matter later which columns they were loaded with.
+    let columns: Vec<String> = match plan.write_mode {
+        WriteMode::Append => plan.staged_schema.fields().iter().map(|field| field.name().clone()).collect(),
+        _ => Vec::new(),
+    };
     Ok(PipelineState {
         version: PipelineState::VERSION,
         pipeline: plan.pipeline.clone(),
@@ -643,6 +652,8 @@ fn next_state(
         boundary,
         changes: plan.changes.clone(),
         hashes: plan.hashes.clone(),
+        late_columns: before.map(|before| before.late_among(&columns)).unwrap_or_default(),
+        columns,
         load_id: load.load_id.clone(),
         run_id: load.run_id.clone(),
         committed_at: now(),

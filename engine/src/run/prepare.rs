@@ -227,6 +227,7 @@ impl Observations<'_> {
             }),
             state,
             changes: self.changes.clone(),
+            late: Vec::new(),
             aside: None,
             dialect: self.ends.dialect.as_ref(),
             modes: Modes {

@@ -307,7 +307,10 @@ impl Comparer<'_> {
                 change.breaking = self.policy.mode != EvolutionMode::Widening;
                 let wide_name = type_name(&wide, self.dialect);
                 change.reason = match self.policy.mode {
-                    EvolutionMode::Widening => format!("{} holds all values of {} and {}", wide_name, names.1, names.0),
+                    EvolutionMode::Widening if wide_name == names.0 => {
+                        format!("{wide_name} holds all values of {}", names.1)
+                    }
+                    EvolutionMode::Widening => format!("{wide_name} holds all values of {} and {}", names.1, names.0),
                     mode => format!(
                         "{} does not hold all values of {}, and the policy {} widens no type",
                         names.1,

@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exact_cast::{convert, convert_checked, counts};
 use crate::expr::is_table_column;
 use crate::schema::{
-    Action, Approval, Change, ChangeKind, DEFAULT, Decision, EvolutionMode, Fit, SchemaChange, SchemaPlan, TablesMode,
-    TargetNullability, check_names, fit, plan_schema, variants_of, with_aliases,
+    Action, Approval, COLLATION, COMMENT, Change, ChangeKind, DEFAULT, Decision, EvolutionMode, Fit, SchemaChange,
+    SchemaPlan, TablesMode, TargetNullability, TypeShape, check_names, fit, plan_schema, variants_of, with_aliases,
 };
 use crate::sift::{MARK, Reason, Sift, SiftSpec};
 use crate::try_cast::{Constraint, TryCast};
@@ -55,6 +55,8 @@ pub(super) struct Evolved {
     /// What the changes themselves leave to say.
     pub(super) ddl_notes: Vec<String>,
     pub(super) notes: Vec<String>,
+    /// Columns whose values go to others.
+    pub(super) routed: Vec<String>,
 }
 
 /// Compares the source with the target, as the definition's policy says.
@@ -128,6 +130,7 @@ fn comparable(pipeline: &Pipeline, observed: &Observed<'_>, target: &Schema) -> 
     let policy = &pipeline.evolution;
     let mut fields = Vec::new();
     for (index, field) in observed.source.schema().fields().iter().enumerate() {
+        let field = &values_alone(field);
         let earlier: Vec<String> =
             policy.renames.iter().filter(|(_, new)| *new == field.name()).map(|(old, _)| old.clone()).collect();
         let field = if earlier.is_empty() { Arc::clone(field) } else { with_aliases(field, &earlier) };
@@ -148,6 +151,18 @@ fn comparable(pipeline: &Pipeline, observed: &Observed<'_>, target: &Schema) -> 
         fields.push(Arc::new(typed.with_nullable(!tightens && there.is_nullable())));
     }
     Ok(Schema::new(fields))
+}
+
+/// The column without what a table says beside its values: a load brings values, and a default or a collation of the
+/// source's database may not even exist in the target's.
+fn values_alone(field: &FieldRef) -> FieldRef {
+    let beside = [COLLATION, COMMENT, DEFAULT];
+    if !beside.iter().any(|key| field.metadata().contains_key(*key)) {
+        return Arc::clone(field);
+    }
+    let mut metadata = field.metadata().clone();
+    metadata.retain(|key, _| !beside.contains(&key.as_str()));
+    Arc::new(field.as_ref().clone().with_metadata(metadata))
 }
 
 /// A column as it would be added: nullable, and with a native type only where that is the sink's own.
@@ -193,12 +208,36 @@ fn compared_type(
     let staged = dialect.staged_field(field, there)?.is_some();
     match declared {
         Declared::Alike => {
-            let rows_decide = staged && fit(&dialect.shape(field), &dialect.shape(there)) == Fit::Incompatible;
+            let (given, held) = (dialect.shape(field), dialect.shape(there));
+            let rows_decide = staged
+                && match fit(&given, &held) {
+                    Fit::Incompatible => true,
+                    Fit::Wider(_) => !outgrows(&given, &held),
+                    Fit::Same | Fit::Narrower => false,
+                };
             Ok(if rows_decide && !strict { equal() } else { field.clone() })
         }
         _ if staged => Ok(equal()),
         Declared::No if counts(field.data_type(), there.data_type()) => Ok(equal()),
         _ => Ok(portable(&dialect.stored_field(field)?)),
+    }
+}
+
+/// Whether values may be larger than the column takes. Where they are only kept in another form (`json` as `jsonb`,
+/// `varchar(5)` as `char(9)`), the form is the target's choice.
+fn outgrows(given: &TypeShape, held: &TypeShape) -> bool {
+    use TypeShape::{Bits, Bytes, Json, Text};
+    let longer = |a: &Option<u32>, b: &Option<u32>| match (a, b) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(a), Some(b)) => a > b,
+    };
+    match (given, held) {
+        (Json { .. }, Json { .. }) => false,
+        (Text { length: a, .. }, Text { length: b, .. })
+        | (Bytes { length: a, .. }, Bytes { length: b, .. })
+        | (Bits { length: a, .. }, Bits { length: b, .. }) => longer(a, b),
+        _ => true,
     }
 }
 
@@ -210,8 +249,8 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     };
     if assume != Assume::Everything {
         refuse(pipeline, &plan, assume)?;
+        check_left_out(&plan)?;
     }
-    check_left_out(&plan)?;
     let ddl = ddl(&plan, assume);
     let Some(target) = &observed.target else { return Ok(Evolved::default()) };
     let after = after(&target.schema, &ddl);
@@ -238,7 +277,8 @@ pub(super) fn evolve(pipeline: &Pipeline, observed: &mut Observed<'_>, assume: A
     {
         *target = will_be(target, after, &ddl)?;
     }
-    Ok(Evolved { schema: Some(plan), ddl, ddl_notes, notes })
+    let routed = plan.mapping.keys().cloned().collect();
+    Ok(Evolved { schema: Some(plan), ddl, ddl_notes, notes, routed })
 }
 
 /// Puts the marked rows aside. Where rows that the source lacks are deleted, those of theirs in the target are left alone.
@@ -430,12 +470,10 @@ fn blocked(pipeline: &Pipeline, plan: &SchemaPlan, stopped: &[(&Change, &Action)
 }
 
 fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> String {
-    let way = stopped.iter().find_map(|(_, action)| action.online_path.first());
     match blocker {
-        "blocking" => format!(
-            "{}apply it in a quiet hour (ddl_mode: safe_window), or accept that others wait: allow_blocking_online: true",
-            way.map(|way| format!("{way}; or ")).unwrap_or_default()
-        ),
+        "blocking" => "make it in steps beside the loads (`dpone schema expand-contract`), apply it in a quiet hour \
+                       (ddl_mode: safe_window), or accept that others wait: allow_blocking_online: true"
+            .into(),
         "table_too_large" | "table_size_unknown" => {
             "raise max_table_size_for_inline_ddl, or make the change beside the loads: dpone schema expand-contract"
                 .into()

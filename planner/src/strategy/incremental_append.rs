@@ -94,7 +94,8 @@ fn without_loaded_rows(
     cursor: &str,
     lower: &LowerBound,
 ) -> Result<LogicalPlan> {
-    let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let all: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let names: Vec<String> = all.iter().filter(|name| !observed.late.contains(name)).cloned().collect();
     let there = target.schema.field_with_name(cursor)?;
     let lower = lower.stored_in(there);
     if !lower.order.is_arrow() && !is_string(there.data_type()) {
@@ -124,7 +125,7 @@ fn without_loaded_rows(
     let joined = LogicalPlanBuilder::from(source)
         .join_detailed(loaded, JoinType::LeftAnti, (left, right), None, NullEquality::NullEqualsNull)?
         .build()?;
-    let columns = names.iter().map(|n| column(&joined, n)).collect::<Result<Vec<_>>>()?;
+    let columns = all.iter().map(|n| column(&joined, n)).collect::<Result<Vec<_>>>()?;
     Ok(LogicalPlanBuilder::from(joined).project(columns)?.build()?)
 }
 

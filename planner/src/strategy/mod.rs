@@ -45,6 +45,9 @@ pub struct Observed<'a> {
     pub state: Option<&'a PipelineState>,
     /// What the source tells of its changes, for strategies that read them.
     pub changes: Option<ObservedChanges>,
+    /// Columns that do not tell whether a row was loaded before: they came later than some rows, or give way to others.
+    /// Filled by the planner.
+    pub late: Vec<String>,
     /// Keys of the source's rows that are put aside: they are not missing from the source. Made by the planner.
     pub aside: Option<LogicalPlan>,
     pub dialect: &'a dyn Dialect,
@@ -112,6 +115,10 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
     let state_digest = digest(pipeline, &observed.source_identity);
     check_state(pipeline, observed.state, observed.target.as_ref().map(|t| t.has_rows), &state_digest)?;
     let evolved = evolve::evolve(pipeline, &mut observed, assume)?;
+    if let Some(state) = observed.state {
+        let names: Vec<String> = observed.source.schema().fields().iter().map(|f| f.name().clone()).collect();
+        observed.late = [state.late_among(&names), evolved.routed].concat();
+    }
     let (mut gone, mut changes, mut hashes) = (None, None, None);
     let draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,

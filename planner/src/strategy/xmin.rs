@@ -344,7 +344,8 @@ fn append(observed: &Observed<'_>, spec: &Xmin, only_new_rows: bool, changes: &O
 
 /// Source rows that equal no row of the target.
 fn without_known_versions(plan: LogicalPlan, observed: &Observed<'_>, target: &ObservedTarget) -> Result<LogicalPlan> {
-    let names: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let all: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let names: Vec<String> = all.iter().filter(|name| !observed.late.contains(name)).cloned().collect();
     let known = target_scan(target)?.build()?;
     // In the target's types, so that equal values are equal.
     let (source, _) = staged(plan, observed)?;
@@ -353,7 +354,7 @@ fn without_known_versions(plan: LogicalPlan, observed: &Observed<'_>, target: &O
     let joined = LogicalPlanBuilder::from(source)
         .join_detailed(known, JoinType::LeftAnti, on, None, NullEquality::NullEqualsNull)?
         .build()?;
-    let columns = names.iter().map(|name| column(&joined, name)).collect::<Result<Vec<_>>>()?;
+    let columns = all.iter().map(|name| column(&joined, name)).collect::<Result<Vec<_>>>()?;
     Ok(LogicalPlanBuilder::from(joined).project(columns)?.build()?)
 }
 

@@ -120,7 +120,7 @@ fn a_constraint_of_the_target_stops_a_load_whole_and_no_value_is_told() {
         "CREATE TABLE landing.t (id int PRIMARY KEY, v text NOT NULL)",
         "CREATE TABLE landing.others (v text PRIMARY KEY); \
          CREATE TABLE landing.t (id int PRIMARY KEY, v text REFERENCES landing.others)",
-        "CREATE TABLE landing.t (id int PRIMARY KEY, v varchar(3))",
+        "CREATE TABLE landing.t (id int PRIMARY KEY, v text CHECK (length(v) <= 3))",
         "CREATE TABLE landing.t (id int PRIMARY KEY, v text, EXCLUDE (v WITH =))",
     ];
     let strategies = [

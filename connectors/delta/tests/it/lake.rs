@@ -283,6 +283,8 @@ pub fn state(spec: &LoadSpec) -> PipelineState {
         boundary: None,
         changes: None,
         hashes: None,
+        columns: Vec::new(),
+        late_columns: Vec::new(),
         load_id: spec.load_id.clone(),
         run_id: spec.run_id.clone(),
         committed_at: "2026-01-01T00:00:00Z".into(),

@@ -173,7 +173,7 @@ impl Work<'_> {
                 match (waited, slow, self.budget.statement_timeout_ms) {
                     (true, ..) => Ok(Attempt::Waited),
                     (_, true, Some(most)) => Err(self.too_slow(batch, most)),
-                    _ => Err(from_driver(error).with("table", self.target.to_string())),
+                    _ => Err(refused(from_driver(error)).with("table", self.target.to_string())),
                 }
             }
             Err(Failed::Other(error)) => {
@@ -289,6 +289,17 @@ enum Failed {
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self::Other(error)
+    }
+}
+
+/// What a missing right asks for.
+fn refused(error: Error) -> Error {
+    match error.kind() {
+        dpone_engine::ErrorKind::Authorization => error.with_hint(
+            "only the owner of a table changes its columns: give the role its ownership, or make the change yourself \
+             (ddl_mode: plan_only, and `dpone plan` shows the statements)",
+        ),
+        _ => error,
     }
 }
 

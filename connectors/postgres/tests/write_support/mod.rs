@@ -189,6 +189,8 @@ impl Load {
             boundary: None,
             changes: None,
             hashes: None,
+            columns: Vec::new(),
+            late_columns: Vec::new(),
             load_id: self.spec.load_id.clone(),
             run_id: self.spec.run_id.clone(),
             committed_at: "2026-01-01T00:00:00Z".into(),

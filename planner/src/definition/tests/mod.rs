@@ -5,6 +5,7 @@ mod backfill;
 mod batch;
 mod documentation;
 mod errors;
+mod evolution;
 mod sql;
 mod yaml;
 

@@ -62,7 +62,7 @@ fn an_approval_is_void_when_the_catalog_moved() {
     pg.execute("ALTER TABLE shop.t ADD COLUMN fresh int DEFAULT 7");
     project.run("load.yaml", "two").failed("data_quality");
     approve(&project, &entry(&project, "ledger", "pending_approval"));
-    pg.execute("CREATE INDEX ON landing.t ((upper(v)))");
+    pg.execute("ALTER TABLE landing.t ALTER v SET NOT NULL");
     project.run("load.yaml", "three").failed("data_quality").says("void");
     assert_eq!(columns(&pg, "landing.t").len(), 2, "nothing was changed");
     approve(&project, &entry(&project, "ledger", "pending_approval"));
@@ -112,4 +112,39 @@ fn a_change_is_announced_where_the_definition_asks_for_it() {
     project.run("load.yaml", "two").ok();
     let files = std::fs::read_dir(project.path("ledger/notifications")).unwrap().count();
     assert!(files >= 2, "JSON and Markdown");
+}
+
+#[test]
+fn what_breaks_readers_can_be_approved() {
+    let changes = [
+        ("renames: {v: w}", "ALTER TABLE shop.t RENAME v TO w", "rename_column:w", "w text"),
+        ("", "ALTER TABLE shop.t ALTER v TYPE varchar(9)", "", "v text"),
+        ("", "ALTER TABLE shop.t ADD n int; UPDATE shop.t SET n = id", "add_column:n", "n integer"),
+    ];
+    dpone_tests::every_case(changes, |(more, change, waits, column)| {
+        let pg = database(SEED);
+        let project = evolving(&pg, MERGE, &format!("ddl_mode: manual_approval, ledger_path: ledger, {more}"));
+        project.run("load.yaml", "one").ok();
+        pg.execute(change);
+        if !waits.is_empty() {
+            project.run("load.yaml", "two").failed("data_quality").says(waits);
+            approve(&project, &entry(&project, "ledger", "pending_approval"));
+        }
+        project.run("load.yaml", "three").ok();
+        assert!(columns(&pg, "landing.t").contains(&(*column).to_owned()), "{:?}", columns(&pg, "landing.t"));
+        assert_same_rows(change, pg.rows("shop.t"), pg.rows("landing.t"));
+    });
+}
+
+#[test]
+fn another_kind_of_values_is_converted_once_somebody_has_approved_that() {
+    let pg = database("CREATE TABLE shop.t (id int PRIMARY KEY, v int); INSERT INTO shop.t VALUES (1, 1), (2, 2)");
+    let project = evolving(&pg, MERGE, "ddl_mode: manual_approval, ledger_path: ledger");
+    project.run("load.yaml", "one").ok();
+    pg.execute("ALTER TABLE shop.t ALTER v TYPE text; INSERT INTO shop.t VALUES (3, 'three')");
+    project.run("load.yaml", "two").failed("data_quality").says("manual_approval:type_change:v");
+    approve(&project, &entry(&project, "ledger", "pending_approval"));
+    project.run("load.yaml", "three").ok();
+    assert_eq!(columns(&pg, "landing.t"), ["id integer not null", "v text"]);
+    assert_same_rows("converted", pg.rows("shop.t"), pg.rows("landing.t"));
 }

@@ -38,3 +38,24 @@ fn a_new_column_is_added_and_loaded_by_every_strategy() {
         assert_eq!(pg.leftovers(), Vec::<String>::new());
     });
 }
+
+#[test]
+fn rows_that_were_appended_before_a_column_came_are_not_appended_again() {
+    every_case(["", ", lag: '5'"], |lag| {
+        let pg = database("CREATE TABLE shop.t (id int, at int); INSERT INTO shop.t VALUES (1, 1), (2, 2), (2, 2)");
+        let project = super::evolving(&pg, "mode: incremental_append", "");
+        let options = format!("incremental_column: at{lag}");
+        project.write("load.yaml", super::definition("mode: incremental_append", &options, ""));
+        project.run("load.yaml", "one").ok();
+        pg.execute(
+            "ALTER TABLE shop.t ADD COLUMN fresh text DEFAULT 'x'; INSERT INTO shop.t VALUES (2, 2, 'y'), (3, 3, 'z')",
+        );
+        for run in ["two", "three"] {
+            project.run("load.yaml", run).ok();
+            assert_eq!(pg.column("SELECT id FROM landing.t ORDER BY 1"), ["1", "2", "2", "2", "3"], "{lag} {run}");
+        }
+        pg.execute("INSERT INTO shop.t VALUES (4, 3, 'w')");
+        project.run("load.yaml", "four").ok();
+        assert_eq!(pg.column("SELECT id FROM landing.t ORDER BY 1"), ["1", "2", "2", "2", "3", "4"], "{lag}");
+    });
+}

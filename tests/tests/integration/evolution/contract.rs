@@ -191,3 +191,39 @@ fn a_column_is_renamed_only_where_that_is_declared_and_approved() {
     assert_eq!(columns(&pg, "landing.t"), ["id integer not null", "v text"], "it goes on under its old name");
     assert_same_rows("renamed", pg.rows("shop.t"), pg.rows("landing.t"));
 }
+
+#[test]
+fn rows_that_a_cursor_or_row_versions_leave_out_are_not_put_aside_again() {
+    let strategies = [
+        ("mode: incremental_merge, unique_key: [id]", "incremental_column: id"),
+        ("mode: incremental_append", "incremental_column: id"),
+        ("mode: xmin, unique_key: [id]", ""),
+    ];
+    every_case(strategies, |(strategy, options)| {
+        let pg = database("CREATE TABLE shop.t (id int PRIMARY KEY, v int); INSERT INTO shop.t VALUES (1, 1), (2, 2)");
+        let project = evolving(&pg, strategy, "");
+        project.write("load.yaml", definition(strategy, options, "data_type: quarantine"));
+        project.run("load.yaml", "one").ok();
+        pg.execute("ALTER TABLE shop.t ALTER v TYPE text; INSERT INTO shop.t VALUES (3, 'three'), (4, '4')");
+        let outcome = project.run("load.yaml", "two").ok();
+        assert_eq!(outcome.rows("quarantined"), 1, "{}", outcome.text());
+        pg.execute("INSERT INTO shop.t VALUES (5, '5'), (6, 'six')");
+        let outcome = project.run("load.yaml", "three").ok();
+        assert_eq!(outcome.rows("quarantined"), 1, "{strategy}: {}", outcome.text());
+        let found = pg.column("SELECT (id, v)::text FROM landing.t");
+        assert_same_rows(strategy, ["(1,1)", "(2,2)", "(4,4)", "(5,5)"].map(str::to_owned).to_vec(), found);
+    });
+}
+
+#[test]
+fn row_versions_bring_new_columns_along() {
+    let pg = database(SEED);
+    let project = evolving(&pg, "mode: xmin, unique_key: [id]", "");
+    project.run("load.yaml", "one").ok();
+    pg.execute(GROWN);
+    project.run("load.yaml", "two").ok();
+    assert_same_rows("xmin", pg.rows("shop.t"), pg.rows("landing.t"));
+    pg.execute("ALTER TABLE shop.t ALTER v TYPE varchar(9)");
+    project.run("load.yaml", "three").ok();
+    assert_same_rows("xmin", pg.rows("shop.t"), pg.rows("landing.t"));
+}

@@ -152,3 +152,18 @@ fn a_column_that_takes_no_null_has_no_other_column_for_its_values() {
     project.run("load.yaml", "two").failed("data_quality").says("\"v\" takes no NULL");
     assert_eq!(columns(&pg, "landing.t"), ["id integer not null", "v integer not null"], "nothing was changed");
 }
+
+#[test]
+fn a_form_that_the_target_chose_is_its_own() {
+    let forms = [("json", "'{\"a\": 1}'", "jsonb"), ("varchar(3)", "'abc'", "char(5)"), ("inet", "'10.0.0.1'", "text")];
+    every_case(forms, |(from, value, to)| {
+        let pg = database(&seed(from, value));
+        pg.execute(&format!("CREATE TABLE landing.t (id int PRIMARY KEY, v {to})"));
+        let project = evolving(&pg, "mode: full_refresh", "");
+        for run in ["one", "two"] {
+            let outcome = project.run("load.yaml", run).ok();
+            assert!(!outcome.text().contains("ALTER"), "{}", outcome.text());
+        }
+        assert_eq!(pg.count("landing.t"), 1);
+    });
+}
