@@ -599,3 +599,62 @@ fn valid(schema: &Value, value: &Value) -> bool {
         _ => asked.as_array().unwrap().iter().filter(|s| valid(s, value)).count() == 1,
     })
 }
+
+#[test]
+fn a_change_of_a_topic_says_what_the_registry_would() {
+    use std::sync::Arc;
+
+    use dpone_kafka::KafkaDialect;
+    use dpone_planner::Relation;
+    use dpone_planner::dialect::Dialect;
+    use dpone_planner::schema::{DEFAULT, Risk, SchemaChange, TableFacts};
+
+    let said = |level: Level, change: &SchemaChange| {
+        let dialect = KafkaDialect { level, kind: Kind::Avro };
+        let table = Relation::new("shop", "orders");
+        let cost = dialect.cost(&table, &TableFacts::default(), change);
+        assert_eq!((cost.risk, cost.lock), (Risk::Unsupported, None));
+        assert!(dialect.render(&table, change).is_err(), "no statement is ever made");
+        match (cost.reason.contains("is compatible"), cost.reason.contains("is incompatible")) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => unreachable!("{}", cost.reason),
+        }
+    };
+    let column = |name: &str, dtype: &str, nullable: bool| {
+        Arc::new(KafkaDialect::default().parse_type(name, dtype).unwrap().with_nullable(nullable))
+    };
+    let with_default = |default: &str| {
+        let field = column("n", "int", false).as_ref().clone();
+        Arc::new(field.with_metadata([(DEFAULT.to_owned(), default.to_owned())].into()))
+    };
+    let add = |column| SchemaChange::AddColumn { column };
+    let (int, long) = (column("n", "int", false), column("n", "long", false));
+    for (change, backward, forward) in [
+        (add(column("n", "int", true)), true, true),
+        (add(column("n", "int", false)), false, true),
+        (add(with_default("0")), true, true),
+        (SchemaChange::DropColumn { column: int.clone() }, true, false),
+        (SchemaChange::DropColumn { column: column("n", "int", true) }, true, true),
+        (SchemaChange::AlterType { from: int.clone(), to: long.clone() }, true, false),
+        (SchemaChange::AlterType { from: long, to: int.clone() }, false, true),
+        (SchemaChange::DropNotNull { column: int.clone() }, true, false),
+        (SchemaChange::SetNotNull { column: int.clone() }, false, true),
+        (SchemaChange::RenameColumn { from: int.clone(), to: "m".into() }, true, false),
+        (
+            SchemaChange::AlterType {
+                from: column("d", "decimal(10,2)", false),
+                to: column("d", "decimal(10,4)", false),
+            },
+            false,
+            false,
+        ),
+    ] {
+        assert_eq!((said(Level::Backward, &change), said(Level::Forward, &change)), (backward, forward), "{change:?}");
+        assert_eq!(said(Level::Full, &change), backward && forward, "{change:?}");
+    }
+    // A name that Avro does not have is no field.
+    let change = add(column("a b", "int", true));
+    let cost = KafkaDialect::default().cost(&Relation::new("s", "t"), &TableFacts::default(), &change);
+    assert!(cost.reason.contains("no name of a field in Avro"), "{}", cost.reason);
+}
