@@ -24,16 +24,17 @@ use crate::repeat::RepeatExec;
 use dpone_planner::row_hash::{DigestKind, HashText, RowDigest};
 use dpone_planner::sift::SiftSpec;
 use dpone_planner::tally::Followed;
+use dpone_planner::timeline::TimelineSpec;
 use dpone_planner::try_cast::TryCast;
 
-use crate::diff::DiffExec;
+use crate::diff::{DiffExec, TimelineExec};
 use crate::scan::ScanExec;
 use crate::sift::SiftExec;
 use crate::stage::{StageExec, StageSpec};
 use crate::tally::TallyExec;
 use crate::{Connections, Error};
 
-/// Encodes and decodes [`ScanExec`], [`DiffExec`], [`TallyExec`], [`SiftExec`], [`StageExec`] and the planner's functions.
+/// Encodes and decodes our execution nodes and the planner's functions.
 #[derive(Debug)]
 pub struct EngineCodec {
     connections: Arc<Connections>,
@@ -60,6 +61,7 @@ enum Node {
     Stage { spec: Box<StageSpec> },
     Repeat,
     Diff { spec: Box<DiffSpec>, schema: SchemaRef },
+    Timeline { spec: Box<TimelineSpec>, schema: SchemaRef },
     Tally { followed: Option<Followed> },
     Sift { spec: SiftSpec },
 }
@@ -103,6 +105,9 @@ impl PhysicalExtensionCodec for EngineCodec {
             (Node::Diff { spec, schema }, [source, target]) => {
                 Ok(Arc::new(DiffExec::new(Arc::clone(source), Arc::clone(target), Arc::from(spec), schema)))
             }
+            (Node::Timeline { spec, schema }, [input]) => {
+                Ok(Arc::new(TimelineExec::new(Arc::clone(input), Arc::from(spec), schema)))
+            }
             (Node::Sift { spec }, [input]) => Ok(Arc::new(SiftExec::new(Arc::clone(input), spec))),
             (Node::Tally { followed }, [input]) => Ok(Arc::new(TallyExec::new(Arc::clone(input), followed))),
             _ => internal_err!("an execution node came with {} inputs", inputs.len()),
@@ -124,6 +129,8 @@ impl PhysicalExtensionCodec for EngineCodec {
             Node::Repeat
         } else if let Some(diff) = any.downcast_ref::<DiffExec>() {
             Node::Diff { spec: Box::new(diff.spec().clone()), schema: diff.schema() }
+        } else if let Some(timeline) = any.downcast_ref::<TimelineExec>() {
+            Node::Timeline { spec: Box::new(timeline.spec().clone()), schema: timeline.schema() }
         } else if let Some(sift) = any.downcast_ref::<SiftExec>() {
             Node::Sift { spec: sift.spec().clone() }
         } else if let Some(tally) = any.downcast_ref::<TallyExec>() {

@@ -384,12 +384,12 @@ async fn a_column_that_the_source_loses_is_left_out_of_the_comparison() {
     let things = Relation::new("public", "things");
     let session = SessionContext::new();
     session.register_batch("t", lab.memory.system("src").rows(&things).unwrap()).unwrap();
-    let sql = "SELECT id, CASE WHEN id = 1 THEN 'A' ELSE name END AS name FROM t";
+    let sql = "SELECT id, at FROM t";
     let batches = session.sql(sql).await.unwrap().collect().await.unwrap();
     lab.memory.system("src").put(&things, &batches).unwrap();
     let plan = explain(&lab.context, &lab.pipeline).await.unwrap();
     // By values: the digest of a target's row is made of what the row holds, without the column that is gone.
-    assert!(plan.notes.iter().any(|n| n.contains("no column at any more")), "{:?}", plan.notes);
+    assert!(plan.notes.iter().any(|n| n.contains("no column name any more")), "{:?}", plan.notes);
     assert!(plan.logical_plan.matches("dpone_row_digest").count() > 3, "{}", plan.logical_plan);
 }
 
@@ -445,6 +445,8 @@ async fn history_follows_a_column_of_the_source() {
                 ["1 D 06 ∅", "1 a 01 03", "1 b 03 04", "1 c 05 06", "1 e 04 05", "1 z 2025-12-31 01", "2 w 01 ∅"]
             );
             assert_eq!(lab.counts().await, [0, 0, 0, 4]);
+            lab.values("(2, 'w', '2026-01-01'), (2, 'w', '2026-02-01'), (2, 'w', '2026-02-01')").await;
+            assert_eq!(lab.counts().await, [0, 0, 0, 3], "the same row twice");
             for two in
                 ["(1, 'p', '2026-02-01'), (1, 'q', '2026-02-01')", "(1, 'D', '2026-01-06'), (1, 'E', '2026-01-06')"]
             {
@@ -457,6 +459,28 @@ async fn history_follows_a_column_of_the_source() {
             assert!(error.message().contains("1 in \"at\""), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn timelines_that_do_not_fit_are_laid_out_in_parts() {
+    let clauses = "STRATEGY scd2 KEY (id) OPTIONS ('scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore')";
+    // Twenty versions of each key, of which every second says the same as the one before; and then late and new ones.
+    let first = "SELECT value % 2000, 'says ' || CAST(value / 4000 AS VARCHAR), \
+                 to_timestamp(1767225600 + value / 2000 * 2 * 86400) FROM generate_series(0, 39999)";
+    let then = "SELECT value, 'late', to_timestamp(1767225600 + 11 * 86400) FROM generate_series(0, 999) UNION ALL \
+                SELECT value, 'new', to_timestamp(1767225600 + 90 * 86400) FROM generate_series(500, 2499)";
+    let mut results = Vec::new();
+    for limit in [ENOUGH, 1 << 20] {
+        let lab = Lab::new(limit, clauses);
+        lab.source(first).await;
+        assert_eq!(lab.counts().await, [20_000, 0, 0, 20_000], "under {limit} bytes");
+        lab.source(then).await;
+        assert_eq!(lab.counts().await, [3000, 2500, 0, 0], "under {limit} bytes");
+        assert_eq!(lab.counts().await, [0, 0, 0, 3000], "under {limit} bytes");
+        results.push(lab.rows(&["id", "name", "__dpone__valid_from_at", "__dpone__valid_to_at"]));
+    }
+    assert_eq!(results[0].len(), 23_000);
+    assert!(results[0] == results[1]);
 }
 
 #[tokio::test]

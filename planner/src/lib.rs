@@ -21,6 +21,7 @@ pub mod sift;
 pub mod state;
 pub mod strategy;
 pub mod tally;
+pub mod timeline;
 pub mod try_cast;
 pub mod type_name;
 pub mod types;

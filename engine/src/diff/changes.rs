@@ -230,7 +230,7 @@ impl Digests {
     }
 }
 
-fn fixed(array: &ArrayRef) -> DataFusionResult<&FixedSizeBinaryArray> {
+pub(super) fn fixed(array: &ArrayRef) -> DataFusionResult<&FixedSizeBinaryArray> {
     Ok(array
         .as_fixed_size_binary_opt()
         .filter(|a| a.value_length() == 16)

@@ -10,6 +10,7 @@ mod partitioned;
 mod planner;
 mod probe;
 mod spill;
+mod timeline;
 
 use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ use dpone_planner::diff::{DiffSpec, Method};
 use tokio::sync::{Notify, OnceCell};
 
 pub use planner::QueryPlannerWithDiff;
+pub use timeline::TimelineExec;
 
 use changes::Columns;
 use known::Known;

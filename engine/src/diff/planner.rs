@@ -13,12 +13,13 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use dpone_planner::diff::Diff;
 use dpone_planner::sift::Sift;
 use dpone_planner::tally::Tally;
+use dpone_planner::timeline::Timeline;
 
-use super::DiffExec;
+use super::{DiffExec, TimelineExec};
 use crate::sift::SiftExec;
 use crate::tally::TallyExec;
 
-/// DataFusion's query planner, which also knows [`Diff`], [`Sift`] and [`Tally`].
+/// DataFusion's query planner, which also knows [`Diff`], [`Timeline`], [`Sift`] and [`Tally`].
 #[derive(Debug)]
 pub struct QueryPlannerWithDiff;
 
@@ -51,6 +52,11 @@ impl ExtensionPlanner for NodePlanner {
         if let Some(tally) = node.as_any().downcast_ref::<Tally>() {
             let [input] = inputs else { return internal_err!("a tally has one input") };
             return Ok(Some(Arc::new(TallyExec::new(Arc::clone(input), tally.followed().cloned()))));
+        }
+        if let Some(timeline) = node.as_any().downcast_ref::<Timeline>() {
+            let [input] = inputs else { return internal_err!("a timeline has one input") };
+            let (spec, schema) = (Arc::new(timeline.spec().clone()), timeline.arrow_schema());
+            return Ok(Some(Arc::new(TimelineExec::new(Arc::clone(input), spec, schema))));
         }
         if let Some(sift) = node.as_any().downcast_ref::<Sift>() {
             let [input] = inputs else { return internal_err!("a sift has one input") };

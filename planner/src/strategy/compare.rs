@@ -79,7 +79,7 @@ pub(super) fn staged(plan: LogicalPlan, observed: &Observed<'_>) -> Result<(Logi
     Ok((LogicalPlanBuilder::from(plan).project(exprs)?.alias("__dpone__source")?.build()?, fields))
 }
 
-fn digest_of(plan: &LogicalPlan, fields: &[Field], columns: &[String], kind: DigestKind) -> Result<Expr> {
+pub(super) fn digest_of(plan: &LogicalPlan, fields: &[Field], columns: &[String], kind: DigestKind) -> Result<Expr> {
     let columns = columns
         .iter()
         .map(|name| {

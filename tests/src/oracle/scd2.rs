@@ -47,7 +47,11 @@ impl Scd2 {
             Some(effective) => {
                 refuse_nulls(shape, &[&shape.key[..], &[effective]].concat(), &read)?;
                 let when = |row: &Row| [shape.key_of(row), vec![row[effective].clone()]].concat();
-                refuse_duplicates_of(shape, read.iter().map(when))?;
+                // The same row twice says nothing else than once.
+                let mut different = read.clone();
+                different.sort();
+                different.dedup();
+                refuse_duplicates_of(shape, different.iter().map(when))?;
                 let mut batch = read;
                 batch.sort_by_key(|row| row[effective].clone());
                 (self.since_the_column(before, effective, &batch, &mut counts), batch)

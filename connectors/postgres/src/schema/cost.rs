@@ -356,9 +356,15 @@ fn alter_type(change: &TypeChange, scene: &Scene<'_>) -> Effect {
     }
     match conversion(&change.from, &change.to, scene.setting()) {
         Conversion::None => Effect::refused(format!("PostgreSQL has no cast from {from} to {to}")),
-        Conversion::Rewrite { .. } => rewrite(format!(
-            "{to} is stored otherwise than {from}, or checked: every row is written again, and every index built"
-        )),
+        Conversion::Rewrite { .. } => {
+            let mut reason = format!(
+                "{to} is stored otherwise than {from}, or checked: every row is written again, and every index built"
+            );
+            if let Some(key) = scene.on(column).find(|d| matches!(d.kind, DependentKind::ForeignKey { .. })) {
+                reason.push_str(&format!("; the other table of {} is locked as well", named(key)));
+            }
+            rewrite(reason)
+        }
         Conversion::Relabel { index_kept } => relabel(column, index_kept && !change.collates, scene),
     }
 }
@@ -366,11 +372,7 @@ fn alter_type(change: &TypeChange, scene: &Scene<'_>) -> Effect {
 /// The rows stay. Indexes and checks on the column may have to be built, or made, again.
 fn relabel(column: &str, index_kept: bool, scene: &Scene<'_>) -> Effect {
     let lock = Lock::AccessExclusive;
-    let rebuilt = scene.on(column).find(|dependent| match dependent.kind {
-        DependentKind::Index { plain, valid, .. } => !(index_kept && plain && valid) || is_partitioned(dependent),
-        DependentKind::Exclusion => !index_kept,
-        _ => false,
-    });
+    let rebuilt = scene.on(column).find(|dependent| is_rebuilt(dependent, index_kept));
     if let Some(index) = rebuilt {
         return Effect::new(
             lock,
@@ -387,6 +389,15 @@ fn relabel(column: &str, index_kept: bool, scene: &Scene<'_>) -> Effect {
         );
     }
     Effect::brief(lock, "the rows and the indexes stay as they are")
+}
+
+/// Whether an index is built again although the rows stay. `index_kept`: the new type sorts as the old one.
+pub(super) fn is_rebuilt(dependent: &Dependent, index_kept: bool) -> bool {
+    match dependent.kind {
+        DependentKind::Index { plain, valid, .. } => !(index_kept && plain && valid) || is_partitioned(dependent),
+        DependentKind::Exclusion => !index_kept,
+        _ => false,
+    }
 }
 
 /// An index of a partitioned table, which has no file to keep: the server builds those of the partitions again.

@@ -2,12 +2,14 @@
 
 use arrow::datatypes::Field;
 use dpone_planner::schema::{COLLATION, COMMENT, DEFAULT, DefaultValue, LockBudget, SchemaChange};
+use dpone_planner::types::native_of;
 use dpone_planner::{Error, Relation, Result};
 
 use super::conversion::{Conversion, Setting, Using, conversion};
 use super::native::NativeType;
 use super::operation::TypeChange;
 use super::types::{labels, native_type};
+use crate::SYSTEM;
 use crate::dialect::{created_type, is_type_name};
 use crate::write::names::{check, literal, quote, relation};
 
@@ -29,7 +31,12 @@ pub(crate) fn render(table: &Relation, change: &SchemaChange) -> Result<Vec<Stri
             _ => alter_type(&name, from, to)?,
         },
         SchemaChange::SetCollation { column, collation } => {
-            let clause = format!("TYPE {} COLLATE {}", native_type(column)?.name(), collation_name(column, collation)?);
+            // The column's own type, which may be a domain.
+            let native = match native_of(column, SYSTEM).filter(|native| is_type_name(native)) {
+                Some(native) => native.to_owned(),
+                None => native_type(column)?.name(),
+            };
+            let clause = format!("TYPE {native} COLLATE {}", collation_name(column, collation)?);
             retyped(&name, column, alter(column, &clause))
         }
         SchemaChange::DropNotNull { column } => alter(column, "DROP NOT NULL"),

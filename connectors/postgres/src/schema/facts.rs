@@ -93,15 +93,17 @@ const STATISTICS: &str = "SELECT 'statistics', s.stxname::text, l.columns, '', f
 const FUNCTIONS: &str = "SELECT 'function', p.oid::regprocedure::text, l.columns, '', false, false, false, false, NULL
   FROM looks l JOIN pg_catalog.pg_proc p ON p.oid = l.objid AND l.classid = 'pg_catalog.pg_proc'::regclass";
 
-/// Since version 12; the dependency is that of the column up to 14, and that of its expression from 15 on.
-const GENERATED: &str =
-    "SELECT 'generated_column', g.attname::text, array_remove(l.columns, g.attname::text), '', false, false, \
-                         false, false, NULL
-  FROM looks l LEFT JOIN pg_catalog.pg_attrdef e ON l.classid = 'pg_catalog.pg_attrdef'::regclass AND e.oid = l.objid
-  JOIN pg_catalog.pg_attribute g ON g.attgenerated <> ''
-   AND (l.classid = 'pg_catalog.pg_class'::regclass AND g.attrelid = l.objid AND g.attnum = l.objsubid
-        OR g.attrelid = e.adrelid AND g.attnum = e.adnum)
- WHERE l.columns <> ARRAY[g.attname::text]";
+/// Since version 12. The dependency is that of the column up to 14, and that of its expression from 15 on, which looks at
+/// its own column too.
+const GENERATED: &str = "SELECT 'generated_column', g.attname::text, l.columns, '', false, false, false, false, NULL
+  FROM looks l JOIN pg_catalog.pg_attribute g
+    ON l.classid = 'pg_catalog.pg_class'::regclass AND g.attrelid = l.objid AND g.attnum = l.objsubid
+ WHERE l.objsubid > 0 AND g.attgenerated <> ''
+ UNION ALL
+ SELECT 'generated_column', g.attname::text, array_remove(l.columns, g.attname::text), '', false, false, false, false, NULL
+  FROM looks l JOIN pg_catalog.pg_attrdef e ON l.classid = 'pg_catalog.pg_attrdef'::regclass AND e.oid = l.objid
+  JOIN pg_catalog.pg_attribute g ON g.attrelid = e.adrelid AND g.attnum = e.adnum
+ WHERE g.attgenerated <> '' AND l.columns <> ARRAY[g.attname::text]";
 
 const PARTITION_KEYS: &str = "SELECT 'partition_key', '',
     ARRAY(SELECT o.name FROM col o WHERE o.attrelid = p.partrelid AND o.attnum = ANY (p.partattrs::int2[])

@@ -1,13 +1,17 @@
 //! The way around a statement that would stop readers or writers: SQL where it can be said in SQL, step by step.
 
 use dpone_planner::Relation;
-use dpone_planner::schema::{DependentKind, TableFacts};
+use dpone_planner::schema::{Dependent, DependentKind, TableFacts};
 
-use super::cost::{Effect, named};
+use super::conversion::{Conversion, Setting, conversion};
+use super::cost::{Effect, MAJORS, is_rebuilt, named};
 use super::operation::{Inline, NewColumn, NewDefault, Operation, TypeChange};
 use crate::write::names::{MAX_NAME, quote, relation};
 
 const APART: &str = "each of these statements in a transaction of its own, with a lock_timeout";
+
+const INVALID: &str = "look at pg_index.indisvalid afterwards: a build that was stopped leaves an index that is not valid, to be \
+                       dropped";
 
 pub(super) fn online_path(
     table: &Relation,
@@ -58,11 +62,7 @@ fn two_steps(table: &str, constraint: &str) -> Vec<String> {
 }
 
 fn concurrently(statement: String) -> Vec<String> {
-    vec![
-        format!("{statement}, outside of a transaction and without a timeout"),
-        "look at indisvalid afterwards: a build that was stopped leaves an index that is not valid, to be dropped"
-            .to_owned(),
-    ]
+    vec![format!("{statement}, outside of a transaction and without a timeout"), INVALID.to_owned()]
 }
 
 fn not_null(table: &str, column: &str, major: u32) -> Vec<String> {
@@ -149,16 +149,7 @@ fn without_obstacles(table: &str, facts: &TableFacts, change: &TypeChange) -> Ve
 fn other_type(table: &str, facts: &TableFacts, change: &TypeChange, effect: &Effect) -> Vec<String> {
     use dpone_planner::schema::Work;
     match effect.work {
-        Work::IndexBuild => {
-            let mut steps = vec!["for each index that would be built again:".to_owned()];
-            let rebuilt = facts.dependents_of(&change.column).filter(|d| matches!(d.kind, DependentKind::Index { .. }));
-            for index in rebuilt {
-                steps.push(format!("DROP INDEX CONCURRENTLY {}", index.name));
-            }
-            steps.push(alter(table, change));
-            steps.extend(concurrently("CREATE INDEX CONCURRENTLY, as it was".to_owned()));
-            steps
-        }
+        Work::IndexBuild => around_indexes(table, facts, change),
         Work::Scan => {
             let mut steps = vec![APART.to_owned()];
             let checks: Vec<_> = facts
@@ -178,6 +169,25 @@ fn other_type(table: &str, facts: &TableFacts, change: &TypeChange, effect: &Eff
         }
         _ => shadow_column(table, change),
     }
+}
+
+/// The indexes that would be built again go before the change, and come back after it.
+fn around_indexes(table: &str, facts: &TableFacts, change: &TypeChange) -> Vec<String> {
+    let best = Setting { major: *MAJORS.end(), utc: true };
+    let kept =
+        conversion(&change.from, &change.to, best) == Conversion::Relabel { index_kept: true } && !change.collates;
+    let rebuilt: Vec<_> = facts.dependents_of(&change.column).filter(|d| is_rebuilt(d, kept)).collect();
+    let holds = |d: &&Dependent| matches!(d.kind, DependentKind::Index { primary: false, .. });
+    if !rebuilt.iter().all(holds) {
+        return shadow_column(table, change);
+    }
+    let mut steps =
+        vec!["without these indexes for a while; each statement by itself, outside of a transaction:".to_owned()];
+    steps.extend(rebuilt.iter().map(|index| format!("DROP INDEX CONCURRENTLY {}", index.name)));
+    steps.push(alter(table, change));
+    steps.extend(rebuilt.iter().map(|index| index.definition.replacen(" INDEX ", " INDEX CONCURRENTLY ", 1)));
+    steps.push(INVALID.to_owned());
+    steps
 }
 
 fn alter(table: &str, change: &TypeChange) -> String {

@@ -104,11 +104,12 @@ impl Place {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let old = self.schema.clone();
         self.schema = format!("ddl_next_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        self.run(&format!("SET client_min_messages = warning; DROP SCHEMA {old} CASCADE; CREATE SCHEMA $S")).await;
+        self.run("SET client_min_messages = warning; RESET search_path").await;
+        self.run(&format!("DROP PUBLICATION IF EXISTS {old}; DROP SCHEMA {old} CASCADE; CREATE SCHEMA $S")).await;
     }
 
     pub async fn drop(self) {
-        self.run("SET client_min_messages = warning; DROP SCHEMA $S CASCADE").await;
+        self.run("SET client_min_messages = warning; DROP PUBLICATION IF EXISTS $S; DROP SCHEMA $S CASCADE").await;
     }
 
     fn sql(&self, text: &str) -> String {

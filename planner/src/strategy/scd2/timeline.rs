@@ -6,37 +6,20 @@
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::{JoinType, ScalarValue};
-use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::functions_window::expr_fn::{lag, lead};
-use datafusion::logical_expr::expr::WindowFunction;
-use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits,
-    WindowFunctionDefinition, cast, ident, lit, when,
-};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, ident, lit, when};
 
-use super::super::compare::{target_column, target_scan, target_value};
+use super::super::compare::{digest_of, target_column, target_scan, target_value};
 use super::super::snapshot_diff::timestamp_field;
 use super::super::{ObservedTarget, column};
 use super::{Options, flag_field, instant};
+use crate::diff::KEY_HASH;
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH};
 use crate::row_hash::{DigestKind, HashText, digest};
 use crate::tally::{Followed, Tally};
+use crate::timeline::{IN_TARGET, ORIGIN, READ, Timeline, TimelineSpec};
 use crate::types::utc;
-
-/// Where a row of the timeline comes from; of two at one time the version that is there is first.
-const ORIGIN: &str = "__dpone__origin";
-const IN_TARGET: i8 = 0;
-const READ: i8 = 1;
-const PREVIOUS_HASH: &str = "__dpone__previous_hash";
-const PREVIOUS_TO: &str = "__dpone__previous_to";
-/// Of the read rows with one key and one time.
-const LEAST_HASH: &str = "__dpone__least_hash";
-const GREATEST_HASH: &str = "__dpone__greatest_hash";
-const NEXT_FROM: &str = "__dpone__next_from";
-/// The latest end of the versions before, which reaches past a row that falls into one of them.
-const ENCLOSING_TO: &str = "__dpone__enclosing_to";
 
 /// What meets in the timelines.
 pub(super) struct Sides<'a> {
@@ -66,44 +49,12 @@ pub(super) fn plan(
             LogicalPlanBuilder::from(there).union(Tally::plan(read, followed))?.build()?
         }
     };
-    let ordered = |expr: Expr| -> Result<Expr> {
-        let keys = options.key.iter().map(ident).collect();
-        let order = vec![ident(&history.valid_from).sort(true, true), ident(ORIGIN).sort(true, true)];
-        Ok(expr.partition_by(keys).order_by(order).build()?)
-    };
-    let at_one_time = |greatest: bool| -> Result<Expr> {
-        let udaf = if greatest { max_udaf() } else { min_udaf() };
-        let window = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(udaf), vec![ident(&history.row_hash)]);
-        let group = options.key.iter().chain([&history.valid_from]).map(ident).chain([ident(ORIGIN)]).collect();
-        Ok(Expr::from(window).partition_by(group).build()?)
-    };
-    let with_previous = LogicalPlanBuilder::from(rows)
-        .window([at_one_time(false)?.alias(LEAST_HASH), at_one_time(true)?.alias(GREATEST_HASH)])?
-        .window([
-            ordered(lag(ident(&history.row_hash), Some(1), None))?.alias(PREVIOUS_HASH),
-            ordered(lag(ident(&history.valid_to), Some(1), None))?.alias(PREVIOUS_TO),
-        ])?;
-    let same = ident(PREVIOUS_HASH).eq(ident(&history.row_hash)).is_true();
-    let after_a_gap = ident(PREVIOUS_TO).lt(ident(&history.valid_from)).is_true();
-    // Which of them is right cannot be known: both go on, and fail as what they are, two rows with one key and time.
-    let contradicting = ident(LEAST_HASH).not_eq(ident(GREATEST_HASH));
-    let kept =
-        with_previous.filter(ident(ORIGIN).eq(lit(IN_TARGET)).or(same.is_false()).or(after_a_gap).or(contradicting))?;
-    let before = WindowFrame::new_bounds(
-        WindowFrameUnits::Rows,
-        WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
-        WindowFrameBound::Preceding(ScalarValue::UInt64(Some(1))),
-    );
-    let greatest_end =
-        WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![ident(&history.valid_to)]);
-    let keys = options.key.iter().map(ident).collect();
-    let order = vec![ident(&history.valid_from).sort(true, true), ident(ORIGIN).sort(true, true)];
-    let greatest_end =
-        Expr::from(greatest_end).partition_by(keys).order_by(order).window_frame(before).build()?.alias(ENCLOSING_TO);
-    let placed = kept
-        .window([ordered(lead(ident(&history.valid_from), Some(1), None))?.alias(NEXT_FROM), greatest_end])?
-        .build()?;
-    changes(placed, names, options, target.is_some())
+    let by_key = digest_of(&rows, sides.fields, options.key, DigestKind::Key)?.alias(KEY_HASH);
+    let columns = rows.schema().columns().into_iter().map(Expr::Column).chain([by_key]);
+    let rows = LogicalPlanBuilder::from(rows).project(columns)?.build()?;
+    let spec =
+        TimelineSpec { hash: history.row_hash.clone(), from: history.valid_from.clone(), to: history.valid_to.clone() };
+    changes(Timeline::plan(rows, spec)?, names, options, target.is_some())
 }
 
 /// The source's rows as versions without an end.
@@ -189,19 +140,15 @@ fn missing(name: &str) -> Error {
         .with_hint("load into a table that this strategy made, or add the column to the target")
 }
 
+/// The rows as they are staged.
 fn changes(placed: LogicalPlan, names: &[String], options: &Options<'_>, with_target: bool) -> Result<LogicalPlan> {
     let history = options.history;
-    let (from, to, next) = (|| ident(&history.valid_from), || ident(&history.valid_to), || ident(NEXT_FROM));
-    let is_read = || ident(ORIGIN).eq(lit(READ));
-    let cut_short = next().gt(from()).and(to().is_null().or(next().lt(to())));
-    let falls_into = ident(ENCLOSING_TO).gt(from()).and(next().is_null().or(ident(ENCLOSING_TO).lt(next())));
-    let end = when(is_read().and(falls_into), ident(ENCLOSING_TO)).otherwise(next())?;
-    let with_end = LogicalPlanBuilder::from(placed).filter(is_read().or(cut_short.is_true()))?;
     let mut exprs: Vec<Expr> = names.iter().chain([&history.row_hash, &history.valid_from]).map(ident).collect();
-    exprs.push(end.clone().alias(&history.valid_to));
-    exprs.push(end.is_null().alias(&history.is_current));
+    exprs.push(ident(&history.valid_to));
+    exprs.push(ident(&history.valid_to).is_null().alias(&history.is_current));
     if with_target {
-        exprs.push(when(is_read(), lit(INSERT_OR_UPDATE)).otherwise(lit(PATCH))?.alias(OPERATION_COLUMN));
+        let is_read = ident(ORIGIN).eq(lit(READ));
+        exprs.push(when(is_read, lit(INSERT_OR_UPDATE)).otherwise(lit(PATCH))?.alias(OPERATION_COLUMN));
     }
-    Ok(with_end.project(exprs)?.build()?)
+    Ok(LogicalPlanBuilder::from(placed).project(exprs)?.build()?)
 }
