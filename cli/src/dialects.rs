@@ -33,7 +33,7 @@ impl System {
             Self::ClickHouse => Arc::new(dpone_clickhouse::ClickHouseDialect),
             Self::BigQuery => Arc::new(dpone_bigquery::BigQueryDialect),
             Self::Delta => Arc::new(dpone_delta::DeltaDialect),
-            Self::Kafka => Arc::new(dpone_kafka::KafkaDialect),
+            Self::Kafka => Arc::new(dpone_kafka::KafkaDialect::default()),
         }
     }
 

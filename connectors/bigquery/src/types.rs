@@ -102,6 +102,10 @@ impl BqType {
         {
             return Ok(Self::String(Some(n.max(1))));
         }
+        // A length that there is not is no reason to have none.
+        if text.trim().to_ascii_lowercase().starts_with("string") {
+            return Err(unknown_type(column, text));
+        }
         let logical = parse_logical(column, text).map_err(|_| unknown_type(column, text))?;
         Self::holding(&logical, &logical)
     }

@@ -31,7 +31,10 @@ impl Dialect for ClickHouseDialect {
     }
 
     fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
-        Ok(ChType::written(column, name)?.field(column))
+        let field = ChType::written(column, name)?.field(column);
+        // ClickHouse's own names say whether they take NULL; logical ones do, unless something else is said.
+        let own = ChType::native(name).is_some();
+        Ok(if own { field } else { field.with_nullable(true) })
     }
 
     fn shape(&self, field: &Field) -> TypeShape {

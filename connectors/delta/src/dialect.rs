@@ -3,10 +3,10 @@
 use arrow::datatypes::Field;
 use dpone_engine::{Relation, Result};
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::{Cost, Risk, SchemaChange, TableFacts, Work, describe_change};
-use dpone_planner::types::widens;
+use dpone_planner::schema::{Cost, Risk, SchemaChange, TableFacts, TypeShape, Work, describe_change};
+use dpone_planner::types::{parse_logical, widens, with_native};
 
-use crate::types;
+use crate::{names, types};
 
 #[derive(Debug, Clone, Copy)]
 pub struct DeltaDialect;
@@ -26,6 +26,22 @@ impl Dialect for DeltaDialect {
 
     fn stored_field(&self, field: &Field) -> Result<Field> {
         types::stored_field(field)
+    }
+
+    fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
+        names::parse(column, name)
+    }
+
+    /// That of the column which would be stored: a uuid is text here.
+    fn shape(&self, field: &Field) -> TypeShape {
+        types::stored_field(field).map_or_else(|_| TypeShape::of_arrow(field), |stored| TypeShape::of_arrow(&stored))
+    }
+
+    /// A shape's name is a logical one: its `timestamp` is no instant, Delta's is.
+    fn field_of(&self, column: &str, shape: &TypeShape) -> Result<Field> {
+        let stored = types::stored_field(&parse_logical(column, &shape.name())?)?;
+        let native = types::type_name(stored.data_type());
+        Ok(with_native(stored, types::NAME, &native))
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {

@@ -11,6 +11,7 @@ mod dialect;
 mod error;
 mod evolve;
 mod lease;
+mod names;
 mod provider;
 mod read;
 mod rewrite;

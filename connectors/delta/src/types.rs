@@ -17,7 +17,7 @@ pub(crate) const NAME: &str = "delta";
 /// Where a field's Arrow extension name is kept in the log: under its own key other readers would act on it.
 const KEPT_EXTENSION: &str = "dpone:extension";
 /// The field of a list, as Delta names it.
-const ELEMENT: &str = "element";
+pub(crate) const ELEMENT: &str = "element";
 
 /// The Arrow field that a Delta table stores for `field`: the nearest type that holds every value.
 pub(crate) fn stored_field(field: &Field) -> Result<Field> {

@@ -246,7 +246,10 @@ fn default_value(column: &Field, default: &str) -> Result<String> {
     let zoned = matches!(native, MsType::DateTimeOffset(_));
     let now = if zoned { "SYSDATETIMEOFFSET()" } else { "SYSDATETIME()" };
     Ok(match DefaultValue::parse(column.name(), default)? {
-        DefaultValue::Number(number) => number,
+        DefaultValue::Number(number) => match number.strip_prefix('-') {
+            Some(_) => format!("({number})"),
+            None => number,
+        },
         DefaultValue::Boolean(value) => u8::from(value).to_string(),
         DefaultValue::Text(value) => text(&value),
         DefaultValue::Null => "NULL".to_owned(),

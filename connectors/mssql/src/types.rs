@@ -156,6 +156,10 @@ impl MsType {
                 if let Some(native) = Self::native(text) {
                     return Ok(native);
                 }
+                // A length that there is not is no reason to have none.
+                if text_kind(&base).is_some() {
+                    return Err(unknown_type(column, text));
+                }
             }
         }
         let logical = parse_logical(column, text).map_err(|error| match TypeName::parse(text) {

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{Field, FieldRef, Schema};
 use serde::Serialize;
 
 use super::columns::{COLLATION, COMMENT, DEFAULT, aliases};
 use super::lattice::{Fit, fit};
 use super::policy::{EvolutionMode, EvolutionPolicy, TargetNullability};
+use super::sequence::retyped;
 use super::{SchemaChange, variant};
 use crate::dialect::Dialect;
 use crate::error::Result;
@@ -252,13 +253,15 @@ impl Comparer<'_> {
     }
 
     fn both(&mut self, field: &FieldRef, there: &FieldRef) -> Result<()> {
-        if !is_raw(field) {
-            self.types(field, there)?;
-        }
+        // The type last: it is what is left undone most often, and where a statement states the whole column, one after it
+        // would take it back.
         self.nullability(field, there);
         self.collation(field, there);
         self.default(field, there);
         self.comment(field, there);
+        if !is_raw(field) {
+            self.types(field, there)?;
+        }
         Ok(())
     }
 
@@ -420,15 +423,6 @@ impl Comparer<'_> {
 
 fn find(schema: &Schema, name: &str) -> Option<FieldRef> {
     schema.fields().iter().find(|field| field.name() == name).cloned()
-}
-
-/// The column with another type; its name, nullability and what else is known of it stay.
-fn retyped(column: &Field, like: &Field) -> FieldRef {
-    let mut metadata = like.metadata().clone();
-    let kept = column.metadata().iter().filter(|(key, _)| [COLLATION, COMMENT, DEFAULT].contains(&key.as_str()));
-    metadata.extend(kept.map(|(key, text)| (key.clone(), text.clone())));
-    let data_type: DataType = like.data_type().clone();
-    Arc::new(Field::new(column.name(), data_type, column.is_nullable()).with_metadata(metadata))
 }
 
 pub(super) fn mode_name(mode: EvolutionMode) -> &'static str {

@@ -12,6 +12,7 @@ mod lattice;
 mod names;
 mod plan;
 mod policy;
+mod sequence;
 mod variant;
 
 pub use columns::{ALIASES, COLLATION, COMMENT, DEFAULT, read_columns, with_aliases};

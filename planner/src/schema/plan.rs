@@ -11,6 +11,7 @@ use super::compare::{Change, ChangeKind, ColumnShape, as_variant, compare_column
 use super::decide::{Action, Decision, decide};
 use super::facts::TableFacts;
 use super::policy::EvolutionPolicy;
+use super::sequence::Sequence;
 use crate::dialect::Dialect;
 use crate::error::Result;
 use crate::relation::Relation;
@@ -86,7 +87,9 @@ pub fn plan_schema(
     let comparison = compare_columns(source, target, dialect, policy)?;
     let mut mapping = comparison.mapping;
     let (mut changes, mut actions) = (Vec::new(), Vec::new());
+    let mut sequence = Sequence::default();
     for change in comparison.changes {
+        let change = sequence.next(change);
         let action = decide(&change, table, facts, dialect, policy)?;
         // A widening that is not made would stop the run: its values can have a column of their own instead.
         if change.kind == ChangeKind::TypeWiden && policy.routes_variants() && action.decision == Decision::Defer {
@@ -96,6 +99,7 @@ pub fn plan_schema(
             }
             continue;
         }
+        sequence.made(&change, &action);
         actions.push(action);
         changes.push(change);
     }

@@ -55,7 +55,10 @@ struct Case {
 
 impl Case {
     fn new(into: Into, inner: &str, backfill: &str) -> Self {
-        let pg = Pg::new();
+        Self::on(Pg::new(), into, inner, backfill)
+    }
+
+    fn on(pg: Pg, into: Into, inner: &str, backfill: &str) -> Self {
         seed(&pg);
         let project = Project::new().env("DPONE_CONN_DB_URL", pg.url());
         project.write(FILE, manifest(into, inner, backfill));
@@ -147,10 +150,13 @@ fn every_inner_mode_loads_the_range_once() {
 
 #[test]
 fn dpone_run_runs_the_campaign_and_its_receipt_sums_it_up() {
-    let case = Case::new(Into::Postgres, "replace", "");
-    let outcome = case.project.run(FILE, "scheduled").ok();
-    assert_eq!((outcome.status().as_str(), outcome.rows("inserted")), ("committed", 1100));
-    case.complete("dpone run");
+    // On the oldest release as well.
+    for pg in [Pg::new(), Pg::major(11)] {
+        let case = Case::on(pg, Into::Postgres, "replace", "");
+        let outcome = case.project.run(FILE, "scheduled").ok();
+        assert_eq!((outcome.status().as_str(), outcome.rows("inserted")), ("committed", 1100));
+        case.complete("dpone run");
+    }
 }
 
 /// The places at which a worker is killed, each in its third chunk: in mid chunk, and between the commit and the manifest.

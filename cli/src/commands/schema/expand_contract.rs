@@ -224,6 +224,7 @@ impl ExpandContractArgs {
             definition: self.definition.clone(),
             table: table.clone(),
             dialect: self.dialect,
+            compatibility: None,
             server_version: self.server_version.clone(),
             settings: self.settings.clone(),
             table_size: self.table_size,

@@ -13,6 +13,7 @@ use dpone_planner::schema::{
     TargetNullability, plan_schema, read_columns, with_aliases,
 };
 
+use super::compatibility::Compatibility;
 use crate::args::{DefinitionOptions, parse_size};
 use crate::dialects::System;
 
@@ -37,6 +38,9 @@ pub(crate) struct Sides {
     /// The system of the target
     #[arg(long, value_enum, default_value_t = System::default_for_files())]
     pub(crate) dialect: System,
+    /// With --dialect kafka: the level that the Schema Registry has for the subject [default: BACKWARD]
+    #[arg(long, value_enum, ignore_case = true, value_name = "LEVEL")]
+    pub(super) compatibility: Option<Compatibility>,
     /// Version of the target's server, such as 15 [default: not known, and the most careful version is assumed]
     #[arg(long, value_name = "VERSION", conflicts_with = "connection")]
     pub(super) server_version: Option<String>,
@@ -140,7 +144,7 @@ impl Sides {
         let (target, facts, dialect) = match (&self.connection, &self.target) {
             (Some(connection), _) => self.live(connection).await?,
             (None, Some(file)) => {
-                let dialect = self.dialect.dialect();
+                let dialect = self.dialect()?;
                 (read_columns(file, &text(file)?, dialect.as_ref())?, self.facts()?, dialect)
             }
             (None, None) => return Err(Error::configuration("give the target's columns: --target FILE")),
@@ -165,6 +169,17 @@ impl Sides {
                 .with_hint("a table that is not there is created by the first run"));
         };
         Ok((found.schema.as_ref().clone(), found.facts, sink.dialect()))
+    }
+
+    fn dialect(&self) -> Result<Arc<dyn Dialect>> {
+        match (self.dialect, self.compatibility) {
+            (System::Kafka, Some(level)) => {
+                Ok(Arc::new(dpone_kafka::KafkaDialect { level: level.into(), ..Default::default() }))
+            }
+            (dialect, None) => Ok(dialect.dialect()),
+            (_, Some(_)) => Err(Error::configuration("--compatibility is for --dialect kafka alone")
+                .with_hint("tables have DDL: leave it out, or say --dialect kafka")),
+        }
     }
 
     fn facts(&self) -> Result<TableFacts> {

@@ -1,6 +1,7 @@
 //! `dpone schema`: governed changes of a target's schema.
 
 pub(crate) mod approve;
+pub(crate) mod compatibility;
 pub(crate) mod expand_contract;
 pub(crate) mod history;
 pub(crate) mod inputs;
@@ -29,6 +30,7 @@ enum Verb {
     History(history::HistoryArgs),
     Notify(notify::NotifyArgs),
     Verify(verify::VerifyArgs),
+    Compatibility(compatibility::CompatibilityArgs),
 }
 
 impl SchemaArgs {
@@ -40,6 +42,7 @@ impl SchemaArgs {
             Verb::History(args) => args.output.format,
             Verb::Notify(args) => args.output.format,
             Verb::Verify(args) => args.output.format,
+            Verb::Compatibility(args) => args.output.format,
         }
     }
 }
@@ -52,5 +55,6 @@ pub(crate) async fn schema(args: SchemaArgs, color: When) -> Result<Exit> {
         Verb::History(args) => history::history(&args, color),
         Verb::Notify(args) => notify::notify(&args, color),
         Verb::Verify(args) => verify::verify(&args, color),
+        Verb::Compatibility(args) => compatibility::compatibility(&args, color),
     }
 }

@@ -167,3 +167,30 @@ fn a_form_that_the_target_chose_is_its_own() {
         assert_eq!(pg.count("landing.t"), 1);
     });
 }
+
+#[test]
+fn what_hangs_on_a_column_decides_what_its_widening_costs() {
+    let cases = [
+        ("CREATE INDEX ON landing.t (v)", None),
+        ("CREATE INDEX ON landing.t ((upper(v)))", Some("blocking:type_widen:v")),
+        ("CREATE VIEW landing.w AS SELECT v FROM landing.t", Some("unsupported:type_widen:v")),
+    ];
+    every_case(cases, |(dependent, blocked)| {
+        let pg = database(&seed("varchar(5)", "'ab'"));
+        let project = evolving(&pg, "mode: incremental_merge, unique_key: [id]", "");
+        project.run("load.yaml", "one").ok();
+        pg.execute(dependent);
+        pg.execute("ALTER TABLE shop.t ALTER v TYPE varchar(9); INSERT INTO shop.t VALUES (2, 'abcdefghi')");
+        let outcome = project.run("load.yaml", "two");
+        match blocked {
+            Some(code) => {
+                outcome.failed("data_quality").says(&format!("schema_evolution.{code}"));
+                assert_eq!(columns(&pg, "landing.t")[1], "v character varying(5)");
+            }
+            None => {
+                outcome.ok();
+                assert_same_rows(dependent, pg.rows("shop.t"), pg.rows("landing.t"));
+            }
+        }
+    });
+}
