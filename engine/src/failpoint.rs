@@ -35,6 +35,14 @@ pub const STEPS: &[&str] = &[
     "backfill.claimed",
     "backfill.committed",
     "backfill.recorded",
+    // In the phases of an expand-contract migration.
+    "migrate.expand.begun",
+    "migrate.expand.applied",
+    "migrate.backfill.batch",
+    "migrate.validate.counted",
+    "migrate.contract.prepared",
+    "migrate.contract.swapped",
+    "migrate.contract.dropped",
 ];
 
 #[cfg(not(feature = "failpoints"))]

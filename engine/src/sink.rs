@@ -78,6 +78,11 @@ pub trait Sink: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Carries out the phases of expand-contract migrations. `None`: somebody runs the statements by hand.
+    fn migrator(&self) -> Option<Arc<dyn crate::schema::Migrator>> {
+        None
+    }
+
     /// Whether several loads of one table may be described, staged and committed at the same time. Where not, a backfill
     /// loads one chunk after the other.
     fn concurrent_loads(&self) -> bool {

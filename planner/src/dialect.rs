@@ -74,6 +74,15 @@ pub trait Dialect: Debug + Send + Sync {
         statements
     }
 
+    /// The phases of a migration that is not made in one step; `None`: as SQL in general has it, for somebody to run.
+    fn migration(
+        &self,
+        _table: &Relation,
+        _migration: &crate::schema::expand_contract::Migration,
+    ) -> Result<Option<Vec<crate::schema::expand_contract::MigrationStep>>> {
+        Ok(None)
+    }
+
     /// Fails where the system's own SQL cannot say a scope with exactly this meaning. `columns` are the target's, or those
     /// that it will be created with. Systems in which the engine evaluates scopes say all of them.
     fn check_scope(&self, _columns: &Schema, _scope: &Expr) -> Result<()> {

@@ -3,6 +3,7 @@
 pub(crate) mod backfill;
 pub(crate) mod batches;
 pub(crate) mod error;
+pub(crate) mod expand_contract;
 pub(crate) mod plan;
 pub(crate) mod receipt;
 pub(crate) mod schema;

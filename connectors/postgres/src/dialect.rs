@@ -55,6 +55,14 @@ impl Dialect for PostgresDialect {
         .with_hint(hint))
     }
 
+    fn migration(
+        &self,
+        table: &Relation,
+        migration: &dpone_planner::schema::expand_contract::Migration,
+    ) -> Result<Option<Vec<dpone_planner::schema::expand_contract::MigrationStep>>> {
+        crate::write::expand_contract::steps(table, migration).map(Some)
+    }
+
     fn check_scope(&self, columns: &Schema, scope: &Expr) -> Result<()> {
         let columns = columns
             .fields()

@@ -160,3 +160,28 @@ fn unusable(path: &Path, error: &std::io::Error) -> Error {
     Error::unknown(format!("{}: cannot be written: {error}", path.display()))
         .with_hint("name a folder that can be written to and has room")
 }
+
+/// Writes a document of a schema change: `name` as a part of the file's name is made safe.
+pub fn write_document<T: Serialize>(
+    folder: &Path,
+    prefix: &str,
+    name: &str,
+    document: &T,
+) -> Result<std::path::PathBuf> {
+    let path = document_path(folder, prefix, name);
+    replace(&path, &json_bytes(document)?)?;
+    Ok(path)
+}
+
+/// `<prefix>_<name>.json`, where everything but letters, digits and dashes of the name is `_`.
+pub fn document_path(folder: &Path, prefix: &str, name: &str) -> std::path::PathBuf {
+    folder.join(format!("{prefix}_{}.json", file_part(name, 150).replace('.', "_")))
+}
+
+/// Reads such a document. Errors name the line.
+pub fn read_document<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    match read(path)? {
+        Some(bytes) => parse(path, &bytes, what),
+        None => Err(Error::configuration(format!("{}: there is no such file", path.display()))),
+    }
+}

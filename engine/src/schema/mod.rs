@@ -7,13 +7,16 @@ mod files;
 mod history;
 mod keys;
 mod ledger;
+mod migrate;
 mod notify;
 
 pub use approval::{
     Approval, ApprovalRequest, ApprovalStatus, Approvals, Approved, DEFAULT_APPROVALS, DEFAULT_EXPIRY, Signature,
     Subject, Trust, Verdict,
 };
+pub use files::{document_path, read_document, write_document};
 pub use history::{Column, ColumnDiff, DEFAULT_HISTORY, SchemaDiff, SchemaHistoryRegistry, SchemaVersion};
 pub use keys::{PublicKey, SigningKey};
 pub use ledger::{Entry, EntryAction, EntryStatus, Ledger, NewEntry, StoredEntry, Verified};
+pub use migrate::{MigrationBudget, MigrationOutcome, MigrationReport, MigrationRequest, Migrator};
 pub use notify::{Notification, NotifiedChange, SchemaNotificationService, Severity, Written};

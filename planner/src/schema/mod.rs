@@ -6,6 +6,7 @@ mod compare;
 mod cost;
 mod decide;
 mod default;
+pub mod expand_contract;
 mod facts;
 mod lattice;
 mod names;

@@ -74,3 +74,16 @@ fn name(column: &str, policy: &EvolutionPolicy, longest: usize, attempt: u64) ->
     }
     format!("{}{suffix}", &plain[..end])
 }
+
+/// The prefix and the column's name, as one that is not taken.
+pub(super) fn free_name(prefix: &str, column: &str, longest: usize, taken: &[String]) -> String {
+    let policy = EvolutionPolicy { new_column_prefix: prefix.to_owned(), ..EvolutionPolicy::default() };
+    let mut attempt = 1;
+    loop {
+        let name = name(column, &policy, longest, attempt);
+        if !taken.contains(&name) {
+            return name;
+        }
+        attempt += 1;
+    }
+}

@@ -8,6 +8,7 @@ mod connecting;
 mod cursors;
 mod edges;
 mod evolution;
+mod expand_contract;
 mod faults;
 mod hostile;
 mod majors;

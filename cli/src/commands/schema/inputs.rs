@@ -23,15 +23,15 @@ pub(crate) struct Sides {
     /// Columns of the source: a JSON list of {name, dtype, nullable}; `default`, `collation`, `comment` and `aliases`
     /// (earlier names) may be added
     #[arg(long, value_name = "FILE")]
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// Columns of the target, in the same form
     #[arg(long, value_name = "FILE", required_unless_present = "connection", conflicts_with = "connection")]
-    target: Option<PathBuf>,
+    pub(super) target: Option<PathBuf>,
     /// Read the target's columns, indexes, views and other dependents from this connection instead
     #[arg(long, value_name = "NAME")]
-    connection: Option<String>,
+    pub(super) connection: Option<String>,
     #[command(flatten)]
-    definition: DefinitionOptions,
+    pub(super) definition: DefinitionOptions,
     /// The target table: schema.name
     #[arg(long, value_name = "TABLE", value_parser = parse_table)]
     pub(crate) table: Relation,
@@ -40,19 +40,19 @@ pub(crate) struct Sides {
     pub(crate) dialect: System,
     /// With --dialect kafka: the level that the Schema Registry has for the subject [default: BACKWARD]
     #[arg(long, value_enum, ignore_case = true, value_name = "LEVEL")]
-    compatibility: Option<Compatibility>,
+    pub(super) compatibility: Option<Compatibility>,
     /// Version of the target's server, such as 15 [default: not known, and the most careful version is assumed]
     #[arg(long, value_name = "VERSION", conflicts_with = "connection")]
-    server_version: Option<String>,
+    pub(super) server_version: Option<String>,
     /// A setting of the session that runs the DDL, such as TimeZone=UTC; may be repeated
     #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = parse_pair, conflicts_with = "connection")]
-    settings: Vec<(String, String)>,
+    pub(super) settings: Vec<(String, String)>,
     /// Size of the table, such as 20GB
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "connection")]
-    table_size: Option<usize>,
+    pub(super) table_size: Option<usize>,
     /// A column that was renamed in the source; may be repeated. Nothing is ever guessed
     #[arg(long = "rename", value_name = "OLD=NEW", value_parser = parse_pair)]
-    renames: Vec<(String, String)>,
+    pub(super) renames: Vec<(String, String)>,
 }
 
 /// The policy, with the defaults of `sink.options.schema_evolution`.
@@ -98,6 +98,11 @@ pub(crate) struct PolicyArgs {
 }
 
 impl PolicyArgs {
+    /// How long a statement waits for its lock, where that is said.
+    pub(super) fn lock_timeout(&self) -> Option<std::time::Duration> {
+        self.lock_timeout_seconds.map(std::time::Duration::from_secs)
+    }
+
     pub(crate) fn policy(&self) -> Result<EvolutionPolicy> {
         if !self.new_column_prefix.starts_with("__dpone__") {
             return Err(Error::configuration(
@@ -231,7 +236,7 @@ pub(crate) fn parse_table(text: &str) -> Result<Relation, String> {
     }
 }
 
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("expected NAME=VALUE".to_owned()),

@@ -2,6 +2,7 @@
 
 pub(crate) mod approve;
 pub(crate) mod compatibility;
+pub(crate) mod expand_contract;
 pub(crate) mod history;
 pub(crate) mod inputs;
 pub(crate) mod notify;
@@ -25,6 +26,7 @@ pub(crate) struct SchemaArgs {
 enum Verb {
     Plan(Box<plan::SchemaPlanArgs>),
     Approve(Box<approve::ApproveArgs>),
+    ExpandContract(Box<expand_contract::ExpandContractArgs>),
     History(history::HistoryArgs),
     Notify(notify::NotifyArgs),
     Verify(verify::VerifyArgs),
@@ -36,6 +38,7 @@ impl SchemaArgs {
         match &self.verb {
             Verb::Plan(args) => args.output.format,
             Verb::Approve(args) => args.output.format,
+            Verb::ExpandContract(args) => args.output.format,
             Verb::History(args) => args.output.format,
             Verb::Notify(args) => args.output.format,
             Verb::Verify(args) => args.output.format,
@@ -48,6 +51,7 @@ pub(crate) async fn schema(args: SchemaArgs, color: When) -> Result<Exit> {
     match args.verb {
         Verb::Plan(args) => plan::plan(*args, color).await,
         Verb::Approve(args) => approve::approve(&args, color),
+        Verb::ExpandContract(args) => expand_contract::expand_contract(*args, color).await,
         Verb::History(args) => history::history(&args, color),
         Verb::Notify(args) => notify::notify(&args, color),
         Verb::Verify(args) => verify::verify(&args, color),

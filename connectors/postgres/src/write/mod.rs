@@ -7,6 +7,7 @@ mod copy;
 mod encode;
 mod evolve;
 mod exchange;
+pub(crate) mod expand_contract;
 mod keep;
 pub(crate) mod names;
 mod numeric;
@@ -202,6 +203,10 @@ impl Sink for PostgresSink {
             None => self.resolve(target)?.schema,
         };
         Ok(Some(Arc::new(PostgresManifests::new(self.server.clone(), &schema)?)))
+    }
+
+    fn migrator(&self) -> Option<Arc<dyn dpone_engine::schema::Migrator>> {
+        Some(Arc::new(expand_contract::PostgresMigrator::new(self.clone())))
     }
 
     fn identity(&self) -> Option<String> {
