@@ -1,5 +1,5 @@
 //! The rules of a Schema Registry, case by case: what a reader with one schema makes of what another one wrote.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cloned_ref_to_slice_refs)]
 
 use dpone_kafka::{Kind, Level, Report, compatibility};
 use serde_json::{Value, json};
