@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod governance;
+#[path = "../../tests/support/sql.rs"]
+#[allow(dead_code)]
+mod sql;
 mod support;
 
 use serde_json::Value;

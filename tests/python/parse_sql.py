@@ -1,4 +1,5 @@
-"""Parses statements in the grammar of their dialect: sqlglot first, sqlfluff where sqlglot has no rule for a statement.
+"""Parses statements in the grammar of their dialect: PostgreSQL's by its own parser; of others sqlglot first, sqlfluff where
+sqlglot has no rule for a statement.
 
 Reads {"dialect": name, "statements": [..]} from standard input, and prints [[statement, why not], ..]: those that neither
 parses. A statement that sqlglot keeps as an opaque command is not parsed.
@@ -7,6 +8,7 @@ import json
 import logging
 import sys
 
+import pglast
 import sqlfluff
 import sqlglot
 from sqlglot import exp
@@ -32,12 +34,23 @@ def fluff(sql, dialect):
     return None
 
 
+def postgres(sql):
+    try:
+        pglast.parse_sql(sql)
+    except pglast.parser.ParseError as error:
+        return str(error)
+    return None
+
+
+def parse(sql, dialect):
+    if dialect == "postgres":
+        return postgres(sql)
+    why = glot(sql, dialect)
+    also = why and fluff(sql, dialect)
+    return also and f"{why}; {also}"
+
+
 asked = json.load(sys.stdin)
-refused = []
-for sql in asked["statements"]:
-    why = glot(sql, asked["dialect"])
-    if why:
-        also = fluff(sql, asked["dialect"])
-        if also:
-            refused.append([sql, f"{why}; {also}"])
+reasons = [(sql, parse(sql, asked["dialect"])) for sql in asked["statements"]]
+refused = [[sql, why] for sql, why in reasons if why]
 json.dump(refused, sys.stdout)

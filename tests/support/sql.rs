@@ -1,6 +1,7 @@
 //! Shared by the tests of the dialects: the grammar of a system as others know it, and names that try to be more.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -14,9 +15,11 @@ pub(crate) fn python() -> Command {
 
 /// Runs a script of `tests/python` on a document, and reads the document that it prints.
 pub(crate) fn run(script: &str, asked: &Value) -> Value {
-    let script = format!("{}/../../tests/python/{script}", env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("tests/python").is_dir());
+    let script = root.unwrap().join("tests/python").join(script);
+    let script = script.display();
     let mut child =
-        python().arg(&script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
+        python().arg(script.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
             panic!("no Python for {script}: {error}: run scripts/setup-tests, or set DPONE_TEST_PYTHON")
         });
     child.stdin.take().unwrap().write_all(asked.to_string().as_bytes()).unwrap();

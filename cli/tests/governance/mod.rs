@@ -3,6 +3,7 @@
 use dpone_engine::schema::{EntryStatus, Ledger, NewEntry};
 use serde_json::{Value, json};
 
+use super::sql;
 use super::support::{Ended, Project};
 
 const LEDGER: &str = ".dpone/schema_changes/schema_change_run01_abcd.json";
@@ -230,6 +231,13 @@ const EXPAND: [&str; 8] = [
     "landing.orders",
 ];
 
+/// Every statement of every phase.
+fn statements(document: &Value) -> Vec<String> {
+    let actions = document["actions"].as_array().unwrap().iter();
+    let ddl = actions.flat_map(|action| action["ddl"].as_array().unwrap());
+    ddl.map(|statement| statement.as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn expand_contract_says_every_phase() {
     let project = super::example();
@@ -241,6 +249,7 @@ fn expand_contract_says_every_phase() {
     assert_eq!(document["artifact_path"], path);
     let stored: Value = serde_json::from_str(&std::fs::read_to_string(project.path().join(path)).unwrap()).unwrap();
     assert_eq!(stored, document);
+    sql::assert_parses("postgres", &statements(&document));
     for phase in ["expand", "backfill", "validate", "contract", "rollback"] {
         let found = document["actions"].as_array().unwrap().iter().any(|action| action["phase"] == phase);
         assert!(found, "no action of {phase}");
@@ -257,16 +266,18 @@ fn other_systems_get_the_statements_for_somebody_to_run() {
         project.write("source-columns.json", &list(&[column("code", integer), column("new_name", text)]));
         project.write("target-columns.json", &list(&[column("code", text), column("old_name", text)]));
     };
-    for (dialect, integer, text) in [
-        ("mssql", "int", "nvarchar(20)"),
-        ("clickhouse", "Nullable(Int32)", "Nullable(String)"),
-        ("bigquery", "INT64", "STRING"),
+    for (dialect, grammar, integer, text) in [
+        ("mssql", "tsql", "int", "nvarchar(20)"),
+        ("clickhouse", "clickhouse", "Nullable(Int32)", "Nullable(String)"),
+        ("bigquery", "bigquery", "INT64", "STRING"),
     ] {
         files(integer, text);
         let args = [&EXPAND[..], &["--dialect", dialect, "--rename", "old_name=new_name", "--format", "md"]].concat();
         let ended = project.dpone(&args);
         assert_eq!(ended.code, 0, "{dialect}: {ended:?}");
         insta::assert_snapshot!(format!("expand_contract_{dialect}"), ended.shown(&project));
+        let args = [&args[..args.len() - 1], &["json"]].concat();
+        sql::assert_parses(grammar, &statements(&project.dpone(&args).json()));
     }
 }
 

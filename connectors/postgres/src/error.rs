@@ -101,7 +101,8 @@ fn from_io(error: &std::io::Error, address: &str) -> Error {
 /// An error that the server reported.
 pub fn from_server(db: &DbError) -> Error {
     let code = db.code().code();
-    let kind = kind(code);
+    // Two sessions made things of similar names at the same moment: a catalog's own index, and no rows of anybody.
+    let kind = if code == "23505" && db.schema() == Some("pg_catalog") { ErrorKind::Transient } else { kind(code) };
     let message = if shows_values(code) {
         format!("{} (SQLSTATE {code})", meaning(code))
     } else {
@@ -119,6 +120,12 @@ pub fn from_server(db: &DbError) -> Error {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// Two sessions chose one name at the same moment. The server derives the names of array types from those of tables, and
+/// where these are long and alike, it can choose the same one twice.
+pub(crate) fn is_name_race(error: &Error) -> bool {
+    error.is_transient() && error.context().iter().any(|(key, name)| *key == "constraint" && name.starts_with("pg_"))
 }
 
 /// Whether the server's message may quote a value. Only classes whose messages are known to speak of names and

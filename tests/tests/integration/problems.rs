@@ -1,6 +1,6 @@
 //! What users of batch loaders run into again and again, each as a regression test.
 
-use dpone_tests::{Pg, Project, assert_same_rows, every_case};
+use dpone_tests::{Pg, Project, assert_same_rows, connect, every_case};
 
 /// A definition that loads one table of the database into another.
 pub(crate) fn project(pg: &Pg, source: &str, options: &str, target: &str, strategy: &str) -> Project {
@@ -212,6 +212,30 @@ fn hostile_and_long_names_are_names() {
         assert!(pg.exists("shop.bystander"));
         assert_eq!(pg.leftovers(), Vec::<String>::new());
     });
+}
+
+/// The server names the array type of a table after it, cut at 63 bytes: two long names can ask for the same one.
+#[test]
+fn a_table_of_nearly_the_same_name_that_is_made_at_the_same_moment_is_not_in_the_way() {
+    let long = |end: &str| format!("{}{end}", "n".repeat(62));
+    let (mine, other) = (long("1"), long("2"));
+    let pg = database(&format!("CREATE TABLE shop.\"{mine}\" AS SELECT i, 'v' || i AS v FROM generate_series(1, 9) i"));
+    let project = project(&pg, &mine, "", &mine, "mode: full_refresh");
+    let (runtime, creator) = connect(pg.url());
+    runtime.block_on(creator.batch_execute(&format!("BEGIN; CREATE TABLE landing.\"{other}\" ()"))).unwrap();
+    let run = project.spawn("load.yaml", "one", "");
+    // The commit waits for the other transaction to end, and then has to choose another name.
+    let waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database()";
+    let (watching, watcher) = connect(pg.url());
+    let is_waiting = || !watching.block_on(watcher.query(waits, &[])).unwrap().is_empty();
+    let waited = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        is_waiting()
+    });
+    assert!(waited, "the run does not wait");
+    runtime.block_on(creator.batch_execute("COMMIT")).unwrap();
+    dpone_tests::Outcome::new(&["run"], run.wait_with_output().unwrap()).ok();
+    assert_same_rows("loaded", pg.rows(&format!("shop.\"{mine}\"")), pg.rows(&format!("landing.\"{mine}\"")));
 }
 
 #[test]

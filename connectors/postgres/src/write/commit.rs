@@ -14,7 +14,7 @@ use super::target::{self, Table};
 use super::{PostgresSink, append, changes, exchange, overwrite, scope};
 use crate::catalog;
 use crate::client::{CancelOnDrop, Client};
-use crate::error::from_driver;
+use crate::error::{from_driver, is_name_race};
 use crate::state::{StateTables, fence, outcome, put_load, put_state};
 
 /// How many rows met which fate in the target.
@@ -155,9 +155,15 @@ pub(super) async fn commit(sink: &PostgresSink, commit: &Commit<'_>) -> Result<R
     let receipt = {
         let work = Work { sink, commit, layout: &layout, names: &names, target: &target, tables: &tables };
         let cancel = CancelOnDrop::new(&client);
-        let receipt = match work.transaction(&client, finished.as_ref()).await {
-            Ok(receipt) => receipt,
-            Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+        let mut attempt = 0;
+        let receipt = loop {
+            match work.transaction(&client, finished.as_ref()).await {
+                Ok(receipt) => break receipt,
+                // The server has said no, and why: nothing was committed, and the next attempt chooses another name.
+                Err(error) if attempt < 5 && is_name_race(&error) => attempt += 1,
+                Err(error) => return Err(staging::with_culprit(sink, &layout, &names, error).await),
+            }
+            client.run("ROLLBACK").await?;
         };
         cancel.disarm();
         receipt
