@@ -282,6 +282,16 @@ fn other_systems_get_the_statements_for_somebody_to_run() {
 }
 
 #[test]
+fn a_topic_has_nothing_to_migrate() {
+    let project = super::example();
+    let ended = project.dpone(&[&EXPAND[..], &["--dialect", "kafka"]].concat());
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("a topic has no columns to migrate"), "{ended:?}");
+    assert!(ended.stderr.contains("dpone schema compatibility"), "{ended:?}");
+    assert!(!project.path().join(".dpone").exists(), "a plan was written");
+}
+
+#[test]
 fn wrong_use_of_expand_contract_is_said() {
     let project = super::example();
     for wrong in [

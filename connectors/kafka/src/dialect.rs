@@ -2,9 +2,10 @@
 
 use arrow::datatypes::Field;
 use dpone_planner::dialect::Dialect;
+use dpone_planner::schema::expand_contract::{Migration, MigrationStep};
 use dpone_planner::schema::{Cost, SchemaChange, TableFacts, TypeShape, cannot_change, with_aliases};
 use dpone_planner::types::native_of;
-use dpone_planner::{Relation, Result};
+use dpone_planner::{Error, Relation, Result};
 
 use crate::SYSTEM;
 use crate::compatibility::{Kind, Level, Report, compatibility};
@@ -70,6 +71,12 @@ impl Dialect for KafkaDialect {
 
     fn render(&self, _table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
         Err(cannot_change("Kafka", change).with_hint("register the new schema in the Schema Registry instead"))
+    }
+
+    fn migration(&self, _table: &Relation, migration: &Migration) -> Result<Option<Vec<MigrationStep>>> {
+        Err(Error::configuration("a topic has no columns to migrate: its schemas live beside each other")
+            .with("column", &migration.column)
+            .with_hint("`dpone schema compatibility` judges the next schema against the earlier ones"))
     }
 }
 

@@ -342,7 +342,7 @@ impl Comparer<'_> {
 
     /// Routes the values to a column of their own: a change where that is not there yet.
     fn variant(&mut self, field: &FieldRef, there: &FieldRef) -> Result<Option<Change>> {
-        let column = variant::column(field, self.target, self.dialect, self.policy)?;
+        let column = variant::column(field, self.target, self.dialect, self.policy);
         self.out.mapping.insert(field.name().clone(), column.field.name().clone());
         if column.exists {
             return Ok(None);

@@ -7,7 +7,6 @@ use arrow::datatypes::{Field, FieldRef, Schema};
 use super::lattice::{Fit, fit};
 use super::policy::EvolutionPolicy;
 use crate::dialect::Dialect;
-use crate::error::Result;
 use crate::plan::RESERVED_PREFIX;
 
 pub(super) struct VariantColumn {
@@ -23,23 +22,24 @@ pub(super) fn column(
     target: &Schema,
     dialect: &dyn Dialect,
     policy: &EvolutionPolicy,
-) -> Result<VariantColumn> {
+) -> VariantColumn {
     let shape = dialect.shape(source);
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         let name = name(source.name(), policy, dialect.longest_name(), attempt);
         match target.fields().iter().find(|field| *field.name() == name) {
             Some(there) if matches!(fit(&shape, &dialect.shape(there)), Fit::Same | Fit::Narrower) => {
-                return Ok(VariantColumn { field: Arc::clone(there), exists: true });
+                return VariantColumn { field: Arc::clone(there), exists: true };
             }
             // Values of a third type: they get a column too.
             Some(_) => {}
             None => {
                 let field = source.clone().with_name(name).with_nullable(true);
-                return Ok(VariantColumn { field: Arc::new(field), exists: false });
+                return VariantColumn { field: Arc::new(field), exists: false };
             }
         }
     }
-    unreachable_name()
 }
 
 /// The target's columns for values of `column` that did not fit it.
@@ -47,10 +47,6 @@ pub fn variants_of(column: &str, target: &Schema, dialect: &dyn Dialect, policy:
     let there = |name: String| target.fields().iter().find(|field| *field.name() == name).cloned();
     let named = (1..).map(|attempt| name(column, policy, dialect.longest_name(), attempt));
     named.map_while(there).collect()
-}
-
-fn unreachable_name() -> Result<VariantColumn> {
-    Err(crate::error::Error::internal("there are more variant columns than numbers"))
 }
 
 /// The prefix and the column's name. A name that is too long for the system, or not the first, ends in a hash of the whole,

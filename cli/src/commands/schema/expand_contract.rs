@@ -210,10 +210,6 @@ async fn check_fingerprint(document: &ExpandContract, sink: &dyn Sink) -> Result
 impl ExpandContractArgs {
     /// The plan from files, or from a file and the catalog.
     async fn document(&self, offline: bool) -> Result<ExpandContract> {
-        if self.dialect == System::Kafka {
-            return Err(Error::configuration("a topic has no columns to migrate: its schemas live beside each other")
-                .with_hint("`dpone schema compatibility` judges the next schema against the earlier ones"));
-        }
         let (Some(source), Some(table)) = (&self.source, &self.table) else {
             return Err(Error::configuration("--source and --table say what is planned"));
         };
