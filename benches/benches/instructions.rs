@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use dpone_benches::diff::Comparison;
+use dpone_benches::diff::{Comparison, Next};
 use dpone_benches::kernels::{Csv, Hash, Wire};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 
@@ -15,13 +15,20 @@ fn wire(family: &str) -> Wire {
 #[library_benchmark(setup = wire)]
 #[bench::integer("integer")]
 #[bench::numeric("numeric")]
+#[bench::numeric_wide("numeric_wide")]
+#[bench::numeric_text("numeric_text")]
+#[bench::real("real")]
 #[bench::double("double")]
 #[bench::text("text")]
 #[bench::date("date")]
+#[bench::time("time")]
 #[bench::timestamptz("timestamptz")]
 #[bench::boolean("boolean")]
 #[bench::uuid("uuid")]
 #[bench::bytea("bytea")]
+#[bench::jsonb("jsonb")]
+#[bench::array("array")]
+#[bench::nulls("nulls")]
 fn decode(wire: Wire) -> usize {
     black_box(wire).decode().unwrap()
 }
@@ -29,13 +36,20 @@ fn decode(wire: Wire) -> usize {
 #[library_benchmark(setup = wire)]
 #[bench::integer("integer")]
 #[bench::numeric("numeric")]
+#[bench::numeric_wide("numeric_wide")]
+#[bench::numeric_text("numeric_text")]
+#[bench::real("real")]
 #[bench::double("double")]
 #[bench::text("text")]
 #[bench::date("date")]
+#[bench::time("time")]
 #[bench::timestamptz("timestamptz")]
 #[bench::boolean("boolean")]
 #[bench::uuid("uuid")]
 #[bench::bytea("bytea")]
+#[bench::jsonb("jsonb")]
+#[bench::array("array")]
+#[bench::nulls("nulls")]
 fn encode(wire: Wire) -> usize {
     black_box(wire).encode().unwrap()
 }
@@ -46,8 +60,14 @@ fn row_hash(hash: Hash) -> usize {
     black_box(hash).run().unwrap()
 }
 
-#[library_benchmark]
-#[bench::lineitem(Comparison::new().unwrap())]
+fn comparison(next: Next) -> Comparison {
+    Comparison::new(next).unwrap()
+}
+
+#[library_benchmark(setup = comparison)]
+#[bench::key_join_probe(Next::Same)]
+#[bench::change_set_split(Next::AllChanged)]
+#[bench::mixed(Next::Mixed)]
 fn diff(comparison: Comparison) -> usize {
     black_box(comparison).run().unwrap()
 }

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dpone_benches::diff::Comparison;
+use dpone_benches::diff::{Comparison, Next};
 use dpone_benches::inputs::{FAMILIES, ROWS};
 use dpone_benches::kernels::{Csv, Hash, Wire};
 
@@ -30,8 +30,12 @@ fn rows(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     let hash = Hash::new().unwrap();
     group.bench_function("row_hash", |bencher| bencher.iter(|| black_box(&hash).run().unwrap()));
-    let comparison = Comparison::new().unwrap();
-    group.bench_function("diff", |bencher| bencher.iter(|| black_box(&comparison).run().unwrap()));
+    for (name, next) in
+        [("key_join_probe", Next::Same), ("change_set_split", Next::AllChanged), ("diff_mixed", Next::Mixed)]
+    {
+        let comparison = Comparison::new(next).unwrap();
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(&comparison).run().unwrap()));
+    }
     let csv = Csv::new().unwrap();
     group.bench_function("csv_parse", |bencher| bencher.iter(|| black_box(&csv).parse().unwrap()));
 }

@@ -16,7 +16,18 @@ use futures::StreamExt;
 
 use crate::inputs;
 
-/// Two sides with their hashes. One row in five is changed, one in twenty is gone, one in a hundred is new.
+/// How the source differs from the target.
+#[derive(Debug, Clone, Copy)]
+pub enum Next {
+    /// Not at all: every key is looked up, and nothing comes out.
+    Same,
+    /// In every row: what comes out is everything.
+    AllChanged,
+    /// One row in five is changed, one in twenty is gone, one in a hundred is new.
+    Mixed,
+}
+
+/// Two sides with their hashes.
 #[derive(Debug)]
 pub struct Comparison {
     source: RecordBatch,
@@ -27,12 +38,17 @@ pub struct Comparison {
 const KEY: [&str; 2] = ["l_orderkey", "l_linenumber"];
 
 impl Comparison {
-    pub fn new() -> Result<Self> {
+    pub fn new(next: Next) -> Result<Self> {
         let lineitem = inputs::lineitem()?;
         let rows = lineitem.num_rows() as u32;
-        let before = pick(&lineitem, (0..rows).filter(|row| row % 100 != 3))?;
-        let after = pick(&lineitem, (0..rows).filter(|row| row % 20 != 7))?;
-        let after = changed(&after)?;
+        let (before, after) = match next {
+            Next::Same => (lineitem.clone(), lineitem),
+            Next::AllChanged => (lineitem.clone(), changed(&lineitem, 1)?),
+            Next::Mixed => (
+                pick(&lineitem, (0..rows).filter(|row| row % 100 != 3))?,
+                changed(&pick(&lineitem, (0..rows).filter(|row| row % 20 != 7))?, 5)?,
+            ),
+        };
         let runtime =
             tokio::runtime::Builder::new_current_thread().build().map_err(|e| Error::unknown(e.to_string()))?;
         Ok(Self { source: with_hashes(&after, true)?, target: with_hashes(&before, false)?, runtime })
@@ -78,13 +94,13 @@ fn pick(batch: &RecordBatch, rows: impl Iterator<Item = u32>) -> Result<RecordBa
     Ok(take_record_batch(batch, &UInt32Array::from_iter_values(rows))?)
 }
 
-/// Another tax in every fifth row.
-fn changed(batch: &RecordBatch) -> Result<RecordBatch> {
+/// Another tax in one row of `every`.
+fn changed(batch: &RecordBatch, every: usize) -> Result<RecordBatch> {
     use datafusion::arrow::array::{Array, AsArray, Decimal128Array};
     use datafusion::arrow::datatypes::Decimal128Type;
     let at = batch.schema().index_of("l_tax")?;
     let tax = batch.column(at).as_primitive::<Decimal128Type>();
-    let moved = tax.values().iter().enumerate().map(|(row, value)| if row % 5 == 0 { value + 1 } else { *value });
+    let moved = tax.values().iter().enumerate().map(|(row, value)| if row % every == 0 { value + 1 } else { *value });
     let moved = Decimal128Array::from_iter_values(moved).with_data_type(tax.data_type().clone());
     let mut columns = batch.columns().to_vec();
     columns[at] = Arc::new(moved);

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, FixedSizeBinaryArray, RecordBatch, RecordBatchReader};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, ListArray, RecordBatch, RecordBatchReader,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::{cast, nullif};
+
 use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use dpone_engine::{Error, Result};
@@ -35,15 +39,38 @@ fn plain_schema(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
+/// Columns with their types in PostgreSQL, and what is in them.
+pub type Columns = (Vec<(&'static str, &'static str)>, Vec<ArrayRef>);
+
+/// The families of [`family`].
+pub const FAMILIES: [&str; 16] = [
+    "integer",
+    "numeric",
+    "numeric_wide",
+    "numeric_text",
+    "real",
+    "double",
+    "text",
+    "date",
+    "time",
+    "timestamptz",
+    "boolean",
+    "uuid",
+    "bytea",
+    "jsonb",
+    "array",
+    "nulls",
+];
+
 /// Columns of lineitem and what is made of them, by the family of their type in PostgreSQL.
-pub fn family(name: &str) -> Result<(Vec<(&'static str, &'static str)>, Vec<ArrayRef>)> {
+pub fn family(name: &str) -> Result<Columns> {
     let lineitem = lineitem()?;
     let column = |name: &str| {
         lineitem.column_by_name(name).cloned().ok_or_else(|| Error::internal(format!("lineitem has no {name}")))
     };
     let converted = |from: &str, to: DataType| -> Result<ArrayRef> { Ok(cast(&column(from)?, &to)?) };
-    let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let (columns, arrays): (Vec<_>, Vec<ArrayRef>) = match name {
+    let one = |native, array| (vec![("a", native)], vec![array]);
+    Ok(match name {
         "integer" => (
             vec![("a", "bigint"), ("b", "integer"), ("c", "smallint")],
             vec![
@@ -55,30 +82,59 @@ pub fn family(name: &str) -> Result<(Vec<(&'static str, &'static str)>, Vec<Arra
         "numeric" => {
             (vec![("a", "numeric(15,2)"), ("b", "numeric(15,2)")], vec![column("l_extendedprice")?, column("l_tax")?])
         }
-        "double" => (vec![("a", "double precision")], vec![converted("l_extendedprice", DataType::Float64)?]),
+        "numeric_wide" => one("numeric(38,10)", converted("l_extendedprice", DataType::Decimal128(38, 10))?),
+        "numeric_text" => one("numeric", converted("l_extendedprice", DataType::Utf8)?),
+        "real" => one("real", converted("l_tax", DataType::Float32)?),
+        "double" => one("double precision", converted("l_extendedprice", DataType::Float64)?),
         "text" => (
             vec![("a", "character varying(44)"), ("b", "character(10)")],
             vec![column("l_comment")?, column("l_shipmode")?],
         ),
         "date" => (vec![("a", "date"), ("b", "date")], vec![column("l_shipdate")?, column("l_receiptdate")?]),
-        "timestamptz" => {
-            let midnight = cast(&column("l_shipdate")?, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
-            (vec![("a", "timestamp with time zone")], vec![cast(&midnight, &zoned)?])
+        "time" => {
+            let seconds = cast(&converted("l_partkey", DataType::Int32)?, &DataType::Time32(TimeUnit::Second))?;
+            one("time", cast(&seconds, &DataType::Time64(TimeUnit::Microsecond))?)
         }
-        "boolean" => (vec![("a", "boolean")], vec![converted("l_linenumber", DataType::Boolean)?]),
+        "timestamptz" => {
+            let midnight = converted("l_shipdate", DataType::Timestamp(TimeUnit::Microsecond, None))?;
+            let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+            one("timestamp with time zone", cast(&midnight, &zoned)?)
+        }
+        "boolean" => one("boolean", converted("l_linenumber", DataType::Boolean)?),
         "uuid" => {
             let values = (0..lineitem.num_rows()).map(|row| (row as u128 * 0x9e37_79b9_7f4a_7c15).to_be_bytes());
-            (vec![("a", "uuid")], vec![Arc::new(FixedSizeBinaryArray::try_from_iter(values)?)])
+            one("uuid", Arc::new(FixedSizeBinaryArray::try_from_iter(values)?))
         }
-        "bytea" => (vec![("a", "bytea")], vec![converted("l_comment", DataType::Binary)?]),
+        "bytea" => one("bytea", converted("l_comment", DataType::Binary)?),
+        "jsonb" => one("jsonb", documents(&column("l_comment")?)),
+        "array" => one("integer[]", lists(&converted("l_partkey", DataType::Int32)?)?),
+        "nulls" => {
+            let some = |column: ArrayRef| -> Result<ArrayRef> { Ok(nullif(&column, &every_fifth(column.len()))?) };
+            (
+                vec![("a", "numeric(15,2)"), ("b", "character varying(44)")],
+                vec![some(column("l_extendedprice")?)?, some(column("l_comment")?)?],
+            )
+        }
         other => return Err(Error::internal(format!("there is no family {other:?}"))),
-    };
-    Ok((columns, arrays))
+    })
 }
 
-/// The families of [`family`].
-pub const FAMILIES: [&str; 9] =
-    ["integer", "numeric", "double", "text", "date", "timestamptz", "boolean", "uuid", "bytea"];
+fn every_fifth(rows: usize) -> BooleanArray {
+    (0..rows).map(|row| Some(row % 5 == 0)).collect()
+}
+
+fn documents(texts: &ArrayRef) -> ArrayRef {
+    let document = |text: Option<&str>| text.map(|text| format!("{{\"comment\": {text:?}}}"));
+    Arc::new(texts.as_string::<i32>().iter().map(document).collect::<datafusion::arrow::array::StringArray>())
+}
+
+/// Lists of four values.
+fn lists(values: &ArrayRef) -> Result<ArrayRef> {
+    let count = values.len() / 4;
+    let item = Arc::new(Field::new("item", values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_repeated_length(4, count);
+    Ok(Arc::new(ListArray::try_new(item, offsets, values.slice(0, count * 4), None)?))
+}
 
 /// Lineitem as a file.
 pub fn csv() -> Result<(SchemaRef, Vec<u8>)> {

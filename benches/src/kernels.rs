@@ -25,7 +25,7 @@ pub struct Wire {
 impl Wire {
     pub fn new(family: &str) -> Result<Self> {
         let (columns, arrays) = inputs::family(family)?;
-        let kernels = Kernels::new(&columns)?;
+        let kernels = Kernels::new(&columns, family == "nulls")?;
         let batch = RecordBatch::try_new(SchemaRef::clone(kernels.schema()), arrays)?;
         let copy = kernels.encode(std::slice::from_ref(&batch))?;
         Ok(Self { kernels, batch, copy })

@@ -1,11 +1,11 @@
 //! The loops that touch every value, without a server: rows of binary COPY to Arrow, and back. For benchmarks.
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use dpone_planner::{Error, Result};
 
-use crate::types::{self, PgType};
-use crate::write::encode::{HEADER, RowEncoder, TRAILER, WireType};
+use crate::types::{self, PgType, TypeKind};
+use crate::write::encode::{ElementType, HEADER, RowEncoder, TRAILER, WireType};
 use crate::{SYSTEM, read};
 
 /// Columns as both directions know them.
@@ -17,14 +17,11 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// For columns of native types: `integer`, `numeric(15,2)`, `timestamp with time zone`.
-    pub fn new(columns: &[(&str, &str)]) -> Result<Self> {
+    /// For columns of native types: `integer`, `numeric(15,2)`, `timestamp with time zone`, `integer[]`.
+    pub fn new(columns: &[(&str, &str)], nullable: bool) -> Result<Self> {
         let columns = columns
             .iter()
-            .map(|(name, native)| {
-                let field = arrow::datatypes::Field::new(*name, arrow::datatypes::DataType::Null, false);
-                types::column(name, &PgType::named(&field, native), false, false, None)
-            })
+            .map(|(name, native)| types::column(name, &named(native), nullable, false, None))
             .collect::<Result<Vec<_>>>()?;
         let wires = columns.iter().map(wire).collect::<Result<Vec<_>>>()?;
         let encoded = columns.iter().zip(&wires).enumerate().map(|(i, (column, wire))| (i, &column.field, wire));
@@ -64,10 +61,41 @@ impl Kernels {
     }
 }
 
+fn named(native: &str) -> PgType {
+    let field = Field::new("", DataType::Null, true);
+    match native.strip_suffix("[]") {
+        Some(item) => PgType {
+            oid: 0,
+            typmod: -1,
+            native: native.to_owned(),
+            kind: TypeKind::Array(Box::new(PgType::named(&field, item))),
+        },
+        None if native == "jsonb" => PgType::builtin(types::oid::JSONB, native),
+        None => PgType::named(&field, native),
+    }
+}
+
 fn wire(column: &types::Column) -> Result<WireType> {
-    use types::oid;
     let base = column.native.base();
-    let receive = match base.oid {
+    let element = match &base.kind {
+        TypeKind::Array(item) => Some(ElementType { oid: item.oid, receive: receive(item)?.to_owned() }),
+        _ => None,
+    };
+    let receive = if element.is_some() { "array_recv" } else { receive(base)? };
+    let sql = base.native.clone();
+    Ok(WireType {
+        base_sql: sql.clone(),
+        cast_sql: sql.clone(),
+        sql,
+        receive: receive.to_owned(),
+        typmod: base.typmod,
+        element,
+    })
+}
+
+fn receive(base: &PgType) -> Result<&'static str> {
+    use types::oid;
+    Ok(match base.oid {
         oid::BOOL => "boolrecv",
         oid::INT2 => "int2recv",
         oid::INT4 => "int4recv",
@@ -79,15 +107,9 @@ fn wire(column: &types::Column) -> Result<WireType> {
         oid::UUID => "uuid_recv",
         oid::DATE => "date_recv",
         oid::TIMESTAMPTZ => "timestamptz_recv",
+        oid::FLOAT4 => "float4recv",
+        oid::TIME => "time_recv",
+        oid::JSONB => "jsonb_recv",
         _ => return Err(Error::configuration(format!("no kernel for {SYSTEM} type {}", base.native))),
-    };
-    let sql = base.native.clone();
-    Ok(WireType {
-        base_sql: sql.clone(),
-        cast_sql: sql.clone(),
-        sql,
-        receive: receive.to_owned(),
-        typmod: base.typmod,
-        element: None,
     })
 }
