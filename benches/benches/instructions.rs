@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use dpone_benches::diff::{Comparison, Next};
 use dpone_benches::kernels::{Csv, Hash, Wire};
-use gungraun::{library_benchmark, library_benchmark_group, main};
+use gungraun::{Callgrind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 
 fn wire(family: &str) -> Wire {
     Wire::new(family).unwrap()
@@ -79,4 +79,8 @@ fn csv_parse(csv: Csv) -> usize {
 }
 
 library_benchmark_group!(name = kernels, benchmarks = [decode, encode, row_hash, diff, csv_parse]);
-main!(library_benchmark_groups = kernels);
+// Caches differ from machine to machine, and simulating them takes most of the time.
+main!(
+    config = LibraryBenchmarkConfig::default().tool(Callgrind::with_args(["--cache-sim=no"])),
+    library_benchmark_groups = kernels
+);

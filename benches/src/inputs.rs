@@ -1,7 +1,10 @@
 //! Batches of TPC-H lineitem: the same on every machine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow_ipc::reader::FileReader;
+use arrow_ipc::writer::FileWriter;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, ListArray, RecordBatch, RecordBatchReader,
 };
@@ -17,8 +20,34 @@ use tpchgen_arrow::LineItemArrow;
 /// Rows of each input.
 pub const ROWS: usize = 8192;
 
-/// The first rows of lineitem at scale factor 0.01.
+/// The first rows of lineitem at scale factor 0.01, from the file that [`write`] left or generated.
 pub fn lineitem() -> Result<RecordBatch> {
+    match std::fs::File::open(prepared()?) {
+        Err(_) => generate(),
+        Ok(file) => {
+            let mut rows = FileReader::try_new(file, None)?;
+            Ok(rows.next().ok_or_else(|| Error::internal("the prepared rows are no batch"))??)
+        }
+    }
+}
+
+/// Puts the rows where [`lineitem`] looks: under valgrind, which counts slowly, generating them takes longer than all
+/// kernels together.
+pub fn write() -> Result<()> {
+    let batch = generate()?;
+    let mut file = FileWriter::try_new(std::fs::File::create(prepared()?)?, &batch.schema())?;
+    file.write(&batch)?;
+    Ok(file.finish()?)
+}
+
+/// Beside the program, which cargo puts into a folder of its profile, or into `deps` in it.
+fn prepared() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    Ok(folder.ok_or_else(|| Error::internal("the program is in no folder"))?.join("lineitem.arrow"))
+}
+
+fn generate() -> Result<RecordBatch> {
     let mut generator = LineItemArrow::new(LineItemGenerator::new(0.01, 1, 1)).with_batch_size(ROWS);
     let schema = plain_schema(&generator.schema());
     let batch = generator.next().ok_or_else(|| Error::internal("lineitem has no rows"))??;
