@@ -99,7 +99,7 @@ sink:
 """
 FROM_PARQUET = """
 name: from_parquet
-source: {type: file, path: files/parquet}
+source: {type: file, path: files/lineitem.parquet}
 sink:
   type: postgres
   connection_type: env
@@ -108,7 +108,7 @@ sink:
   strategy: {mode: full_refresh, overwrite_type: exchange}
 """
 FROM_CSV = FROM_PARQUET.replace("from_parquet", "from_csv").replace(
-    "{type: file, path: files/parquet}", "{type: file, path: files/lineitem.csv, types: %s}"
+    "{type: file, path: files/lineitem.parquet}", "{type: file, path: files/lineitem.csv, options: {columns: %s}}"
 )
 
 # A tenth of the rows changed, and a hundredth as many new ones: what incremental_merge reads past its watermark.
@@ -228,7 +228,7 @@ class Routes:
         (root / "to_mirror.yaml").write_text(TO_MIRROR)
         (root / "to_history.yaml").write_text(TO_HISTORY % NEXT_SOURCE)
         (root / "from_parquet.yaml").write_text(FROM_PARQUET)
-        (root / "from_csv.yaml").write_text(FROM_CSV % json.dumps({n: t for n, t in TYPES.items() if "char" not in t}))
+        (root / "from_csv.yaml").write_text(FROM_CSV % json.dumps([{"name": n, "type": t} for n, t in TYPES.items() if "char" not in t]))
         (root / "to_merged.yaml").write_text(TO_MERGED)
         (root / "to_history_first.yaml").write_text(TO_HISTORY % SOURCE)
 
@@ -309,14 +309,13 @@ class Routes:
             sys.exit(f"bench-routes: the table loaded {schema} differs from its source")
 
     def from_parquet_prepare(self):
-        (self.root / "files/parquet").mkdir(parents=True, exist_ok=True)
         csv = self.exported("lineitem.csv", "COPY lineitem TO STDOUT (FORMAT csv, HEADER)")
         script = """
 import duckdb, sys
 duckdb.sql(f"COPY (SELECT * FROM read_csv('{sys.argv[1]}', header = true, columns = {sys.argv[3]})) TO '{sys.argv[2]}' (FORMAT parquet, COMPRESSION zstd)")
 """
         types = "{" + ", ".join(f"'{name}': '{'VARCHAR' if 'char' in kind else kind}'" for name, kind in TYPES.items()) + "}"
-        file = self.root / "files/parquet/lineitem.parquet"
+        file = self.root / "files/lineitem.parquet"
         subprocess.run([os.environ["DPONE_TEST_PYTHON"], "-c", script, csv, file, types], check=True)
 
     def from_parquet_limit(self):
@@ -342,7 +341,8 @@ duckdb.sql(f"COPY (SELECT * FROM read_csv('{sys.argv[1]}', header = true, column
     # incremental_merge: stage by COPY, then INSERT … ON CONFLICT DO UPDATE.
 
     def merge_prepare(self):
-        self.server.sql("src", f"DROP TABLE IF EXISTS changes; {MERGE_ROWS}; VACUUM (ANALYZE, FREEZE) changes")
+        self.server.sql("src", f"DROP TABLE IF EXISTS changes; {MERGE_ROWS}")
+        self.server.sql("src", "VACUUM (ANALYZE, FREEZE) changes")
         self.server.sql("dst", f"DROP TABLE IF EXISTS merge_base; CREATE TABLE merge_base ({COLUMNS}, changed_at timestamptz NOT NULL)")
         base = f"COPY (SELECT *, timestamptz '2025-01-01' FROM lineitem) TO STDOUT (FORMAT binary)"
         self.measure(self.psql("src", base), self.psql("dst", "COPY merge_base FROM STDIN (FORMAT binary)"))
@@ -624,7 +624,7 @@ def growth(routes, options):
     """How the cost of one route grows with its rows: a tenth, one and ten times lineitem, from Parquet to PostgreSQL."""
     measured = []
     for scale in (0.1, 1, 10):
-        folder = routes.root / "files/parquet"
+        folder = routes.root / "files"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         subprocess.run([options.tpchgen, "parquet", "-s", str(scale), "--tables", "lineitem", "--output-dir", folder], check=True)

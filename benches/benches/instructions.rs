@@ -66,7 +66,7 @@ fn comparison(next: Next) -> Comparison {
 
 #[library_benchmark(setup = comparison)]
 #[bench::key_join_probe(Next::Same)]
-#[bench::change_set_split(Next::AllChanged)]
+#[bench::change_set_split(Next::HalfChanged)]
 #[bench::mixed(Next::Mixed)]
 fn diff(comparison: Comparison) -> usize {
     black_box(comparison).run().unwrap()

@@ -21,8 +21,8 @@ use crate::inputs;
 pub enum Next {
     /// Not at all: every key is looked up, and nothing comes out.
     Same,
-    /// In every row: what comes out is everything.
-    AllChanged,
+    /// In every second row: the split has to pick rows one by one.
+    HalfChanged,
     /// One row in five is changed, one in twenty is gone, one in a hundred is new.
     Mixed,
 }
@@ -43,7 +43,7 @@ impl Comparison {
         let rows = lineitem.num_rows() as u32;
         let (before, after) = match next {
             Next::Same => (lineitem.clone(), lineitem),
-            Next::AllChanged => (lineitem.clone(), changed(&lineitem, 1)?),
+            Next::HalfChanged => (lineitem.clone(), changed(&lineitem, 2)?),
             Next::Mixed => (
                 pick(&lineitem, (0..rows).filter(|row| row % 100 != 3))?,
                 changed(&pick(&lineitem, (0..rows).filter(|row| row % 20 != 7))?, 5)?,
