@@ -8,7 +8,7 @@ use dpone_engine::Result;
 use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH, STAMPS};
 
 use super::commit::{Applied, Apply};
-use super::names::{quote, relation};
+use super::names::{list, quote, relation};
 use super::staging::has_operation;
 use super::target::TargetColumn;
 
@@ -20,7 +20,10 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
     let rows = relation(&apply.rows);
     apply.client.run(&format!("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")).await?;
     if apply.staged_rows() >= ANALYZE_FROM {
-        apply.client.run(&format!("ANALYZE {rows}")).await?;
+        // Of the columns that rows are found by; what is in the others decides nothing.
+        let operation = has_operation(apply.commit.load).then_some(OPERATION_COLUMN);
+        let found_by = list(key.iter().map(String::as_str).chain(operation));
+        apply.client.run(&format!("ANALYZE {rows} ({found_by})")).await?;
     }
     let matches = key_matches(apply, key).await?;
     let operations = has_operation(apply.commit.load);
