@@ -162,9 +162,17 @@ fn check_name(name: &str) -> Result<()> {
 
 /// A column as `CREATE TABLE` and `ADD COLUMN` define it.
 fn definition(field: &Field, key: bool) -> Result<String> {
+    definition_as(field, key, None)
+}
+
+/// The same with another type than the field's own.
+pub(crate) fn definition_as(field: &Field, key: bool, native: Option<&str>) -> Result<String> {
     check_name(field.name())?;
-    let native = type_of(field)?;
-    let native = if key { native.with_nullable(false) } else { native };
+    let native = match native {
+        Some(native) => native.to_owned(),
+        None if key => type_of(field)?.with_nullable(false).to_string(),
+        None => type_of(field)?.to_string(),
+    };
     let mut text = format!("{} {native}", types::quote(field.name()));
     if let Some(default) = default_of(field) {
         text.push_str(&format!(" DEFAULT {}", default_value(field, default)?));
