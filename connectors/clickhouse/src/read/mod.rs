@@ -79,8 +79,3 @@ async fn details(server: &Server) -> Result<BTreeMap<String, String>> {
     .map(|(key, value)| (key.to_owned(), value))
     .collect())
 }
-
-/// A predicate in the server's SQL, exact; `None` where it cannot be said.
-pub(crate) fn condition(_: &datafusion::logical_expr::Expr, _: &arrow::datatypes::Schema) -> Option<String> {
-    None
-}

@@ -15,13 +15,11 @@ use crate::types::literal;
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
     pub(crate) relation: Relation,
-    pub(crate) uuid: String,
     pub(crate) engine: String,
     /// The engine with its arguments, keys and settings, as the server prints them.
     pub(crate) engine_full: String,
     pub(crate) sorting_key: Vec<String>,
     pub(crate) partition_key: Vec<String>,
-    pub(crate) primary_key: Vec<String>,
     pub(crate) rows: Option<u64>,
     pub(crate) bytes: Option<u64>,
     pub(crate) columns: Vec<Column>,
@@ -219,8 +217,7 @@ pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<T
     let named = format!("database = {} AND name = {}", literal(&table.schema), literal(&table.name));
     let rows = session
         .rows(&format!(
-            "SELECT toString(uuid), engine, engine_full, sorting_key, partition_key, primary_key, \
-             toString(total_rows), toString(total_bytes), \
+            "SELECT engine, engine_full, sorting_key, partition_key, toString(total_rows), toString(total_bytes), \
              arrayStringConcat(arrayMap((d, t) -> concat(d, '.', t), dependencies_database, dependencies_table), '\\n') \
              FROM system.tables WHERE {named}"
         ))
@@ -243,16 +240,14 @@ pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<T
     });
     Ok(Some(Table {
         relation: table.clone(),
-        uuid: text(0),
-        engine: text(1),
-        engine_full: text(2),
-        sorting_key: split_key(&text(3)),
-        partition_key: split_key(&text(4)),
-        primary_key: split_key(&text(5)),
-        rows: number(6),
-        bytes: number(7),
+        engine: text(0),
+        engine_full: text(1),
+        sorting_key: split_key(&text(2)),
+        partition_key: split_key(&text(3)),
+        rows: number(4),
+        bytes: number(5),
         columns: columns.collect(),
-        views: text(8).lines().map(str::to_owned).collect(),
+        views: text(6).lines().map(str::to_owned).collect(),
     }))
 }
 
@@ -394,12 +389,10 @@ mod tests {
     fn an_engine_is_exchanged_with_its_definition_kept() {
         let table = |engine: &str, full: &str| Table {
             relation: Relation::new("d", "t"),
-            uuid: String::new(),
             engine: engine.to_owned(),
             engine_full: full.to_owned(),
             sorting_key: vec![],
             partition_key: vec![],
-            primary_key: vec![],
             rows: None,
             bytes: None,
             columns: vec![],

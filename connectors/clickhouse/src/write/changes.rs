@@ -4,7 +4,7 @@
 //! of the receipt, the keys that go, and the rows that come. Rows whose values are the same are not touched.
 
 use dpone_engine::{Error, Result};
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, STAMPS};
 
 use super::catalog::{self, Column, Table};
 use super::commit::{Planned, Work};
@@ -164,7 +164,9 @@ impl Changes<'_> {
     fn differs(&self) -> Result<String> {
         let staged = self.work.columns();
         let value = |names: Vec<&str>| -> Result<String> {
-            let parts = names.into_iter().map(|name| Ok(differs(self.column(name)?))).collect::<Result<Vec<_>>>()?;
+            // What differs with every load is no difference.
+            let names = names.into_iter().filter(|name| !STAMPS.contains(name));
+            let parts = names.map(|name| Ok(differs(self.column(name)?))).collect::<Result<Vec<_>>>()?;
             Ok(if parts.is_empty() { "0".to_owned() } else { format!("({})", parts.join(" OR ")) })
         };
         let whole = value(staged.iter().copied().filter(|name| !self.key.iter().any(|k| k == name)).collect())?;

@@ -1,6 +1,6 @@
 //! Tables that the sink makes: the target where there is none, and what a load needs beside it.
 
-use arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Fields, Schema, SchemaRef};
 use dpone_engine::{Error, LoadSpec, Relation, Result};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::OPERATION_COLUMN;
@@ -23,8 +23,8 @@ pub(crate) fn staging_settings() -> Vec<(&'static str, String)> {
     vec![
         ("non_replicated_deduplication_window", DEDUPLICATION_WINDOW.to_string()),
         // A load of many partitions makes many parts at once; nobody reads them before they are merged or moved.
-        ("parts_to_delay_insert", "0".to_owned()),
-        ("parts_to_throw_insert", "0".to_owned()),
+        ("parts_to_delay_insert", "1000000".to_owned()),
+        ("parts_to_throw_insert", "1000000".to_owned()),
     ]
 }
 
@@ -175,9 +175,4 @@ pub(crate) fn keys(table: &Relation, key: &[(String, String)]) -> String {
 pub(crate) fn stored_schema(load: &LoadSpec) -> SchemaRef {
     let fields: Fields = load.staged_schema.fields().iter().filter(|f| f.name() != OPERATION_COLUMN).cloned().collect();
     SchemaRef::new(Schema::new(fields))
-}
-
-/// Whether a field's values are ones that a sorting key can hold: floats sort, but NaN does not match itself.
-pub(crate) fn is_float(field: &DataType) -> bool {
-    matches!(field, DataType::Float16 | DataType::Float32 | DataType::Float64)
 }

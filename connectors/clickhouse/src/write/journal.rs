@@ -163,14 +163,9 @@ impl Journal {
         Ok(all.into_iter().filter(|entry| entry.open).collect())
     }
 
-    pub(crate) async fn of_load(&self, session: &Session, pipeline: &str, load: &str) -> Result<Option<Entry>> {
-        let named = format!("pipeline = {} AND load_id = {}", literal(pipeline), literal(load));
-        Ok(self.read(session, &named).await?.into_iter().next())
-    }
-
     /// The greatest token that wrote here.
     pub(crate) async fn newest_token(&self, session: &Session, pipeline: &str) -> Result<u64> {
-        let sql = format!("SELECT max(token) FROM {} WHERE pipeline = {}", relation(&self.table), literal(pipeline));
+        let sql = format!("SELECT toString(max(token)) FROM {} WHERE pipeline = {}", relation(&self.table), literal(pipeline));
         Ok(session.scalar(&sql).await?.and_then(|n| n.parse().ok()).unwrap_or(0))
     }
 

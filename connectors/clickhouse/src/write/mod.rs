@@ -3,6 +3,7 @@
 pub(crate) mod catalog;
 mod changes;
 pub(crate) mod commit;
+mod condition;
 mod create;
 mod encode;
 mod evolve;
