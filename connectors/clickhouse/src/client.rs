@@ -236,7 +236,7 @@ impl Server {
         let response = quiet(silence, request.send())
             .await
             .ok_or_else(|| named(error::silent(&self.config)))?
-            .map_err(|e| named(self.from_send(e)))?;
+            .map_err(|e| named(self.failed_to_send(e)))?;
         let status = response.status();
         let headers = response.headers();
         let code = headers
@@ -285,7 +285,7 @@ impl Server {
     }
 
     /// An error of ours that stopped the data of an insert comes back through the driver.
-    fn from_send(&self, error: reqwest::Error) -> Error {
+    fn failed_to_send(&self, error: reqwest::Error) -> Error {
         let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(inner) = next {
             if let Some(ours) = inner.downcast_ref::<Error>() {
