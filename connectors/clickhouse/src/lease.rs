@@ -84,7 +84,8 @@ impl Leases<'_> {
     pub(crate) async fn acquire(&self, request: &LeaseRequest, known: u64) -> Result<Lease> {
         for _ in 0..20 {
             let seen = self.look(&request.pipeline).await?;
-            if let Some((_, held)) = seen.newest.as_ref().filter(|(_, held)| !held.released && held.expires > seen.now) {
+            if let Some((_, held)) = seen.newest.as_ref().filter(|(_, held)| !held.released && held.expires > seen.now)
+            {
                 return Err(taken(request, self.database, held));
             }
             let token = seen.newest.as_ref().map_or(0, |(token, _)| *token).max(known) + 1;

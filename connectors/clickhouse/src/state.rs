@@ -86,7 +86,13 @@ impl StateTables {
         Ok(session.count(&format!("{} WHERE {condition}", relation(&self.loads))).await? > 0)
     }
 
-    pub(crate) async fn put_load(&self, session: &Session, receipt: &Receipt, target: &Relation, token: u64) -> Result<()> {
+    pub(crate) async fn put_load(
+        &self,
+        session: &Session,
+        receipt: &Receipt,
+        target: &Relation,
+        token: u64,
+    ) -> Result<()> {
         let text = serde_json::to_string(receipt).map_err(|e| Error::internal(format!("a receipt: {e}")))?;
         let row = json!({
             "load_id": receipt.load_id, "pipeline": receipt.pipeline, "target": target.to_string(),
@@ -102,8 +108,11 @@ impl StateTables {
 
     /// The lease is held, so nobody else numbers the pipeline's versions.
     async fn put(&self, session: &Session, pipeline: &str, text: &str, about: [&String; 3]) -> Result<()> {
-        let sql =
-            format!("SELECT toString(max(version)) FROM {} WHERE pipeline = {}", relation(&self.state), literal(pipeline));
+        let sql = format!(
+            "SELECT toString(max(version)) FROM {} WHERE pipeline = {}",
+            relation(&self.state),
+            literal(pipeline)
+        );
         let version = session.number(&sql).await? + 1;
         let [load_id, run_id, committed_at] = about;
         let row = json!({

@@ -104,7 +104,11 @@ impl Table {
         }
         let joined = if has_settings(rest) { ", " } else { " SETTINGS " };
         let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        if settings.is_empty() { format!("{engine}{rest}") } else { format!("{engine}{rest}{joined}{}", settings.join(", ")) }
+        if settings.is_empty() {
+            format!("{engine}{rest}")
+        } else {
+            format!("{engine}{rest}{joined}{}", settings.join(", "))
+        }
     }
 
     /// The columns of a key where it is made of columns alone.
@@ -113,7 +117,9 @@ impl Table {
     }
 
     pub(crate) fn refuse_engine(&self) -> Result<()> {
-        if self.engine.ends_with("MergeTree") && !self.engine.starts_with("Replicated") && !self.engine.starts_with("Shared")
+        if self.engine.ends_with("MergeTree")
+            && !self.engine.starts_with("Replicated")
+            && !self.engine.starts_with("Shared")
         {
             return Ok(());
         }
@@ -284,7 +290,12 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
         for row in found {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
             let (name, definition) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
-            dependents.push(Dependent { kind: kind.clone(), name, columns: mentioned(&names, &definition), definition });
+            dependents.push(Dependent {
+                kind: kind.clone(),
+                name,
+                columns: mentioned(&names, &definition),
+                definition,
+            });
         }
     }
     for view in &table.views {
@@ -398,7 +409,8 @@ mod tests {
             columns: vec![],
             views: vec![],
         };
-        let replacing = table("ReplacingMergeTree", "ReplacingMergeTree(`v)`, d) ORDER BY id SETTINGS index_granularity = 8192");
+        let replacing =
+            table("ReplacingMergeTree", "ReplacingMergeTree(`v)`, d) ORDER BY id SETTINGS index_granularity = 8192");
         assert_eq!(
             replacing.engine_as("MergeTree", &[("a", "1".to_owned())]),
             "MergeTree ORDER BY id SETTINGS index_granularity = 8192, a = 1"

@@ -135,8 +135,11 @@ impl Changes<'_> {
 
     fn column(&self, name: &str) -> Result<&Column> {
         self.table.column(name).ok_or_else(|| {
-            Error::conflict(format!("column {name:?} of {} is gone, and was there when the load was planned", self.table.relation))
-                .with_hint("run again: the load will be planned for the table as it is now")
+            Error::conflict(format!(
+                "column {name:?} of {} is gone, and was there when the load was planned",
+                self.table.relation
+            ))
+            .with_hint("run again: the load will be planned for the table as it is now")
         })
     }
 
@@ -152,12 +155,7 @@ impl Changes<'_> {
     /// `target AS t INNER JOIN staged AS s ON …`
     fn joined(&self) -> String {
         let pairs: Vec<_> = self.key.iter().map(|k| format!("t.{0} = s.{0}", quote(k))).collect();
-        format!(
-            "{} INNER JOIN {} AS s ON {}",
-            self.table.read_as("t"),
-            relation(&self.work.rows),
-            pairs.join(" AND ")
-        )
+        format!("{} INNER JOIN {} AS s ON {}", self.table.read_as("t"), relation(&self.work.rows), pairs.join(" AND "))
     }
 
     /// Whether a staged row changes the row with its key.
@@ -181,7 +179,8 @@ impl Changes<'_> {
     /// One row for each key that is in the target and staged.
     async fn match_keys(&self) -> Result<()> {
         let keys = self.work.names().keys();
-        let typed = self.key.iter().map(|k| Ok((k.clone(), self.column(k)?.native.clone()))).collect::<Result<Vec<_>>>()?;
+        let typed =
+            self.key.iter().map(|k| Ok((k.clone(), self.column(k)?.native.clone()))).collect::<Result<Vec<_>>>()?;
         self.work.session.run(&create::keys(&keys, &typed)).await?;
         let sql = format!(
             "INSERT INTO {} SELECT {}, {}, {} FROM {}",
@@ -213,7 +212,8 @@ impl Changes<'_> {
     async fn count(&self) -> Result<Planned> {
         let (session, keys) = (self.work.session, relation(&self.work.names().keys()));
         let deleted = session.count(&format!("{keys} WHERE `__dpone__op` = {DELETE}")).await?;
-        let updated = session.count(&format!("{keys} WHERE `__dpone__op` != {DELETE} AND `__dpone__differs` = 1")).await?;
+        let updated =
+            session.count(&format!("{keys} WHERE `__dpone__op` != {DELETE} AND `__dpone__differs` = 1")).await?;
         let inserted = session.count(&format!("{} AS s WHERE {}", relation(&self.work.rows), self.is_new())).await?;
         let unchanged = self.work.staged_rows().saturating_sub(inserted + updated + deleted);
         Ok(Planned { inserted, updated, deleted, unchanged, ..Planned::default() })
@@ -229,14 +229,14 @@ impl Changes<'_> {
         };
         let next = match &versions {
             Some((version, _)) => {
-                let sql =
-                    format!("SELECT toString(max({})) FROM {}", quote(version), relation(&self.table.relation));
+                let sql = format!("SELECT toString(max({})) FROM {}", quote(version), relation(&self.table.relation));
                 session.number(&sql).await? + 1
             }
             None => 0,
         };
         let staged = self.work.columns();
-        let (mut names, mut values) = (staged.clone(), staged.iter().map(|c| format!("s.{}", quote(c))).collect::<Vec<_>>());
+        let (mut names, mut values) =
+            (staged.clone(), staged.iter().map(|c| format!("s.{}", quote(c))).collect::<Vec<_>>());
         if let Some((version, deleted)) = &versions {
             names.extend([version.as_str(), deleted.as_str()]);
             values.extend([next.to_string(), "0".to_owned()]);
@@ -258,13 +258,7 @@ impl Changes<'_> {
     }
 
     /// Rows of the target as they become; `gone`: as they were, marked as deleted.
-    fn insert_joined(
-        &self,
-        fresh: &str,
-        versions: &Option<(String, String)>,
-        next: u64,
-        gone: bool,
-    ) -> Result<String> {
+    fn insert_joined(&self, fresh: &str, versions: &Option<(String, String)>, next: u64, gone: bool) -> Result<String> {
         let staged = self.work.columns();
         let mut names = Vec::new();
         let mut values = Vec::new();
@@ -289,8 +283,14 @@ impl Changes<'_> {
             });
         }
         let op = self.op();
-        let which = if gone { format!("{op} = {DELETE}") } else { format!("{op} != {DELETE} AND {} = 1", self.differs()?) };
-        Ok(format!("INSERT INTO {fresh} ({}) SELECT {} FROM {} WHERE {which}", list(names), values.join(", "), self.joined()))
+        let which =
+            if gone { format!("{op} = {DELETE}") } else { format!("{op} != {DELETE} AND {} = 1", self.differs()?) };
+        Ok(format!(
+            "INSERT INTO {fresh} ({}) SELECT {} FROM {} WHERE {which}",
+            list(names),
+            values.join(", "),
+            self.joined()
+        ))
     }
 }
 
@@ -310,7 +310,14 @@ fn differs(column: &Column) -> String {
     let native = ChType::native(&column.native);
     let takes_null = native.as_ref().is_none_or(ChType::is_nullable);
     let same_bits = |value: String| match native.as_ref().map(without_wrapping) {
-        Some(ChType::Float32 | ChType::Float64 | ChType::BFloat16 | ChType::Array(_) | ChType::Map(..) | ChType::Tuple(_)) => {
+        Some(
+            ChType::Float32
+            | ChType::Float64
+            | ChType::BFloat16
+            | ChType::Array(_)
+            | ChType::Map(..)
+            | ChType::Tuple(_),
+        ) => {
             format!("sipHash128({value})")
         }
         Some(ChType::Json | ChType::Aggregate { .. } | ChType::Plain(_)) | None => format!("toString({value})"),
@@ -336,7 +343,13 @@ mod tests {
     use super::*;
 
     fn column(native: &str) -> Column {
-        Column { name: "c".into(), native: native.into(), default_kind: String::new(), default: String::new(), comment: String::new() }
+        Column {
+            name: "c".into(),
+            native: native.into(),
+            default_kind: String::new(),
+            default: String::new(),
+            comment: String::new(),
+        }
     }
 
     #[test]

@@ -266,7 +266,11 @@ async fn first_load(work: &Work<'_>) -> Result<Planned> {
         WriteMode::Changes { operation, .. } => {
             let columns = list(work.columns());
             let only = match operation.is_column() {
-                true => format!(" WHERE {} = {}", crate::types::quote(OPERATION_COLUMN), dpone_planner::plan::INSERT_OR_UPDATE),
+                true => format!(
+                    " WHERE {} = {}",
+                    crate::types::quote(OPERATION_COLUMN),
+                    dpone_planner::plan::INSERT_OR_UPDATE
+                ),
                 false => String::new(),
             };
             let from = relation(&work.rows);
@@ -375,9 +379,7 @@ impl Execution<'_> {
                     && catalog::uuid(self.session, &plan.target).await?.is_some()
             }
             Step::Exchange { uuid, .. } => catalog::uuid(self.session, &plan.target).await?.as_ref() == Some(uuid),
-            Step::Move { from, partition } => {
-                !catalog::partitions(self.session, from).await?.contains(partition)
-            }
+            Step::Move { from, partition } => !catalog::partitions(self.session, from).await?.contains(partition),
             Step::Replace { .. } | Step::Drop { .. } | Step::Delete { .. } => false,
         })
     }
@@ -483,4 +485,3 @@ mod tests {
         assert_eq!(without_token("a_rows_t12x"), "a_rows_t12x");
     }
 }
-

@@ -113,8 +113,12 @@ fn written(constant: &ScalarValue) -> Option<String> {
     Some(match constant {
         ScalarValue::Utf8(Some(text)) => literal(text),
         ScalarValue::Boolean(Some(value)) => value.to_string(),
-        ScalarValue::Date32(Some(days)) if (-25_567..=120_529).contains(days) => format!("addDays(toDate32(0), {days})"),
-        ScalarValue::TimestampMicrosecond(Some(ticks), _) => format!("fromUnixTimestamp64Micro(toInt64({ticks}), 'UTC')"),
+        ScalarValue::Date32(Some(days)) if (-25_567..=120_529).contains(days) => {
+            format!("addDays(toDate32(0), {days})")
+        }
+        ScalarValue::TimestampMicrosecond(Some(ticks), _) => {
+            format!("fromUnixTimestamp64Micro(toInt64({ticks}), 'UTC')")
+        }
         ScalarValue::TimestampNanosecond(Some(ticks), _) => format!("fromUnixTimestamp64Nano(toInt64({ticks}), 'UTC')"),
         ScalarValue::TimestampSecond(Some(ticks), _) => {
             format!("fromUnixTimestamp64Micro(toInt64({}), 'UTC')", ticks.checked_mul(1_000_000)?)

@@ -68,7 +68,11 @@ impl Creation {
         Ok(Self {
             columns,
             order_by: if order.is_empty() { "tuple()".to_owned() } else { tuple(&order) },
-            partition_by: if partition.is_empty() { String::new() } else { format!(" PARTITION BY {}", tuple(&partition)) },
+            partition_by: if partition.is_empty() {
+                String::new()
+            } else {
+                format!(" PARTITION BY {}", tuple(&partition))
+            },
             engine: options.engine.clone(),
         })
     }

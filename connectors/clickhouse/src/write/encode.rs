@@ -84,7 +84,8 @@ impl Blocks {
             })?;
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), batch.columns().to_vec(), &options)?;
+        let batch =
+            RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), batch.columns().to_vec(), &options)?;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
@@ -174,15 +175,17 @@ fn ticks_held(
 ) -> std::result::Result<(), usize> {
     let Check::Ticks(first, last, whole) = check else { return Ok(()) };
     let within = |value: i64| (first..=last).contains(&value);
-    if least.is_none_or(within) && greatest.is_none_or(within) && (whole == 1 || values.iter().all(|v| v % whole == 0)) {
+    if least.is_none_or(within) && greatest.is_none_or(within) && (whole == 1 || values.iter().all(|v| v % whole == 0))
+    {
         return Ok(());
     }
-    let lost = |i: &usize| !is_null(*i) && !(within(values[*i]) && values[*i] % whole == 0);
-    (0..values.len()).find(lost).map_or(Ok(()), Err)
+    let kept = |i: usize| is_null(i) || (within(values[i]) && values[i] % whole == 0);
+    (0..values.len()).find(|i| !kept(*i)).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
     use arrow::array::{Date32Array, ListArray, TimestampMicrosecondArray};
@@ -213,7 +216,11 @@ mod tests {
         // A NULL is whatever lies under it.
         let under = TimestampMicrosecondArray::new(vec![i64::MAX].into(), Some(vec![false].into()));
         assert_eq!(held("Nullable(DateTime64(6))", Arc::new(under)), Ok(()));
-        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1)]), Some(vec![]), Some(vec![Some(2)])]);
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
+            Some(vec![Some(1)]),
+            Some(vec![]),
+            Some(vec![Some(2)]),
+        ]);
         let items = lists.values().slice(0, 2);
         let dates = arrow::compute::cast(&items, &DataType::Date32).unwrap();
         let field = Arc::new(Field::new("item", DataType::Date32, true));

@@ -137,7 +137,14 @@ impl Journal {
     }
 
     /// `done` steps are done.
-    pub(crate) async fn mark(&self, session: &Session, pipeline: &str, token: u64, load: &str, done: usize) -> Result<()> {
+    pub(crate) async fn mark(
+        &self,
+        session: &Session,
+        pipeline: &str,
+        token: u64,
+        load: &str,
+        done: usize,
+    ) -> Result<()> {
         self.set(session, pipeline, token, load, done as u64).await
     }
 
@@ -165,7 +172,11 @@ impl Journal {
 
     /// The greatest token that wrote here.
     pub(crate) async fn newest_token(&self, session: &Session, pipeline: &str) -> Result<u64> {
-        let sql = format!("SELECT toString(max(token)) FROM {} WHERE pipeline = {}", relation(&self.table), literal(pipeline));
+        let sql = format!(
+            "SELECT toString(max(token)) FROM {} WHERE pipeline = {}",
+            relation(&self.table),
+            literal(pipeline)
+        );
         Ok(session.scalar(&sql).await?.and_then(|n| n.parse().ok()).unwrap_or(0))
     }
 
@@ -196,12 +207,14 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn every_statement_names_a_table_of_the_load_or_is_fenced_apart() {
         let (target, own) = (Relation::new("d", "t"), Relation::new("s", "o"));
-        let delete = Step::Delete { own: own.clone(), condition: format!("k IN (SELECT k FROM {OWN})"), mutation: false };
+        let delete =
+            Step::Delete { own: own.clone(), condition: format!("k IN (SELECT k FROM {OWN})"), mutation: false };
         assert_eq!(delete.statement(&target), "DELETE FROM `d`.`t` WHERE k IN (SELECT k FROM `s`.`o`)");
         let moved = Step::Move { from: own.clone(), partition: "it's".to_owned() };
         assert_eq!(moved.statement(&target), "ALTER TABLE `s`.`o` MOVE PARTITION ID 'it\\'s' TO TABLE `d`.`t`");

@@ -74,7 +74,9 @@ impl Options {
                         || format!("the options are {}", SINK_OPTIONS.join(", ")),
                         |near| format!("did you mean {near:?}?"),
                     );
-                    return Err(Error::configuration(format!("a ClickHouse sink has no option {other:?}")).with_hint(hint));
+                    return Err(
+                        Error::configuration(format!("a ClickHouse sink has no option {other:?}")).with_hint(hint)
+                    );
                 }
             }
         }
@@ -86,8 +88,12 @@ fn engine(text: &str) -> Result<Engine> {
     match text {
         "MergeTree" => Ok(Engine::MergeTree),
         "ReplacingMergeTree" => Ok(Engine::Replacing),
-        other => Err(Error::configuration(format!("engine {other:?} is not one that a ClickHouse sink creates tables with"))
-            .with_hint("MergeTree or ReplacingMergeTree; any other one: create the table yourself, and load into it")),
+        other => {
+            Err(Error::configuration(format!("engine {other:?} is not one that a ClickHouse sink creates tables with"))
+                .with_hint(
+                    "MergeTree or ReplacingMergeTree; any other one: create the table yourself, and load into it",
+                ))
+        }
     }
 }
 
@@ -99,8 +105,10 @@ fn policy(text: &str) -> Result<MergePolicy> {
         "shadow_swap" => MergePolicy::ShadowSwap,
         "replacing" => MergePolicy::Replacing,
         other => {
-            return Err(Error::configuration(format!("merge_policy {other:?} is not a way in which a ClickHouse sink merges"))
-                .with_hint("lightweight_delete_insert, mutation_delete_insert, shadow_swap, replacing, or auto"));
+            return Err(Error::configuration(format!(
+                "merge_policy {other:?} is not a way in which a ClickHouse sink merges"
+            ))
+            .with_hint("lightweight_delete_insert, mutation_delete_insert, shadow_swap, replacing, or auto"));
         }
     })
 }
@@ -121,8 +129,10 @@ pub(crate) fn key_part(option: &str, part: &str, schema: &Schema) -> Result<Stri
         Some((f, of)) if plain(of).is_some_and(|name| is_column(&name)) => {
             Ok(format!("{f}({})", quote(&plain(of).unwrap_or_default())))
         }
-        _ => Err(Error::configuration(format!("{option}: {part:?} is neither a column of the table nor a function of one"))
-            .with_hint(format!("the functions are {}", FUNCTIONS.join(", ")))),
+        _ => Err(Error::configuration(format!(
+            "{option}: {part:?} is neither a column of the table nor a function of one"
+        ))
+        .with_hint(format!("the functions are {}", FUNCTIONS.join(", ")))),
     }
 }
 
@@ -134,12 +144,14 @@ pub(crate) fn key_column(part: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use arrow::datatypes::{DataType, Field};
 
     #[test]
     fn a_key_is_made_of_columns_and_known_functions() {
-        let schema = Schema::new(vec![Field::new("at", DataType::Date32, false), Field::new("a b", DataType::Utf8, false)]);
+        let schema =
+            Schema::new(vec![Field::new("at", DataType::Date32, false), Field::new("a b", DataType::Utf8, false)]);
         assert_eq!(key_part("o", "at", &schema).unwrap(), "`at`");
         assert_eq!(key_part("o", "a b", &schema).unwrap(), "`a b`");
         assert_eq!(key_part("o", "toYYYYMM(at)", &schema).unwrap(), "toYYYYMM(`at`)");
@@ -148,6 +160,8 @@ mod tests {
             assert!(key_part("o", wrong, &schema).is_err(), "{wrong}");
         }
         assert_eq!(key_column("toYYYYMM(`at`)").as_deref(), Some("at"));
-        assert!(Options::new(&[("orderby".to_owned(), "x".to_owned())].into()).unwrap_err().to_string().contains("orderby"));
+        assert!(
+            Options::new(&[("orderby".to_owned(), "x".to_owned())].into()).unwrap_err().to_string().contains("orderby")
+        );
     }
 }

@@ -37,10 +37,8 @@ pub(crate) async fn replace_all(work: &Work<'_>, table: &Table, instead: Option<
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let there = catalog::partitions(work.session, &table.relation).await?;
     let steps = replacing(work, &there, &[]).await?;
-    let mut notes: Vec<String> = instead
-        .map(|why| format!("exchange fell back to replacing partitions: {why}"))
-        .into_iter()
-        .collect();
+    let mut notes: Vec<String> =
+        instead.map(|why| format!("exchange fell back to replacing partitions: {why}")).into_iter().collect();
     notes.extend(one_by_one(&steps));
     Ok(Planned { steps, inserted: work.staged_rows(), deleted: before, notes, ..Planned::default() })
 }
@@ -65,6 +63,9 @@ pub(crate) async fn replacing(work: &Work<'_>, whole: &[String], kept: &[String]
 /// What a reader could see, where more than one statement was needed.
 pub(crate) fn one_by_one(steps: &[Step]) -> Option<String> {
     (steps.len() > 1).then(|| {
-        format!("{} partitions were replaced one after the other, each in one step: a reader could see some of them", steps.len())
+        format!(
+            "{} partitions were replaced one after the other, each in one step: a reader could see some of them",
+            steps.len()
+        )
     })
 }

@@ -142,7 +142,9 @@ pub(crate) async fn copy_without(
             return Err(Error::configuration(format!(
                 "merge_policy shadow_swap exchanges tables, and the engine of the database {database} is not Atomic"
             ))
-            .with_hint("merge by lightweight_delete_insert, or move the table into a database with the engine Atomic"));
+            .with_hint(
+                "merge by lightweight_delete_insert, or move the table into a database with the engine Atomic",
+            ));
         }
     }
     let next = work.names().next();
@@ -150,7 +152,8 @@ pub(crate) async fn copy_without(
     for partition in catalog::partitions(work.session, &table.relation).await? {
         let id = literal(&partition);
         if !touched.contains(&partition) {
-            let sql = format!("ALTER TABLE {} ATTACH PARTITION ID {id} FROM {}", relation(&next), relation(&table.relation));
+            let sql =
+                format!("ALTER TABLE {} ATTACH PARTITION ID {id} FROM {}", relation(&next), relation(&table.relation));
             work.session.run_long(&sql, &[]).await?;
             continue;
         }

@@ -254,7 +254,12 @@ pub(crate) async fn union(session: &Session, layout: &Layout, staged: &[StagedPa
 }
 
 /// Brings all staged rows into one table. Parts are moved, not written again.
-pub(crate) async fn gather(session: &Session, load: &LoadSpec, layout: &Layout, staged: &[StagedPartition]) -> Result<Relation> {
+pub(crate) async fn gather(
+    session: &Session,
+    load: &LoadSpec,
+    layout: &Layout,
+    staged: &[StagedPartition],
+) -> Result<Relation> {
     let rows = layout.names.rows();
     if catalog::uuid(session, &rows).await?.is_none() {
         session.run(&layout.definition(&rows, load)?).await?;
