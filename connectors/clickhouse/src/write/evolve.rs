@@ -13,7 +13,7 @@ use dpone_planner::schema::{SchemaChange, fingerprint};
 use super::catalog::{self, Table};
 use super::names::relation;
 use super::session::{Session, code};
-use super::sink::described;
+use super::sink::observe;
 use crate::ClickHouseDialect;
 use crate::lease::Leases;
 use crate::state::StateTables;
@@ -25,7 +25,8 @@ const TIMEOUT_EXCEEDED: i32 = 159;
 
 pub(crate) async fn evolve(session: &Session, evolution: &Evolution<'_>, target: &Relation) -> Result<Evolved> {
     let Some(table) = catalog::find(session, target).await? else { return Err(moved(target)) };
-    let (schema, facts) = (described(&table)?, catalog::facts(session, &table).await?);
+    let (schema, _) = observe(session, &table).await?;
+    let facts = catalog::facts(session, &table).await?;
     let compared = schema.fields().iter().filter(|field| !evolution.apart.contains(&field.name().as_str()));
     let compared = arrow::datatypes::Schema::new(compared.cloned().collect::<Vec<_>>());
     if fingerprint(&compared, &facts, &ClickHouseDialect) != evolution.fingerprint {

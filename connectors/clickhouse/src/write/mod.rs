@@ -3,7 +3,6 @@
 pub(crate) mod catalog;
 mod changes;
 pub(crate) mod commit;
-mod condition;
 mod create;
 mod encode;
 mod evolve;
@@ -11,7 +10,6 @@ pub(crate) mod journal;
 pub(crate) mod names;
 mod options;
 mod overwrite;
-mod provider;
 mod scope;
 pub(crate) mod session;
 mod sink;

@@ -44,7 +44,7 @@ fn render(table: &Table, sql: &str) -> Result<String> {
     let fields = table.stored().map(catalog::Column::field).collect::<Result<Vec<_>>>()?;
     let schema = Schema::new(fields);
     let expr = dpone_planner::expr::predicate("the scope", sql, &DFSchema::try_from(schema.clone())?)?;
-    super::condition::condition(&expr, &schema).ok_or_else(|| {
+    crate::read::condition(&expr, &schema).ok_or_else(|| {
         Error::configuration(format!("the scope {sql} cannot be said exactly in ClickHouse's SQL"))
             .with_hint("write it with comparisons, AND, OR, NOT, IN, BETWEEN and IS NULL over columns and constants")
     })

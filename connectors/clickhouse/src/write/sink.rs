@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{
     Capabilities, Commit, Error, Evolution, Evolved, LoadSpec, Receipt, Relation, Result, Sink, StagedPartition,
@@ -61,7 +62,7 @@ impl ClickHouseSink {
 }
 
 /// The table's columns as the planner sees them.
-pub(crate) fn described(table: &Table) -> Result<SchemaRef> {
+fn described(table: &Table) -> Result<Schema> {
     let versions = table.versions();
     let fields = table.columns.iter().filter(|column| column.default_kind != "EPHEMERAL").map(|column| {
         let field = column.field()?;
@@ -75,7 +76,26 @@ pub(crate) fn described(table: &Table) -> Result<SchemaRef> {
             false => field,
         })
     });
-    Ok(Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?)))
+    Ok(Schema::new(fields.collect::<Result<Vec<_>>>()?))
+}
+
+/// The table's columns, and what reads its rows.
+pub(crate) async fn observe(session: &Session, table: &Table) -> Result<(SchemaRef, Arc<dyn TableProvider>)> {
+    let provider = crate::read::committed(&session.server, &table.relation, table.replaces()).await?;
+    Ok((as_read(&described(table)?, &provider.schema()), provider))
+}
+
+/// The columns with the Arrow types in which they are read.
+fn as_read(described: &Schema, read: &Schema) -> SchemaRef {
+    let fields = described.fields().iter().map(|field| match read.field_with_name(field.name()) {
+        Ok(there) => {
+            let mut metadata = there.metadata().clone();
+            metadata.extend(field.metadata().clone());
+            Arc::new(there.clone().with_metadata(metadata))
+        }
+        Err(_) => Arc::clone(field),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 fn notes(table: &Table) -> Vec<String> {
@@ -115,12 +135,12 @@ impl Sink for ClickHouseSink {
         let Some(found) = catalog::find(&self.session, &target).await? else { return Ok(None) };
         found.refuse_engine()?;
         let any = self.session.scalar(&format!("SELECT '1' FROM {} LIMIT 1", found.read_as("t"))).await?;
-        let schema = described(&found)?;
+        let (schema, provider) = observe(&self.session, &found).await?;
         Ok(Some(TargetTable {
-            schema: Arc::clone(&schema),
+            schema,
             // A sorting key is no promise that its values are unique.
             primary_key: Vec::new(),
-            provider: super::provider::committed(&self.session.server, &found, &schema)?,
+            provider,
             has_rows: any.is_some(),
             rows_estimate: found.rows,
             facts: catalog::facts(&self.session, &found).await?,
