@@ -508,7 +508,7 @@ mod tests {
         assert_eq!(sql(col("f").gt(lit(f64::NAN))), None);
         assert_eq!(sql(col("f").eq(lit(0.0))), None);
         assert_eq!(sql(col("i").in_list(vec![lit(1i32), lit(2i32)], true)).unwrap(), "NOT (`i` = 1 OR `i` = 2)");
-        let many: Vec<_> = (0..9).map(|n| lit(n)).collect();
+        let many: Vec<_> = (0..9i32).map(lit).collect();
         assert_eq!(
             sql(col("i").in_list(many, true)).unwrap(),
             "NOT if(isNull(`i`), NULL, `i` IN (0, 1, 2, 3, 4, 5, 6, 7, 8))"
