@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backfill;
+mod clickhouse_sink;
 mod comparing;
 mod connecting;
 mod cursors;
@@ -15,6 +16,7 @@ mod lineage;
 mod majors;
 mod matrix;
 mod orders;
+mod partitions;
 mod problems;
 mod properties;
 mod scopes;
