@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Counts, Kind, Oracle, Refusal, Row, Strategy, load_time};
-use crate::{COMMIT_STEPS, Outcome, Pg, Project, assert_same_rows};
+use crate::{COMMIT_STEPS, ClickHouse, Outcome, Pg, Project, assert_same_rows};
 
 use super::definition::manifest;
 use super::source::lines;
-use super::{DeltaReader, Design, Random, Sink, SourceTable, postgres_rows};
+use super::target::clickhouse_rows;
+use super::{DeltaReader, Design, Random, Sink, SourceTable, postgres_rows, values};
 
 const FILE: &str = "load.yaml";
 const STEPS: usize = 8;
@@ -17,6 +18,7 @@ type Expected = Result<Counts, Refusal>;
 
 struct Case<'a> {
     pg: Pg,
+    clickhouse: Option<ClickHouse>,
     project: Project,
     sink: Sink,
     reader: Option<&'a mut DeltaReader>,
@@ -48,13 +50,18 @@ pub(super) fn run(
     reader: Option<&mut DeltaReader>,
     told: &mut Told,
 ) {
+    values::narrow_times(sink == Sink::ClickHouse);
     let random = &mut Random::new(seed);
     let design = design(random);
     let pg = Pg::new();
     pg.execute("CREATE SCHEMA shop; CREATE SCHEMA landing");
     // A killed run's lease runs out after a second, so that the rerun need not wait a minute.
-    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).argument("--lease-seconds").argument("1");
-    let manifest = manifest(&design, sink);
+    let mut project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).argument("--lease-seconds").argument("1");
+    let clickhouse = (sink == Sink::ClickHouse).then(ClickHouse::new);
+    if let Some(clickhouse) = &clickhouse {
+        project = project.env("DPONE_CONN_CH_URL", clickhouse.url());
+    }
+    let manifest = manifest(&design, sink, clickhouse.as_ref().map_or("landing", |c| &c.database));
     project.write(FILE, &manifest);
     told.history.push(manifest);
     told.history.push(format!("{:?}", design.shape));
@@ -67,7 +74,8 @@ pub(super) fn run(
     }
     let source = SourceTable::create(&pg, "shop.t", &design.shape, design.freedom, random);
     told.history.push(format!("first rows: {:#?}", lines(&source.rows)));
-    let mut case = Case { pg, project, sink, reader, source, oracle, runs: 0, moments: BTreeMap::new(), told };
+    let mut case =
+        Case { pg, clickhouse, project, sink, reader, source, oracle, runs: 0, moments: BTreeMap::new(), told };
     for _ in 0..STEPS {
         case.step(random);
     }
@@ -236,6 +244,10 @@ impl Case<'_> {
             Sink::Delta if self.project.path("lake/landing/t/_delta_log").exists() => {
                 let reader = self.reader.as_mut().expect("cases that load into Delta have a reader");
                 reader.rows(&self.project.path("lake/landing/t"), &columns)
+            }
+            Sink::ClickHouse if self.clickhouse.as_ref().is_some_and(|c| c.exists("t")) => {
+                let clickhouse = self.clickhouse.as_ref().expect("cases that load into ClickHouse have a server");
+                clickhouse_rows(clickhouse, "t", &columns)
             }
             _ => return Vec::new(),
         };

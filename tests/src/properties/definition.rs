@@ -11,10 +11,12 @@ use crate::oracle::{
 pub enum Sink {
     Postgres,
     Delta,
+    ClickHouse,
 }
 
 /// A manifest that loads `shop.t` into `landing.t`. Its pipeline has the name `case`.
-pub(super) fn manifest(design: &Design, sink: Sink) -> String {
+/// `schema` is the target's.
+pub(super) fn manifest(design: &Design, sink: Sink, schema: &str) -> String {
     let shape = &design.shape;
     let (strategy, mut options) = spelled(shape, &design.strategy);
     if let Some(at) = shape.cursor {
@@ -25,6 +27,7 @@ pub(super) fn manifest(design: &Design, sink: Sink) -> String {
     let into = match sink {
         Sink::Postgres => connection,
         Sink::Delta => "type: delta, path: lake",
+        Sink::ClickHouse => "type: clickhouse, connection_type: env, connection_id: CH",
     };
     let sink_options = design
         .freedom
@@ -32,7 +35,7 @@ pub(super) fn manifest(design: &Design, sink: Sink) -> String {
         .map_or_else(String::new, |at| format!("  options: {{partition_by: [{}]}}\n", shape.columns[at].name));
     format!(
         "name: case\nsource: {{{connection}, table: {{schema: shop, name: t}}, options: {{{}}}}}\n\
-         sink:\n  {into}\n  table: {{schema: landing, name: t}}\n  strategy: {{{}}}\n{sink_options}",
+         sink:\n  {into}\n  table: {{schema: {schema}, name: t}}\n  strategy: {{{}}}\n{sink_options}",
         options.join(", "),
         strategy.join(", "),
         into = into.replace(", ", "\n  "),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backfill;
+mod clickhouse_sink;
 mod comparing;
 mod connecting;
 mod cursors;
