@@ -221,6 +221,6 @@ impl Fence {
             self.relation
         ))
         .with("table", self.relation.to_string())
-        .with_hint("run it again; a table that is written to all the time is read at one moment with parallelism 1"))
+        .with_hint("run it again; a table that is written to all the time is read at one moment as one part: export_workers: 1 under source.options.partitioning"))
     }
 }
