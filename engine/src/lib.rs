@@ -10,6 +10,7 @@ pub mod connections;
 pub mod diff;
 pub mod failpoint;
 pub mod federation;
+mod partitions;
 pub mod probe;
 pub mod receipt;
 pub mod repeat;

@@ -163,7 +163,9 @@ fn delta_to_clickhouse() {
 #[test]
 fn every_way_to_write_a_table() {
     every_case(&TARGETS[1..], |target| {
-        every_case(STRATEGIES, |strategy| load_thrice(From::Postgres, strategy, target));
+        // A table that keeps one row for each key is none to append other versions to.
+        let fits = |strategy: &&Strategy| target.name != "versions" || strategy.name != "incremental_append";
+        every_case(STRATEGIES.iter().filter(fits), |strategy| load_thrice(From::Postgres, strategy, target));
     });
 }
 

@@ -17,6 +17,7 @@ mod lineage;
 mod majors;
 mod matrix;
 mod orders;
+mod partitions;
 mod problems;
 mod properties;
 mod scopes;
