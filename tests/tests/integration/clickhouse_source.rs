@@ -130,21 +130,21 @@ const ZOO: &[Kind] = &[
         ["toDateTime(0)", "toDateTime(1577836800)", "toDateTime(4294967295)"],
         "toString(toUnixTimestamp({}))",
         "extract(epoch from {})::bigint::text",
-        "epoch_ms({}) // 1000",
+        "(epoch_ms({}) // 1000)::varchar",
     ),
     spelled(
         "DateTime64(3, 'Europe/Berlin')",
         ["'1900-01-01 12:00:00.001'", "'2020-10-25 02:30:00'", "'2299-12-31 00:00:00.999'"],
         "toString(toUnixTimestamp64Milli({}))",
         "(extract(epoch from {}) * 1000)::bigint::text",
-        "epoch_ms({}::timestamptz)",
+        "epoch_ms({}::timestamptz)::varchar",
     ),
     spelled(
         "Nullable(DateTime64(9))",
         ["'1970-01-01 00:00:00.000001'", "'2020-01-01 00:00:00.123456'", "NULL"],
         "toString(toUnixTimestamp64Micro({}))",
         "(extract(epoch from {}) * 1000000)::bigint::text",
-        "epoch_us({}::timestamp)",
+        "epoch_us({}::timestamp)::varchar",
     ),
     plain("JSON", ["'{\"a\":1}'", "'{\"b\":[\"x\",2]}'", "'{}'"]),
     plain("Map(String, UInt8)", ["map('k', 1)", "map()", "map('a', 1, 'b', 2)"]),
@@ -229,7 +229,7 @@ fn queries_tables_and_mistakes_as_a_user_meets_them() {
             format!(
                 "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:DPONE_CONN_CH_URL', 'settings.max_threads' '2');\n\
                  CREATE CONNECTION db TYPE postgres OPTIONS ('url' 'env:DPONE_CONN_DB_URL');\n\
-                 CREATE PIPELINE events INTO db.landing.events STRATEGY incremental_append OPTIONS ('cursor' 'at') AS {from};\n"
+                 CREATE PIPELINE events INTO db.landing.events STRATEGY incremental_append CURSOR at AS {from};\n"
             ),
         );
     };
