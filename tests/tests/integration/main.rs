@@ -4,6 +4,7 @@
 
 mod backfill;
 mod clickhouse_sink;
+mod clickhouse_source;
 mod comparing;
 mod connecting;
 mod cursors;
