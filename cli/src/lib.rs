@@ -12,6 +12,7 @@ mod logging;
 mod output;
 mod progress;
 mod project;
+mod recording;
 mod render;
 mod style;
 
