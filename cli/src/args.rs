@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dpone_engine::run::RunOptions;
 
 use crate::commands::{
-    backfill, check, completions, connections, init, manifest, plan, query, run, runs, schema, state,
+    backfill, check, completions, connections, init, manifest, observability, plan, query, run, runs, schema, state,
 };
 
 /// Moves tables between systems: reads a source, works out what must change in the target, and lands it there
@@ -67,6 +67,7 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     Run(Box<run::RunArgs>),
     Runs(runs::RunsArgs),
+    Observability(observability::ObservabilityArgs),
     Plan(plan::PlanArgs),
     Backfill(backfill::BackfillArgs),
     Check(check::CheckArgs),
@@ -87,6 +88,7 @@ impl Command {
         match self {
             Self::Run(args) => args.output.format,
             Self::Runs(args) => args.format(),
+            Self::Observability(args) => args.format(),
             Self::Plan(args) => args.output.format,
             Self::Backfill(args) => args.format(),
             Self::Check(args) => args.output.format,

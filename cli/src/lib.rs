@@ -9,6 +9,7 @@ mod exit;
 mod failure;
 mod interrupt;
 mod logging;
+mod observability;
 mod output;
 mod progress;
 mod project;

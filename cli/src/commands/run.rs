@@ -12,6 +12,7 @@ use dpone_planner::definition::Pipeline;
 
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_seconds};
 use crate::exit::Exit;
+use crate::observability::listen;
 use crate::progress::Watcher;
 use crate::project::Loaded;
 use crate::recording::{self, Graph, LedgerArgs, Recording, RunsDirArgs, Selection, Session, Tries};
@@ -73,6 +74,10 @@ pub(crate) struct RunArgs {
     runs_dir: RunsDirArgs,
     #[command(flatten)]
     ledger: LedgerArgs,
+    /// Show the metrics of the run at http://ADDRESS/metrics while it goes on, such as 127.0.0.1:9187. OTLP is sent where
+    /// OTEL_EXPORTER_OTLP_ENDPOINT names a collector
+    #[arg(long, value_name = "ADDRESS", help_heading = "Evidence")]
+    metrics_listen: Option<std::net::SocketAddr>,
 }
 
 /// Who a scheduler says that it is. Together they make the run id, so that a task that it repeats is loaded once.
@@ -216,6 +221,10 @@ impl Job {
 
         let several = chosen.len() > 1 || args.selects();
         let mut recording = Recording::begin(&args.runs_dir, &run_id, several, stderr)?;
+        if let Some(address) = args.metrics_listen {
+            listen::listen(address, Arc::clone(&recording.recorder)).await?;
+        }
+        recording.send_telemetry();
         if let Some(error) = unreachable {
             recording.warn(&format!("the ledger does not record this run: {error}"));
         }

@@ -312,8 +312,8 @@ mod tests {
     fn pipelines_in_a_circle_have_digests_and_an_order() {
         let circle = "
             CREATE CONNECTION lake TYPE delta OPTIONS ('path' 'warehouse');
-            CREATE PIPELINE a INTO lake.s.a STRATEGY full_refresh AS SELECT x.id FROM lake.s.b x;
-            CREATE PIPELINE b INTO lake.s.b STRATEGY full_refresh AS SELECT x.id FROM lake.s.a x;
+            CREATE PIPELINE one INTO lake.s.one STRATEGY full_refresh AS SELECT x.id FROM lake.s.two x;
+            CREATE PIPELINE two INTO lake.s.two STRATEGY full_refresh AS SELECT x.id FROM lake.s.one x;
         ";
         let graph = graph(circle);
         assert_eq!(graph.ordered(&(0..2).collect()), [0, 1]);

@@ -20,6 +20,7 @@ pub(crate) use graph::Graph;
 pub(crate) use ledger::{LedgerArgs, Session, reachable};
 pub(crate) use select::{Selection, resolve};
 
+use crate::observability::otel::Telemetry;
 use crate::render;
 use crate::style::Style;
 
@@ -85,6 +86,7 @@ pub(crate) struct Tries {
 pub(crate) struct Recording {
     pub(crate) recorder: Arc<Recorder>,
     ledger: Option<Session>,
+    telemetry: Option<Telemetry>,
     stderr: Style,
 }
 
@@ -93,7 +95,7 @@ impl Recording {
     pub(crate) fn begin(dir: &RunsDirArgs, run_id: &str, several: bool, stderr: Style) -> Result<Self> {
         let (folder, unwritable) = dir.begin(run_id)?;
         let recorder = Arc::new(Recorder::new(run_id, several, versions(), folder));
-        let recording = Self { recorder, ledger: None, stderr };
+        let recording = Self { recorder, ledger: None, telemetry: None, stderr };
         if let Some(error) = unwritable {
             recording.warn(&format!("this run leaves no evidence: {error}"));
         }
@@ -102,13 +104,21 @@ impl Recording {
 
     /// Evidence that is only printed.
     pub(crate) fn printed(run_id: &str, stderr: Style) -> Self {
-        Self { recorder: Arc::new(Recorder::new(run_id, false, versions(), None)), ledger: None, stderr }
+        let recorder = Arc::new(Recorder::new(run_id, false, versions(), None));
+        Self { recorder, ledger: None, telemetry: None, stderr }
     }
 
     /// From here on, what happens is recorded in the ledger as well.
     pub(crate) fn enter(&mut self, session: Session) {
         self.recorder.set_execution(session.execution().to_string());
         self.ledger = Some(session);
+    }
+
+    /// Sends what happens to a collector, where the environment names one.
+    pub(crate) fn send_telemetry(&mut self) {
+        let (telemetry, missing) = Telemetry::begin(&self.recorder);
+        self.telemetry = telemetry;
+        missing.iter().for_each(|text| self.warn(text));
     }
 
     pub(crate) fn warn(&self, text: &str) {
@@ -153,6 +163,11 @@ impl Recording {
         let (document, unwritable) = self.recorder.finish();
         if let Some(error) = unwritable {
             render::error::warn(&format!("the evidence of this run is not whole: {error}"), self.stderr);
+        }
+        if let Some(telemetry) = self.telemetry.take() {
+            for text in telemetry.finish(&document).await {
+                render::error::warn(&text, self.stderr);
+            }
         }
         document
     }

@@ -95,7 +95,7 @@ impl Status {
 }
 
 /// A pipeline that was not begun.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotRun {
     pub process: String,
     pub reason: String,
@@ -357,7 +357,10 @@ impl RunDocument {
             }
             (runs, _) => {
                 document.insert("runs".to_owned(), serde_json::to_value(runs).map_err(unwritable)?);
-                document.insert("not_run".to_owned(), serde_json::to_value(&self.not_run).map_err(unwritable)?);
+                document.insert("not_run".to_owned(), self.not_run.iter().map(|left| left.process.as_str()).collect());
+                let reasons: Map<String, Value> =
+                    self.not_run.iter().map(|left| (left.process.clone(), left.reason.clone().into())).collect();
+                document.insert("not_run_reasons".to_owned(), Value::Object(reasons));
             }
         }
         Ok(Value::Object(document))
@@ -380,11 +383,14 @@ impl RunDocument {
             Some(runs) => serde_json::from_value(runs.clone()).map_err(wrong)?,
             None => vec![serde_json::from_value(value.clone()).map_err(wrong)?],
         };
-        let not_run = value.get("not_run").cloned().map(serde_json::from_value).transpose().map_err(wrong)?;
+        let names: Option<Vec<String>> =
+            value.get("not_run").cloned().map(serde_json::from_value).transpose().map_err(wrong)?;
+        let reason = |name: &str| value.get("not_run_reasons").and_then(|all| all.get(name)).and_then(Value::as_str);
+        let left_out = |process: String| NotRun { reason: reason(&process).unwrap_or_default().to_owned(), process };
         Ok(Self {
             head: serde_json::from_value(value.clone()).map_err(wrong)?,
             runs,
-            not_run: not_run.unwrap_or_default(),
+            not_run: names.unwrap_or_default().into_iter().map(left_out).collect(),
             several: value.get("runs").is_some(),
         })
     }
@@ -423,7 +429,6 @@ pub fn json_schema() -> Value {
     };
     part("Head", schemars::schema_for!(Head));
     part("PipelineRun", schemars::schema_for!(PipelineRun));
-    part("NotRun", schemars::schema_for!(NotRun));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The evidence of a run",
@@ -435,10 +440,11 @@ pub fn json_schema() -> Value {
             { "$ref": "#/$defs/PipelineRun" },
             {
                 "type": "object",
-                "required": ["runs", "not_run"],
+                "required": ["runs", "not_run", "not_run_reasons"],
                 "properties": {
                     "runs": { "type": "array", "items": { "$ref": "#/$defs/PipelineRun" } },
-                    "not_run": { "type": "array", "items": { "$ref": "#/$defs/NotRun" } }
+                    "not_run": { "type": "array", "items": { "type": "string" } },
+                    "not_run_reasons": { "type": "object", "additionalProperties": { "type": "string" } }
                 }
             }
         ],
@@ -450,8 +456,17 @@ pub fn json_schema() -> Value {
 mod tests {
     use super::*;
 
+    const END: &str = "2026-01-01T00:00:00Z";
+
     fn run(name: &str, status: Status) -> PipelineRun {
-        PipelineRun { process: name.to_owned(), passed: status.is_success(), status, ..PipelineRun::default() }
+        PipelineRun {
+            process: name.to_owned(),
+            run_id: "r".to_owned(),
+            passed: status.is_success(),
+            status,
+            finished_at: Some(END.to_owned()),
+            ..PipelineRun::default()
+        }
     }
 
     fn document(runs: Vec<PipelineRun>, several: bool) -> RunDocument {
@@ -468,7 +483,7 @@ mod tests {
             (Vec::new(), true),
         ] {
             let mut written = document(runs, several);
-            written.conclude("2026-01-01T00:00:00Z".to_owned());
+            written.conclude(END.to_owned());
             let value = written.to_value()?;
             assert_eq!(value.get("runs").is_some(), several);
             assert_eq!(RunDocument::from_value(&value)?, written);

@@ -6,6 +6,7 @@
 
 mod document;
 mod folder;
+pub mod metrics;
 mod recorder;
 
 pub use document::{
