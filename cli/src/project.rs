@@ -109,6 +109,7 @@ pub(crate) fn connectors() -> Vec<Arc<dyn Connector>> {
         Arc::new(dpone_files::FilesConnector),
         Arc::new(dpone_delta::DeltaConnector),
         Arc::new(dpone_postgres::PostgresConnector),
+        Arc::new(dpone_clickhouse::ClickHouseConnector),
         Arc::new(dpone_null::NullConnector),
         Arc::new(dpone_memory::MemoryConnector::new()),
     ]

@@ -14,7 +14,7 @@ pub trait Connector: Debug + Send + Sync {
     /// The `type:` names that it answers to, the canonical one first.
     fn kinds(&self) -> &'static [&'static str];
 
-    /// The option names that it knows, for unknown-key errors.
+    /// The option names that it knows, for unknown-key errors. `name.*` stands for all that begin with `name.`.
     fn options(&self) -> &'static [&'static str];
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>>;
@@ -191,7 +191,13 @@ impl Connections {
         // Looked-up parts are the contract's list for the system: one that is not set asks for nothing.
         let unset = |value: &OptionValue| matches!(value, OptionValue::EnvAny(names) if first_set(names).is_none());
         let asked = connection.options.iter().filter(|(_, value)| !unset(value)).map(|(key, _)| key);
-        if let Some(unknown) = asked.into_iter().find(|key| !known.contains(&key.as_str())) {
+        let is_known = |key: &str| {
+            known.iter().any(|name| match name.strip_suffix('*') {
+                Some(family) => key.len() > family.len() && key.starts_with(family),
+                None => *name == key,
+            })
+        };
+        if let Some(unknown) = asked.into_iter().find(|key| !is_known(key)) {
             return Err(located(
                 Error::configuration(format!(
                     "connection {:?} ({}) has no option {unknown:?}",

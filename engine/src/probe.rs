@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::ScalarValue;
 use dpone_planner::order::ValueOrder;
-use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit};
+use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit, STAMPS};
 use dpone_planner::state::{Boundary, Watermark};
 
 use crate::{Error, Result};
@@ -153,7 +153,7 @@ pub(crate) struct Probe {
     quarantine: Vec<usize>,
     cursor: Option<CursorProbe>,
     loaded: Option<LoadedRows>,
-    hasher: Option<RowConverter>,
+    hasher: Option<RowHasher>,
     /// Where the staged rows carry their operation.
     operation: Option<usize>,
     whole_deletes: bool,
@@ -224,9 +224,7 @@ impl Probe {
             _ => None,
         };
         let needs_hash = loaded.is_some() || spec.keep_boundary;
-        let hasher = needs_hash
-            .then(|| RowConverter::new(schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect()))
-            .transpose()?;
+        let hasher = needs_hash.then(|| RowHasher::new(schema)).transpose()?;
         let partitions = match &spec.partitions {
             None => None,
             Some(limit) => {
@@ -356,7 +354,7 @@ impl Probe {
         }
         let candidates = filter_record_batch(&batch, &at_watermark)?;
         let Some(hasher) = &self.hasher else { return Ok(batch) };
-        let hashes = row_hashes(hasher, &candidates)?;
+        let hashes = hasher.hashes(&candidates)?;
         let mut remaining = loaded.remaining.lock().unwrap_or_else(PoisonError::into_inner);
         let mut hashes = hashes.into_iter();
         let mut skipped = 0;
@@ -413,7 +411,7 @@ impl Probe {
         if at_greatest.num_rows() > 64 * Boundary::MAX_ROWS {
             cursor.overflow = true;
         } else {
-            for hash in row_hashes(hasher, &at_greatest)? {
+            for hash in hasher.hashes(&at_greatest)? {
                 *cursor.at_greatest.entry(hash).or_default() += 1;
             }
             cursor.overflow = cursor.at_greatest.len() > Boundary::MAX_ROWS;
@@ -483,6 +481,25 @@ fn greatest(column: &ArrayRef) -> Result<ScalarValue> {
     })
 }
 
+/// Hashes rows to tell later whether they were loaded: all columns but those that differ with every load.
+struct RowHasher {
+    columns: Vec<usize>,
+    converter: RowConverter,
+}
+
+impl RowHasher {
+    fn new(schema: &SchemaRef) -> Result<Self> {
+        let told = |index: &usize| !STAMPS.contains(&schema.field(*index).name().as_str());
+        let columns: Vec<usize> = (0..schema.fields().len()).filter(told).collect();
+        let sorts = columns.iter().map(|index| SortField::new(schema.field(*index).data_type().clone()));
+        Ok(Self { converter: RowConverter::new(sorts.collect())?, columns })
+    }
+
+    fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u128>> {
+        row_hashes(&self.converter, &batch.project(&self.columns)?)
+    }
+}
+
 /// 128-bit hashes of whole rows: XXH3 over arrow's row format, which is unambiguous (lengths and nulls are encoded).
 fn row_hashes(converter: &RowConverter, batch: &RecordBatch) -> Result<Vec<u128>> {
     let rows = converter.convert_columns(batch.columns())?;
@@ -492,7 +509,7 @@ fn row_hashes(converter: &RowConverter, batch: &RecordBatch) -> Result<Vec<u128>
 /// Digest of what the hashes depend on besides the rows: names, types, and the version of the encoding.
 pub(crate) fn boundary_schema(schema: &SchemaRef) -> String {
     let mut text = String::from("xxh3-128 of arrow rows v1");
-    for field in schema.fields() {
+    for field in schema.fields().iter().filter(|f| !STAMPS.contains(&f.name().as_str())) {
         text.push_str(&format!("\u{1f}{}\u{1e}{:?}", field.name(), field.data_type()));
     }
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))

@@ -164,6 +164,18 @@ impl Error {
         &self.0.context
     }
 
+    /// The same error without its source, for one that others hold too.
+    pub fn copy(&self) -> Self {
+        Self(Box::new(Inner {
+            kind: self.0.kind,
+            message: self.0.message.clone(),
+            hint: self.0.hint.clone(),
+            location: self.0.location.clone(),
+            context: self.0.context.clone(),
+            source: None,
+        }))
+    }
+
     /// Whether the same call may succeed if it is made again.
     pub fn is_transient(&self) -> bool {
         self.0.kind == ErrorKind::Transient
@@ -257,13 +269,7 @@ fn without_values(text: &str) -> String {
 fn from_shared(error: &DataFusionError) -> Error {
     match error.find_root() {
         DataFusionError::External(source) => match source.downcast_ref::<Error>() {
-            Some(ours) => {
-                let mut copy = Error::new(ours.kind(), ours.message());
-                copy.0.hint = ours.0.hint.clone();
-                copy.0.location = ours.0.location.clone();
-                copy.0.context = ours.0.context.clone();
-                copy
-            }
+            Some(ours) => ours.copy(),
             None => Error::unknown(without_values(&error.strip_backtrace())),
         },
         _ => Error::unknown(without_values(&error.strip_backtrace())),

@@ -94,6 +94,15 @@ pub const PATCH: i8 = 2;
 /// The prefix of columns and tables that are ours; users' columns may not have it.
 pub const RESERVED_PREFIX: &str = "__dpone__";
 
+/// The run that wrote the row last.
+pub const RUN_ID: &str = "__dpone__run_id";
+/// The load that wrote the row last: of several attempts at a run, the one that was committed.
+pub const LOAD_ID: &str = "__dpone__load_id";
+/// When that load took the source's snapshot.
+pub const LOADED_AT: &str = "__dpone__loaded_at";
+/// Columns of which every load has other values. A row in which nothing else differs is unchanged: no sink writes it.
+pub const STAMPS: [&str; 3] = [RUN_ID, LOAD_ID, LOADED_AT];
+
 /// Everything that a run will do. Made by [`crate::strategy::plan_load`].
 #[derive(Debug, Clone)]
 pub struct LoadPlan {

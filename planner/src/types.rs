@@ -19,6 +19,8 @@ pub const CARRIAGE_RAW: &str = "raw";
 pub const ORDER: &str = "dpone:order";
 /// Field metadata of a target's column: the table fills it by itself, so a source need not have it.
 pub const GENERATED: &str = "dpone:generated";
+/// Field metadata of a column that dpone itself adds to a table: its reserved name is no mistake.
+pub const OWN: &str = "dpone:own";
 /// Arrow's canonical extension type names.
 pub const EXTENSION: &str = "ARROW:extension:name";
 pub const EXTENSION_UUID: &str = "arrow.uuid";

@@ -1,10 +1,47 @@
-//! ClickHouse: its types, its spelling of DDL, and what each change of a table costs. Pure; nothing connects yet.
+//! ClickHouse, source and sink, over HTTP.
+//!
+//! `config`, `tls` and `client` reach a server, `stream` reads what it sends in Arrow's streaming format, `error` says
+//! what its errors ask for. `types` is the one table of types, `dialect` and `cost` are its DDL, `read` opens tables.
 
+pub mod client;
+pub mod config;
 mod cost;
 pub mod dialect;
+pub mod error;
+pub mod read;
+pub mod stream;
+mod tls;
 pub mod types;
+
+use std::sync::Arc;
+
+use dpone_engine::{Connector, ResolvedConnection, Sink, Source};
+use dpone_planner::{Error, Result};
 
 pub use dialect::ClickHouseDialect;
 
 /// As in `type:` of a manifest.
 pub const SYSTEM: &str = "clickhouse";
+
+/// Makes sources and sinks for ClickHouse 24.8 and newer.
+#[derive(Debug, Default)]
+pub struct ClickHouseConnector;
+
+impl Connector for ClickHouseConnector {
+    fn kinds(&self) -> &'static [&'static str] {
+        &["clickhouse"]
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        config::OPTIONS
+    }
+
+    fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(read::ClickHouseSource::new(client::Server::new(config::ClickHouseConfig::new(connection)?)?)))
+    }
+
+    fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
+        Err(Error::configuration("ClickHouse is read by this version, and not written to")
+            .with("connection", &connection.name))
+    }
+}

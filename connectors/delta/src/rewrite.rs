@@ -17,7 +17,9 @@ use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, binary_expr, lit, when};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, ScopeFilter, WriteMode};
+use dpone_planner::plan::{
+    DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, STAMPS, ScopeFilter, WriteMode,
+};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -280,10 +282,12 @@ impl Work<'_> {
         })
     }
 
-    /// Whether the target's row and the staged one differ in these columns; NULL equals NULL.
+    /// Whether the target's row and the staged one differ in these columns; NULL equals NULL. What differs with every
+    /// load is no difference.
     fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
         let columns = self.target.schema.fields().iter().map(|f| f.name()).filter(|name| compared(name));
         columns
+            .filter(|name| !STAMPS.contains(&name.as_str()))
             .filter(|name| self.commit.load.staged_schema.field_with_name(name).is_ok())
             .map(|name| binary_expr(qualified("t", name), Operator::IsDistinctFrom, qualified("s", name)))
             .reduce(Expr::or)

@@ -8,7 +8,7 @@ use arrow::compute::{filter_record_batch, interleave};
 use arrow::datatypes::{Int8Type, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use dpone_engine::{Error, Result};
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN, PATCH};
+use dpone_planner::plan::{DELETE, OPERATION_COLUMN, PATCH, STAMPS};
 
 /// A table after a load.
 #[derive(Debug)]
@@ -53,10 +53,11 @@ pub(crate) fn apply_changes(
 ) -> Result<Applied> {
     let names: Vec<String> = before.schema().fields().iter().map(|f| f.name().clone()).collect();
     let [old_keys, new_keys] = comparable([before, staged], key)?;
-    let [old_rows, new_rows] = comparable([before, staged], &names)?;
+    let told = |names: &[String]| names.iter().filter(|n| !STAMPS.contains(&n.as_str())).cloned().collect::<Vec<_>>();
+    let [old_rows, new_rows] = comparable([before, staged], &told(&names))?;
     let operations = staged.column_by_name(OPERATION_COLUMN).map(|c| c.as_primitive::<Int8Type>().clone());
     let is = |row: usize, operation: i8| operations.as_ref().is_some_and(|o| o.value(row) == operation);
-    let [old_patched, new_patched] = comparable([before, staged], patch)?;
+    let [old_patched, new_patched] = comparable([before, staged], &told(patch))?;
     let by_key: HashMap<_, _> = new_keys.iter().enumerate().map(|(row, key)| (key.owned(), row)).collect();
 
     let mut applied = Applied::default();
@@ -75,7 +76,9 @@ pub(crate) fn apply_changes(
                     let changes = old_patched.row(row) != new_patched.row(*new);
                     applied.updated += u64::from(changes);
                     applied.unchanged += u64::from(!changes);
-                    patched.insert(result.len(), *new);
+                    if changes {
+                        patched.insert(result.len(), *new);
+                    }
                     result.push((0, row));
                 } else if old_rows.row(row) == new_rows.row(*new) {
                     applied.unchanged += 1;

@@ -216,7 +216,8 @@ impl Governor<'_> {
             .with("table", plan.target.to_string())
             .with_hint("another process changes the table too: run again when it is done"));
         }
-        let apart = own_columns(&self.pipeline.strategy);
+        let own = own_columns(self.pipeline);
+        let apart: Vec<&str> = own.iter().map(String::as_str).collect();
         let evolution = Evolution {
             table: &plan.target,
             changes: &plan.evolve,

@@ -13,6 +13,7 @@ use dpone_planner::definition::{Pipeline, Strategy};
 use dpone_planner::plan::{LoadPlan, WriteMode};
 use dpone_planner::schema::{LEDGER, SchemaPlan};
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
+use dpone_planner::strategy::LoadIdentity;
 use futures::StreamExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -223,7 +224,7 @@ struct Attempt<'a> {
     started: &'a Started,
 }
 
-fn load_spec(pipeline: &Pipeline, prepared: &Prepared, run_id: &str) -> LoadSpec {
+fn load_spec(pipeline: &Pipeline, prepared: &Prepared, load: LoadIdentity) -> LoadSpec {
     use datafusion::physical_plan::ExecutionPlanProperties;
     let plan = &prepared.plan;
     let primary_key = plan.ddl.iter().map(|change| match change {
@@ -231,8 +232,8 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, run_id: &str) -> LoadSpec
         _ => Vec::new(),
     });
     LoadSpec {
-        load_id: ulid::Ulid::generate().to_string(),
-        run_id: run_id.to_owned(),
+        load_id: load.load_id,
+        run_id: load.run_id,
         pipeline: pipeline.name.clone(),
         target: plan.target.clone(),
         staging_schema: pipeline.sink.staging_schema.clone(),
@@ -280,15 +281,16 @@ impl Attempt<'_> {
     async fn load(&self, outgrown: bool) -> Result<Receipt> {
         let Self { context, pipeline, ends, .. } = self;
         let mut applied = Applied::default();
-        let prepared = self.prepare(outgrown, &mut applied).await?;
+        let load = LoadIdentity { run_id: self.run_id.to_owned(), load_id: ulid::Ulid::generate().to_string() };
+        let prepared = self.prepare(&load, outgrown, &mut applied).await?;
         if let Some(why) = &prepared.skip {
             if matches!(pipeline.strategy, Strategy::Chunk(_)) {
                 // A chunk that was recorded as loaded would never be loaded.
                 return Err(Error::configuration(why.clone()).with_hint("create the table, or set tables: evolve"));
             }
-            return self.skipped(&prepared, why).await;
+            return self.skipped(&prepared, load, why).await;
         }
-        let load = load_spec(pipeline, &prepared, self.run_id);
+        let load = load_spec(pipeline, &prepared, load);
         tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
         context.observer.event(&pipeline.name, &self.planned(&prepared, &load)?);
         if !applied.statements.is_empty() {
@@ -339,13 +341,13 @@ impl Attempt<'_> {
     }
 
     /// Plans the load, with the target changed as the schema plan says.
-    async fn prepare(&self, outgrown: bool, applied: &mut Applied) -> Result<Prepared> {
+    async fn prepare(&self, load: &LoadIdentity, outgrown: bool, applied: &mut Applied) -> Result<Prepared> {
         let Self { context, pipeline, ends, lease, cancel, .. } = self;
         let governor = Governor { context, pipeline, ends, lease, run_id: self.run_id };
         loop {
             self.stage(Stage::Describe);
             let decide = |plan: &SchemaPlan| governor.decide(plan);
-            let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, outgrown, &decide)).await?;
+            let prepared = or_cancelled(cancel, prepare(context, pipeline, ends, load, outgrown, &decide)).await?;
             self.stage(Stage::Plan);
             if prepared.plan.evolve.is_empty() {
                 governor.remember(&prepared, applied);
@@ -363,11 +365,11 @@ impl Attempt<'_> {
     }
 
     /// The receipt of a run that loads nothing, because the definition says so.
-    async fn skipped(&self, prepared: &Prepared, why: &str) -> Result<Receipt> {
+    async fn skipped(&self, prepared: &Prepared, load: LoadIdentity, why: &str) -> Result<Receipt> {
         for snapshots in [&prepared.snapshots, &prepared.target_snapshots] {
             snapshots.close().await?;
         }
-        let load = load_spec(self.pipeline, prepared, self.run_id);
+        let load = load_spec(self.pipeline, prepared, load);
         let facts = PartitionFacts::default();
         let state = next_state(&prepared.plan, prepared.state.as_ref(), &load, &facts)?;
         let mut receipt = self.receipt(prepared, &load, &[], &facts, &state);

@@ -14,8 +14,8 @@ use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::schema::SchemaPlan;
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::{
-    Assume, Modes, Observed, ObservedChanges, ObservedTarget, Sizes, TargetPlan, changes_from, compares_rows,
-    plan_evolution, plan_load, raw_columns, unavailable,
+    Assume, LoadIdentity, Modes, Observed, ObservedChanges, ObservedTarget, Sizes, TargetPlan, changes_from,
+    compares_rows, plan_evolution, plan_load, raw_columns, unavailable,
 };
 use dpone_planner::types::{is_raw, logical_name};
 
@@ -82,6 +82,7 @@ pub(super) async fn prepare(
     context: &RunContext,
     pipeline: &Pipeline,
     ends: &Ends,
+    load: &LoadIdentity,
     outgrown: bool,
     govern: Govern<'_>,
 ) -> Result<Prepared> {
@@ -133,7 +134,7 @@ pub(super) async fn prepare(
         memory: context.options.memory_limit as u64,
         outgrown,
     };
-    let seen = Observations { ends, target: target.as_ref(), identity: &identity, sizes, now, changes: &changes };
+    let seen = Observations { ends, target: target.as_ref(), identity: &identity, sizes, now, load, changes: &changes };
     let in_pipeline = |e: Error| e.with("pipeline", &pipeline.name);
     let (assume, skip) = match plan_evolution(pipeline, &seen.of(&source, state.as_ref())).map_err(in_pipeline)? {
         TargetPlan::Create => (Assume::Decided, None),
@@ -207,6 +208,7 @@ struct Observations<'a> {
     identity: &'a str,
     sizes: Sizes,
     now: i64,
+    load: &'a LoadIdentity,
     changes: &'a Option<ObservedChanges>,
 }
 
@@ -237,6 +239,7 @@ impl Observations<'_> {
             },
             sizes: self.sizes,
             now: self.now,
+            load: self.load,
         }
     }
 }
@@ -294,7 +297,8 @@ fn source_identity(context: &RunContext, pipeline: &Pipeline) -> Result<String> 
 
 pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
     let ends = Ends::open(context, pipeline)?;
-    let prepared = prepare(context, pipeline, &ends, false, &|_| Ok(Assume::Everything)).await?;
+    let load = LoadIdentity { run_id: "the run's id".to_owned(), load_id: "the load's id".to_owned() };
+    let prepared = prepare(context, pipeline, &ends, &load, false, &|_| Ok(Assume::Everything)).await?;
     let dialect = &ends.dialect;
     let plan = &prepared.plan;
     let mut ddl = Vec::new();

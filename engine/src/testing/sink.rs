@@ -9,11 +9,11 @@ use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use dpone_planner::definition::OverwriteType;
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, Operation, PATCH, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, LOAD_ID, Operation, PATCH, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 use dpone_planner::state::{PipelineState, Watermark};
 
-use super::rows::{Row, batch, batch_with_operation, read_rows, schema, schema_with_operation};
+use super::rows::{Row, batch, batch_with_operation, read_columns, read_rows, schema, stamped, stored};
 use super::{ensure, ensure_eq};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
 use crate::sink::Commit;
@@ -85,7 +85,6 @@ impl Suite {
 
     async fn spec(&self, load: &Load<'_>) -> Result<LoadSpec> {
         let target = self.table(load.table);
-        let with_operation = matches!(&load.mode, WriteMode::Changes { operation: Operation::Column { .. }, .. });
         Ok(LoadSpec {
             load_id: ulid::Ulid::generate().to_string(),
             run_id: load.run_id.to_owned(),
@@ -94,7 +93,7 @@ impl Suite {
             primary_key: load.mode.key().to_vec(),
             target,
             staging_schema: None,
-            staged_schema: if with_operation { schema_with_operation() } else { schema() },
+            staged_schema: load.partitions.first().map_or_else(schema, RecordBatch::schema),
             write_mode: load.mode.clone(),
             partitions: load.partitions.len(),
             partition_by: Vec::new(),
@@ -122,7 +121,7 @@ impl Suite {
     ) -> Result<Receipt> {
         let ddl: Vec<SchemaChange> = (!spec.target_exists)
             .then(|| SchemaChange::CreateTable {
-                schema: schema(),
+                schema: stored(&spec.staged_schema),
                 primary_key: spec.primary_key.clone(),
                 partition_by: Vec::new(),
             })
@@ -304,6 +303,7 @@ impl Suite {
         let expected = text(&["2|B|2", "3|∅|3", "4|d|4", "5|e|∅"]);
         ensure_eq(&self.rows("c_changes").await?, &expected, "marked rows are deleted")?;
         self.patches_set_only_their_columns().await?;
+        self.stamps_make_no_row_differ().await?;
         let twice =
             Load::new("c_changes", upsert(), vec![batch(&[(8, None, None), (8, None, None), (9, None, None)])?]);
         let spec = self.spec(&twice).await?;
@@ -338,6 +338,34 @@ impl Suite {
         let back = WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Column { patch: vec![] } };
         self.load(Load { run_id: "run-6", ..Load::new("c_changes", back, vec![again]) }).await?;
         Ok(())
+    }
+
+    async fn stamps_make_no_row_differ(&self) -> Result<()> {
+        let changes = |patch: &[&str]| WriteMode::Changes {
+            key: vec!["id".to_owned()],
+            operation: Operation::Column { patch: patch.iter().map(|name| (*name).to_owned()).collect() },
+        };
+        let counts = |r: &Receipt| (r.rows.inserted, r.rows.updated, r.rows.unchanged);
+        let first = [((1, Some("a"), None), INSERT_OR_UPDATE), ((2, Some("b"), Some(2)), INSERT_OR_UPDATE)];
+        let third = [(3, None, Some(3)), (4, None, None)].map(|row| (row, INSERT_OR_UPDATE));
+        let first = stamped(&[first, third].concat(), "first")?;
+        self.load(Load::new("c_stamps", changes(&[]), vec![first])).await?;
+        let second = stamped(
+            &[
+                ((1, Some("a"), None), INSERT_OR_UPDATE),
+                ((2, Some("B"), Some(2)), INSERT_OR_UPDATE),
+                ((3, None, Some(3)), PATCH),
+                ((4, None, Some(4)), PATCH),
+                ((5, None, None), INSERT_OR_UPDATE),
+            ],
+            "second",
+        )?;
+        let mode = changes(&["amount", LOAD_ID]);
+        let receipt = self.load(Load { run_id: "run-2", ..Load::new("c_stamps", mode, vec![second]) }).await?;
+        ensure_eq(&counts(&receipt), &(1, 2, 2), "a row in which only its load differs is unchanged")?;
+        let rows = read_columns(self.sink.as_ref(), &self.table("c_stamps"), &["id", LOAD_ID]).await?;
+        let expected = text(&["1|first", "2|second", "3|first", "4|second", "5|second"]);
+        ensure_eq(&rows.unwrap_or_default(), &expected, "a row that is written has the load that wrote it")
     }
 
     async fn a_guard_stops_before_anything_changes(&self) -> Result<()> {

@@ -28,8 +28,8 @@ pub use load::{Files, load};
 pub use nearest::nearest;
 pub use pipeline::{
     Cadence, CompareBy, CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, GoneRows, Guards, History, Lag,
-    MissingRows, NullKeys, OverwriteType, PartitionScope, Pipeline, Project, ReadOptions, Reconciliation, Scope,
-    SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, TrackedChange, Tuning, UnsupportedMode,
+    Lineage, MissingRows, NullKeys, OverwriteType, PartitionScope, Pipeline, Project, ReadOptions, Reconciliation,
+    Scope, SinkSpec, SoftDelete, SourceQuery, SourceSpec, StateSpec, Strategy, TrackedChange, Tuning, UnsupportedMode,
     VersionWrite, Xmin,
 };
 pub use render::{render, to_yaml};

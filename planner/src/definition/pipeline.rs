@@ -28,11 +28,27 @@ pub struct Pipeline {
     pub guards: Guards,
     /// What is done when the source no longer fits the target.
     pub evolution: EvolutionPolicy,
+    pub lineage: Lineage,
     pub tuning: Tuning,
     pub state: StateSpec,
     pub location: Location,
     /// What the definition asks for and this version does without, one sentence each: printed once, before the run.
     pub warnings: Vec<String>,
+}
+
+/// Columns that a load adds to say where its rows come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The run and the load that wrote the row last, and when.
+    pub identity: bool,
+    /// The canonical hash of the source's columns of the row.
+    pub row_hash: bool,
+}
+
+impl Lineage {
+    pub fn is_on(self) -> bool {
+        self.identity || self.row_hash
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

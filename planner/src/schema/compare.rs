@@ -15,7 +15,7 @@ use super::{SchemaChange, variant};
 use crate::dialect::Dialect;
 use crate::error::Result;
 use crate::plan::RESERVED_PREFIX;
-use crate::types::{GENERATED, is_raw, native_of};
+use crate::types::{GENERATED, OWN, is_raw, native_of};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -169,7 +169,8 @@ impl Comparer<'_> {
     }
 
     fn column(&mut self, field: &FieldRef) -> Result<()> {
-        if field.name().starts_with(RESERVED_PREFIX) && !self.policy.allow_reserved_dpone_columns {
+        let reserved = field.name().starts_with(RESERVED_PREFIX) && !field.metadata().contains_key(OWN);
+        if reserved && !self.policy.allow_reserved_dpone_columns {
             self.push(Change {
                 kind: ChangeKind::ReservedColumn,
                 column: field.name().clone(),

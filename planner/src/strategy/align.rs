@@ -134,7 +134,7 @@ fn stored_part(plan: &LogicalPlan) -> Schema {
     Schema::new(fields.iter().filter(|f| f.name() != OPERATION_COLUMN).cloned().collect::<Vec<_>>())
 }
 
-fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
+pub(super) fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Field> {
     if is_raw(field) {
         return Ok(field.clone());
     }

@@ -11,8 +11,8 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
-use super::{Observed, ObservedTarget, column};
-use crate::definition::{Pipeline, Strategy};
+use super::{Observed, ObservedTarget, column, lineage};
+use crate::definition::{History, Pipeline, Strategy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exact_cast::{convert, convert_checked, counts};
 use crate::expr::is_table_column;
@@ -22,7 +22,7 @@ use crate::schema::{
 };
 use crate::sift::{MARK, Reason, Sift, SiftSpec};
 use crate::try_cast::{Constraint, TryCast};
-use crate::types::{GENERATED, NATIVE, SYSTEM, is_raw, native_of};
+use crate::types::{GENERATED, NATIVE, OWN, SYSTEM, is_raw, native_of};
 
 /// How much of the schema plan is taken for done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,23 +79,41 @@ pub fn plan_evolution(pipeline: &Pipeline, observed: &Observed<'_>) -> Result<Ta
             ))),
         };
     };
-    let own = own_columns(&pipeline.strategy);
+    let own = own_columns(pipeline);
     let there: Vec<FieldRef> =
-        target.schema.fields().iter().filter(|field| !own.contains(&field.name().as_str())).cloned().collect();
+        target.schema.fields().iter().filter(|field| !own.contains(field.name())).cloned().collect();
     let there = Schema::new(there);
-    let source = comparable(pipeline, observed, &there)?;
+    let source = with_lineage(comparable(pipeline, observed, &there)?, pipeline, target, observed)?;
     let plan = plan_schema(relation, &source, &there, &target.facts, observed.dialect, policy)?;
     Ok(TargetPlan::Compared(Box::new(plan)))
 }
 
-/// Columns of the target that the strategy keeps under names of the definition.
-pub fn own_columns(strategy: &Strategy) -> Vec<&str> {
-    match strategy {
-        Strategy::Scd2 { history, .. } => {
-            vec![&history.row_hash, &history.valid_from, &history.valid_to, &history.is_current]
-        }
-        _ => Vec::new(),
+/// Columns of the target that no source has: those that the strategy keeps under names of the definition, and lineage.
+pub fn own_columns(pipeline: &Pipeline) -> Vec<String> {
+    let mut own: Vec<String> = lineage::fields(pipeline).iter().map(|field| field.name().clone()).collect();
+    if let Strategy::Scd2 { history, .. } = &pipeline.strategy {
+        let History { row_hash, valid_from, valid_to, is_current, .. } = history;
+        own.extend([row_hash, valid_from, valid_to, is_current].map(Clone::clone));
     }
+    own
+}
+
+/// A target that was made without lineage gets its columns as it gets any new column.
+fn with_lineage(
+    source: Schema,
+    pipeline: &Pipeline,
+    target: &ObservedTarget,
+    observed: &Observed<'_>,
+) -> Result<Schema> {
+    let mut fields: Vec<FieldRef> = source.fields().iter().cloned().collect();
+    for field in lineage::fields(pipeline) {
+        if target.schema.field_with_name(field.name()).is_err() {
+            let mut metadata = field.metadata().clone();
+            metadata.insert(OWN.to_owned(), "lineage".to_owned());
+            fields.push(Arc::new(as_stored(&field.with_metadata(metadata), Declared::No, observed)?));
+        }
+    }
+    Ok(Schema::new(fields))
 }
 
 /// Where a column's type comes from.

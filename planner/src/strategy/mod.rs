@@ -8,6 +8,7 @@ mod evolve;
 mod full_refresh;
 mod incremental_append;
 mod incremental_merge;
+mod lineage;
 mod partition_replace;
 mod raw;
 mod replace;
@@ -16,6 +17,7 @@ mod snapshot_diff;
 mod xmin;
 
 pub use evolve::{Assume, TargetPlan, own_columns, plan_evolution, stopped};
+pub use lineage::LoadIdentity;
 pub use raw::{compares_rows, raw_columns};
 pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
@@ -56,6 +58,7 @@ pub struct Observed<'a> {
     /// When the source's snapshot was taken, in microseconds since 1970-01-01 UTC, later than the last load's. The one
     /// time that everything in this load is stamped with.
     pub now: i64,
+    pub load: &'a LoadIdentity,
 }
 
 /// What decides how two sides are compared.
@@ -120,7 +123,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
         observed.late = [state.late_among(&names), evolved.routed].concat();
     }
     let (mut gone, mut changes, mut hashes) = (None, None, None);
-    let draft = match &pipeline.strategy {
+    let mut draft = match &pipeline.strategy {
         Strategy::FullRefresh { overwrite } => full_refresh::draft(pipeline, &observed, *overwrite)?,
         Strategy::Replace { scope } => replace::draft(&observed, scope)?,
         Strategy::IncrementalAppend { cursor, only_new_rows, key } => {
@@ -186,6 +189,7 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
     if let Some(gone) = gone {
         aligned = align::with_gone(aligned, &gone)?;
     }
+    let aligned = lineage::add(aligned, &mut draft, pipeline, &observed)?;
     for name in draft.write_mode.key() {
         observed.dialect.check_key(aligned.target_schema.field_with_name(name)?)?;
     }

@@ -26,6 +26,10 @@ pub fn raw_columns(
     compares_rows: bool,
 ) -> BTreeMap<TableReference, BTreeSet<String>> {
     let mut raw: BTreeMap<TableReference, BTreeSet<String>> = BTreeMap::new();
+    if pipeline.lineage.row_hash {
+        // A hash that is stored is made of values.
+        return raw;
+    }
     let Some(read) = read_by_strategy(&pipeline.strategy, plan, compares_rows) else { return raw };
     for passed in passed_through(plan) {
         let carried = passed.outputs.iter().all(|output| {

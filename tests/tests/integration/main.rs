@@ -11,6 +11,7 @@ mod evolution;
 mod expand_contract;
 mod faults;
 mod hostile;
+mod lineage;
 mod majors;
 mod matrix;
 mod orders;

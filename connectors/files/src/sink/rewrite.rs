@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, Operator, binary_expr, ident, lit, when};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
 use dpone_planner::expr::predicate;
-use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, PATCH, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, OPERATION_COLUMN, Operation, PATCH, STAMPS, ScopeFilter, WriteMode};
 
 use super::options::WriteOptions;
 use super::writer::{Folder, WrittenFile, write_stream};
@@ -182,8 +182,10 @@ impl<'a> Rewrite<'a> {
         Ok(when(patches(), patched).otherwise(whole)?)
     }
 
+    /// What differs with every load is no difference.
     fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
-        let compared = self.schema.fields().iter().filter(|f| compared(f.name()));
+        let compared =
+            self.schema.fields().iter().filter(|f| compared(f.name()) && !STAMPS.contains(&f.name().as_str()));
         compared
             .map(|f| binary_expr(ident(f.name()), Operator::IsDistinctFrom, ident(format!("{STAGED}{}", f.name()))))
             .reduce(Expr::or)
@@ -232,9 +234,13 @@ impl<'a> Rewrite<'a> {
     fn replaced(&self, table: DataFrame, key: &[String], operation: &Operation) -> Result<DataFrame> {
         let joined = table.join_on(self.staged_beside(operation)?, JoinType::Left, on(key))?;
         let kept = joined.filter(ident(HIT).is_null().or(!deletes()))?;
+        let changed = self.changed(key, operation)?;
         let columns = self.schema.fields().iter().map(|f| {
             let staged = ident(format!("{STAGED}{}", f.name()));
-            let hit = ident(HIT).is_not_null();
+            let hit = match STAMPS.contains(&f.name().as_str()) {
+                true => ident(HIT).is_not_null().and(changed.clone()),
+                false => ident(HIT).is_not_null(),
+            };
             let set = if operation.patch().contains(f.name()) { hit } else { hit.and(patches().is_not_true()) };
             Ok(when(set, staged).otherwise(ident(f.name()))?.alias(f.name()))
         });

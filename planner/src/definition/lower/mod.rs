@@ -3,6 +3,7 @@
 mod backfill;
 pub(super) mod connection;
 mod evolution;
+mod lineage;
 mod source;
 mod state;
 mod strategy;
@@ -25,6 +26,7 @@ use crate::relation::Relation;
 use connection::Book;
 
 pub(super) use evolution::lower as lower_evolution;
+pub(super) use lineage::{lower as lower_lineage, stored_hashes};
 pub(super) use xmin::refuse_reconciliation;
 
 pub(super) use text::{check_predicate, clean as clean_message, parse_lag};
@@ -70,7 +72,9 @@ pub(super) fn manifest(
     let source = problems.keep(source::lower(&manifest.source, &origin, files, book, &mut warnings));
     let sink = problems.keep(sink(&manifest.sink, &origin, book));
     let strategy = problems.keep(strategy_and_guards(&manifest, &origin));
-    let evolution = problems.keep(lower_evolution(manifest.sink.options.schema_evolution.as_ref(), &origin));
+    let options = &manifest.sink.options;
+    let evolution = problems.keep(lower_evolution(options.schema_evolution.as_ref(), &origin));
+    let lineage = problems.keep(lower_lineage(options.lineage.as_ref(), options.technical_columns, &origin));
     let state = match &sink {
         Some(sink) => problems.keep(state::lower(manifest.state.as_ref(), sink, &origin, book)),
         None => None,
@@ -81,11 +85,12 @@ pub(super) fn manifest(
         problems.keep(xmin::refuse_reconciliation(reconciliation, &origin, &mut warnings));
     }
     problems.into_result()?;
-    let (Some(source), Some(sink), Some((strategy, guards)), Some(evolution), Some(state)) =
-        (source, sink, strategy, evolution, state)
+    let (Some(source), Some(sink), Some((mut strategy, guards)), Some(evolution), Some(lineage), Some(state)) =
+        (source, sink, strategy, evolution, lineage, state)
     else {
         return Err(Error::internal("a definition without problems has no result"));
     };
+    stored_hashes(&mut strategy, &manifest.sink.strategy, lineage);
     notes(&manifest, &strategy, &mut warnings);
     Ok(Pipeline {
         name: manifest.name,
@@ -96,6 +101,7 @@ pub(super) fn manifest(
         strategy,
         guards,
         evolution,
+        lineage,
         tuning: tuning(&manifest.source.options),
         state,
         location: tree.at.location(),

@@ -371,9 +371,9 @@ pub struct SinkOptions {
     pub connector: Option<BTreeMap<String, Scalar>>,
     /// What is done when the source no longer fits the target.
     pub schema_evolution: Option<SchemaEvolution>,
-    #[schemars(extend("x-dpone-unsupported" = "lineage columns are not written by this version; remove the key or set it to false (row hashes: strategy.diff.store_row_hash)", "x-dpone-accepts" = [false, "off", {"enabled": false}, {"preset": "off"}]))]
-    pub lineage: Option<Opaque>,
-    #[schemars(extend("x-dpone-unsupported" = "technical columns are not written by this version", "x-dpone-accepts" = ["optional", "forbidden"]))]
+    /// Columns that say which load wrote a row, and the hash of its values.
+    pub lineage: Option<Lineage>,
+    /// `required` wants lineage to be on, `forbidden` wants it off.
     pub technical_columns: Option<TechnicalColumns>,
     #[schemars(extend("x-dpone-unsupported" = "use strategy.soft_delete: {column, policy}"))]
     pub soft_delete: Option<Opaque>,
@@ -412,6 +412,75 @@ pub struct SinkOptions {
     pub deletes: Option<Deletes>,
     #[schemars(extend("x-dpone-when" = {"sink.type": ["kafka"]}))]
     pub schema_registry: Option<SchemaRegistry>,
+}
+
+/// `true`, `false`, a preset by its name, or settings.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Lineage {
+    Enabled(bool),
+    Preset(LineagePreset),
+    Settings(Box<LineageSettings>),
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineageSettings {
+    pub enabled: Option<bool>,
+    pub preset: Option<LineagePreset>,
+    /// What the preset has otherwise.
+    pub features: Option<LineageFeatures>,
+    pub row_identity: Option<RowIdentity>,
+}
+
+/// Which lineage columns there are. `minimal` and `bulk_standard`: those of the load. `standard`: also the row's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LineagePreset {
+    Off,
+    Minimal,
+    BulkStandard,
+    Standard,
+    Debug,
+    Hierarchical,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LineageFeatures {
+    /// `__dpone__run_id`, `__dpone__load_id` and `__dpone__loaded_at`.
+    pub identity: Option<bool>,
+    /// `__dpone__row_hash`.
+    pub row_identity: Option<bool>,
+    #[schemars(extend("x-dpone-unsupported" = "rows of nested documents are not split into tables", "x-dpone-accepts" = [false]))]
+    pub hierarchy: Option<bool>,
+    #[schemars(extend("x-dpone-unsupported" = "the operation is in the counts of the run's receipt, not in a column", "x-dpone-accepts" = [false]))]
+    pub operations: Option<bool>,
+    #[schemars(extend("x-dpone-unsupported" = "what a run saw is in its receipt, not in a column", "x-dpone-accepts" = [false]))]
+    pub diagnostics: Option<bool>,
+    #[schemars(extend("x-dpone-unsupported" = "rows that are put aside are in the run's evidence, not in the target", "x-dpone-accepts" = [false]))]
+    pub quarantine: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RowIdentity {
+    pub mode: Option<RowIdentityMode>,
+    #[schemars(extend("x-dpone-ignored" = "rows of every type have a hash"))]
+    pub unsupported_policy: Option<UnsupportedPolicy>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowIdentityMode {
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnsupportedPolicy {
+    Warn,
+    Fail,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use crate::definition::check::Checker;
 use crate::definition::located::{Located, Value};
 use crate::definition::lower::connection::Book;
 use crate::definition::lower::{self, Origin};
-use crate::definition::manifest::{Reconciliation, SchemaEvolution, SourceOptions, StrategySpec};
+use crate::definition::manifest::{Lineage, Reconciliation, SchemaEvolution, SourceOptions, StrategySpec};
 use crate::definition::problems::Problems;
 use crate::definition::schema::{SchemaKind, json_schema};
 use crate::definition::{Pipeline, ReadOptions, SinkSpec, SourceQuery, SourceSpec, StateSpec, Strategy};
@@ -33,6 +33,7 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
     checker.part("SourceOptions", "source.options");
     checker.part("ReconciliationSettings", "reconciliation");
     checker.part("SchemaEvolution", "sink.options.schema_evolution");
+    checker.part("LineageSettings", "sink.options.lineage");
     let mut warnings = checker.warnings();
     query::check(&statement.tables, book, &mut checker.problems);
     checker.problems.into_result()?;
@@ -42,12 +43,16 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
     let spec: StrategySpec = lower::typed(json(&tree, "sink.strategy"))?;
     let reconciliation: Option<Reconciliation> =
         tree.path("reconciliation").map(|settings| lower::typed(settings.to_json())).transpose()?;
-    let strategy = lower::lower_strategy(&spec, &read, reconciliation.as_ref(), ("sql", &kind), &origin)?;
+    let mut strategy = lower::lower_strategy(&spec, &read, reconciliation.as_ref(), ("sql", &kind), &origin)?;
     if let Some(reconciliation) = reconciliation.as_ref().filter(|_| !matches!(strategy, Strategy::Xmin(_))) {
         lower::refuse_reconciliation(reconciliation, &origin, &mut warnings)?;
     }
     let evolution: Option<SchemaEvolution> =
         tree.path("sink.options.schema_evolution").map(|settings| lower::typed(settings.to_json())).transpose()?;
+    let lineage: Option<Lineage> =
+        tree.path("sink.options.lineage").map(|settings| lower::typed(settings.to_json())).transpose()?;
+    let lineage = lower::lower_lineage(lineage.as_ref(), None, &origin)?;
+    lower::stored_hashes(&mut strategy, &spec, lineage);
     let options = tree.path("sink.options.connector").map(Located::entries).unwrap_or_default();
     Ok(Pipeline {
         name: statement.name.clone(),
@@ -67,6 +72,7 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
         strategy,
         guards: lower::lower_guards(&spec, reconciliation.as_ref(), &origin)?,
         evolution: lower::lower_evolution(evolution.as_ref(), &origin)?,
+        lineage,
         tuning: lower::tuning(&read),
         state: state(statement, &connection, book)?,
         location: statement.at.location(),

@@ -49,6 +49,10 @@ fn table() -> &'static BTreeMap<String, (String, Vec<String>)> {
         leaves(schema, "/$defs/SchemaEvolution", "", &mut |name, types| {
             table.insert(format!("schema_evolution_{name}"), (format!("sink.options.schema_evolution.{name}"), types));
         });
+        leaves(schema, "/$defs/LineageSettings", "", &mut |name, types| {
+            let option = if name == "enabled" { String::new() } else { format!("_{}", name.replace('.', "_")) };
+            table.insert(format!("lineage{option}"), (format!("sink.options.lineage.{name}"), types));
+        });
         table.insert("parallelism".into(), ("source.options.partitioning.num_partitions".into(), integer()));
         table.insert("staging_schema".into(), ("sink.staging.schema".into(), text()));
         table

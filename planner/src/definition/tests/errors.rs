@@ -115,9 +115,13 @@ fn known_keys_without_support_say_what_to_do() {
          remove the key, or test the target after the run"
     );
     assert_eq!(
-        added("  options: {lineage: true}\n"),
-        "m.yml:17:13: sink.options.lineage is known, but not supported by this version\nhint: lineage columns are not \
-         written by this version; remove the key or set it to false (row hashes: strategy.diff.store_row_hash)"
+        added("  options: {lineage: {preset: hierarchical}}\n"),
+        "m.yml:17:22: the preset hierarchical of lineage is known, but not supported by this version: rows of nested documents \
+         are not split into tables\nhint: standard writes the load, its time and the hash of each row"
+    );
+    assert_eq!(
+        added("  options: {lineage: true, technical_columns: forbidden}\n"),
+        "m.yml:17:28: sink.options.technical_columns is forbidden, and lineage is on\nhint: keep one of them"
     );
     assert_eq!(
         added("reconciliation: true\n"),
