@@ -211,9 +211,11 @@ fn a_change_of_the_evidence_is_found() {
 fn a_killed_run_says_where_it_stopped_and_is_gone_on_with() {
     let project = Project::starter();
     let kill = |at: &str, run_id: &str| {
-        let mut command = project.command(&["run", "--run-id", run_id]);
+        let mut command = project.command(&["run", "--run-id", run_id, "--lease-seconds", "1"]);
         let ended = command.env("DPONE_FAILPOINT", format!("{at}=kill")).output().unwrap();
         assert_eq!(ended.status.code(), None, "{ended:?}");
+        // Its lease runs out.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
     };
     for (at, stage) in
         [("lease.acquired", "lease"), ("staged", "stage"), ("verified", "verify"), ("commit.begun", "commit")]
@@ -260,6 +262,7 @@ fn a_run_without_a_place_for_its_evidence_says_so() {
         assert!(!project.path().join("warehouse/landing").exists(), "{asked:?}");
     }
     // The defaults are a warning, and the load is done.
+    let project = Project::starter();
     project.write(".dpone", "a file");
     let ended = project.dpone(&["run"]);
     assert_eq!(ended.code, 0, "{ended:?}");

@@ -8,7 +8,7 @@ use chrono::{SecondsFormat, Utc};
 
 use super::document::{
     ConnectionUse, Definition, Failure, Head, NotRun, Outcome, Partition, PartitionStatus, PipelineRun, Plan, Retry,
-    RunDocument, SCHEMA_VERSION, StageTime, Staged,
+    RunDocument, SCHEMA_VERSION, StageTime, Staged, Status,
 };
 use super::folder::RunFolder;
 use crate::run::{Event, Observer, Planned, Progress, Stage};
@@ -340,7 +340,9 @@ impl Drop for Recorder {
         let mut state = self.lock();
         if state.document.head.finished_at.is_none() {
             let error = Error::new(ErrorKind::Internal, "the command ended before the run did");
+            state.document.head.status = Status::Failed;
             if let Some(run) = state.run() {
+                run.status = Status::Failed;
                 run.error = Some(Failure::from(&error));
             }
             self.write(&mut state, true);

@@ -175,11 +175,9 @@ fn of_run(run: &Value, options: &Options, all: &mut Measured) {
         let help = "Attempts that failed and were made again, by the class of the error.";
         add("dpone_retries", help, "{retry}", Kind::Counter, &[("error_class", class)], 1.0);
     }
-    for notes in [run.get("notes").and_then(Value::as_array), run.pointer("/result/warnings").and_then(Value::as_array)]
-    {
-        if let Some(notes) = notes {
-            add("dpone_warnings", "Notes of the run.", "{note}", Kind::Counter, &[], notes.len() as f64);
-        }
+    let told = [run.get("notes"), run.pointer("/result/warnings")];
+    for notes in told.into_iter().flatten().filter_map(Value::as_array) {
+        add("dpone_warnings", "Notes of the run.", "{note}", Kind::Counter, &[], notes.len() as f64);
     }
     let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
     for stage in list(run, "stages") {
