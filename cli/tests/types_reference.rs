@@ -39,6 +39,14 @@ fn page() -> String {
         writeln!(out, "| {} | {} | {} | {} |", cell(row.native), cell(row.portable), cell(row.raw), cell(row.notes))
             .unwrap();
     }
+    out.push_str(
+        "\n## Reading ClickHouse\n\n\
+         *Raw* is used between two ClickHouse servers, for columns that nothing reads on the way.\n\n\
+         | ClickHouse | portable | raw | notes |\n|---|---|---|---|\n",
+    );
+    for row in dpone_clickhouse::read::type_table() {
+        writeln!(out, "| {} |", row.map(|text| text.replace('|', "\\|")).join(" | ")).unwrap();
+    }
     stored(&mut out);
     lattice(&mut out);
     out

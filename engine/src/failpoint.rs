@@ -27,6 +27,8 @@ pub const STEPS: &[&str] = &[
     "staged",
     "verified",
     "commit.begun",
+    // Only in sinks whose commit takes several statements: after each of them.
+    "commit.step",
     "commit.applied",
     "commit.acknowledged",
     "committed",

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod evidence;
 pub mod failpoint;
 pub mod federation;
+mod partitions;
 pub mod probe;
 pub mod receipt;
 pub mod repeat;

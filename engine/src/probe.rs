@@ -2,7 +2,7 @@
 //! rows at it.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, RecordBatch, Scalar};
@@ -15,6 +15,7 @@ use dpone_planner::order::ValueOrder;
 use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, PartitionLimit, STAMPS};
 use dpone_planner::state::{Boundary, Watermark};
 
+use crate::partitions::PartitionProbe;
 use crate::{Error, Result};
 
 /// What to look for.
@@ -80,7 +81,7 @@ pub struct PartitionFacts {
     /// Hashes of the rows at `cursor`, with counts.
     pub boundary: Vec<(String, u64)>,
     pub boundary_overflow: bool,
-    /// Hashes of the different values of the partition columns, in order; at most one more than may be.
+    /// The partitions of the rows, each as a text, in order; at most one more than may be.
     #[serde(default)]
     pub partitions: Vec<String>,
     /// Rows that would end before they begin.
@@ -162,13 +163,6 @@ pub(crate) struct Probe {
     facts: PartitionFacts,
 }
 
-struct PartitionProbe {
-    indexes: Vec<usize>,
-    converter: RowConverter,
-    most: usize,
-    seen: BTreeSet<u128>,
-}
-
 struct CursorProbe {
     name: String,
     index: usize,
@@ -225,15 +219,7 @@ impl Probe {
         };
         let needs_hash = loaded.is_some() || spec.keep_boundary;
         let hasher = needs_hash.then(|| RowHasher::new(schema)).transpose()?;
-        let partitions = match &spec.partitions {
-            None => None,
-            Some(limit) => {
-                let indexes = indexes(&limit.columns)?;
-                let sorts = indexes.iter().map(|i| SortField::new(schema.field(*i).data_type().clone())).collect();
-                let most = usize::try_from(limit.most).unwrap_or(usize::MAX);
-                Some(PartitionProbe { indexes, converter: RowConverter::new(sorts)?, most, seen: BTreeSet::new() })
-            }
-        };
+        let partitions = spec.partitions.as_ref().map(|limit| PartitionProbe::new(limit, schema)).transpose()?;
         Ok(Self {
             operation: schema.index_of(OPERATION_COLUMN).ok(),
             whole_deletes: spec.whole_deletes,
@@ -263,7 +249,9 @@ impl Probe {
             .map_err(|e| Error::internal(format!("the plan's rows do not have the staged schema: {e}")))?;
         let batch = self.without_loaded(batch)?;
         self.follow_cursor(&batch)?;
-        self.count_partitions(&batch)?;
+        if let Some(partitions) = &mut self.partitions {
+            partitions.observe(&batch)?;
+        }
         if let Some((from, to)) = self.interval {
             self.facts.reversed += cmp::lt_eq(batch.column(to), batch.column(from))?.true_count() as u64;
         }
@@ -287,7 +275,7 @@ impl Probe {
             facts.boundary.sort();
         }
         if let Some(partitions) = self.partitions.take() {
-            facts.partitions = partitions.seen.into_iter().map(|hash| format!("{hash:032x}")).collect();
+            facts.partitions = partitions.finish();
         }
         Ok(facts)
     }
@@ -329,19 +317,6 @@ impl Probe {
                 Some(found) => found.1 += nulls,
                 None => self.facts.nulls.push((name.clone(), nulls, first_row + at as u64 + 1)),
             }
-        }
-        Ok(())
-    }
-
-    fn count_partitions(&mut self, batch: &RecordBatch) -> Result<()> {
-        let Some(partitions) = &mut self.partitions else { return Ok(()) };
-        if partitions.seen.len() > partitions.most {
-            return Ok(());
-        }
-        let columns = batch.project(&partitions.indexes)?;
-        partitions.seen.extend(row_hashes(&partitions.converter, &columns)?);
-        while partitions.seen.len() > partitions.most.saturating_add(1) {
-            partitions.seen.pop_last();
         }
         Ok(())
     }
@@ -501,7 +476,7 @@ impl RowHasher {
 }
 
 /// 128-bit hashes of whole rows: XXH3 over arrow's row format, which is unambiguous (lengths and nulls are encoded).
-fn row_hashes(converter: &RowConverter, batch: &RecordBatch) -> Result<Vec<u128>> {
+pub(crate) fn row_hashes(converter: &RowConverter, batch: &RecordBatch) -> Result<Vec<u128>> {
     let rows = converter.convert_columns(batch.columns())?;
     Ok(rows.iter().map(|row| xxhash_rust::xxh3::xxh3_128(row.as_ref())).collect())
 }

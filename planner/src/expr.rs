@@ -110,6 +110,17 @@ pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
     Ok(simplified)
 }
 
+/// Parses an expression over the columns of `schema`, as it is written. `what` names it in errors.
+pub fn value(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
+    check_length(what, sql)?;
+    parse(sql, schema).map_err(|error| {
+        Error::configuration(format!(
+            "{what}: {sql:?} is not an expression over the table: {}",
+            error.strip_backtrace()
+        ))
+    })
+}
+
 /// Fails when a predicate can mean different rows at different moments: what is read and what is replaced would differ.
 pub fn require_immutable(what: &str, sql: &str, schema: &DFSchema) -> Result<()> {
     let Ok(parsed) = parse(sql, schema) else { return Ok(()) };

@@ -12,6 +12,7 @@ pub mod exact_cast;
 pub mod expr;
 pub mod literal;
 pub mod order;
+pub mod partition;
 pub mod plan;
 pub mod relation;
 pub mod row_hash;

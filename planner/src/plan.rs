@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::definition::OverwriteType;
+use crate::partition::Cut;
 use crate::relation::Relation;
 use crate::schema::{SchemaChange, SchemaPlan};
 use crate::state::{ChangeState, HashCover};
@@ -156,6 +157,9 @@ pub struct CursorPlan {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PartitionLimit {
     pub columns: Vec<String>,
+    /// How the one column is cut, where a partition is not one value of it. The scope of the commit is then made from the
+    /// partitions of the staged rows: see [`crate::partition::of_partitions`].
+    pub cut: Option<Cut>,
     pub most: u64,
 }
 

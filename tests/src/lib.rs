@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod clickhouse;
 mod dpone;
 mod lake;
 pub mod oracle;
@@ -12,6 +13,7 @@ mod pg;
 pub mod properties;
 mod reader;
 
+pub use clickhouse::ClickHouse;
 pub use dpone::{Outcome, Project};
 pub use lake::{Lake, PYTHON_HINT, write_delta};
 pub use pg::{Pg, connect, environment};

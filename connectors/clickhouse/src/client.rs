@@ -26,6 +26,8 @@ use crate::tls;
 const OLDEST: (u32, u32) = (24, 8);
 /// At least this much of an answer's end is kept, to find an exception in it.
 const TAIL_BYTES: usize = 64 << 10;
+/// Longer statements than most servers take need a setting.
+const MAX_QUERY: usize = 200_000;
 /// An answer that is read whole, such as a catalog's, ends here.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -187,8 +189,7 @@ impl Server {
             .setting("output_format_arrow_fixed_string_as_fixed_byte_array", 1)
             .setting("output_format_arrow_low_cardinality_as_dictionary", 0)
             .setting("output_format_arrow_compression_method", compression)
-            .setting("max_block_size", batch_rows.max(1))
-            .setting("cancel_http_readonly_queries_on_client_close", 1);
+            .setting("max_block_size", batch_rows.max(1));
         let answer = self.send(&statement, None).await?;
         ArrowRead::open(answer).await
     }
@@ -231,6 +232,8 @@ impl Server {
     async fn send(&self, statement: &Statement, body: Option<reqwest::Body>) -> Result<Answer> {
         tracing::debug!(sql = statement.sql, query_id = statement.query_id, "send");
         let named = |error: Error| self.named(error, statement);
+        let long = (statement.sql.len() > MAX_QUERY).then(|| statement.clone().setting("max_query_size", 64 << 20));
+        let statement = long.as_ref().unwrap_or(statement);
         let request = self.request(statement, body);
         let silence = (!statement.patient).then_some(self.config.send_receive_timeout);
         let response = quiet(silence, request.send())
@@ -441,6 +444,11 @@ impl Answer {
             None => Error::transient(format!("{address} stopped in the middle of its answer"))
                 .with_hint("the server's log has the reason under the query id"),
         })
+    }
+
+    /// Who answers what.
+    pub(crate) fn origin(&self) -> (Server, String) {
+        (self.server.clone(), self.query_id.clone())
     }
 
     pub(crate) fn named(&self, error: Error) -> Error {

@@ -1,9 +1,9 @@
 //! How ClickHouse spells names, types and DDL.
 
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::{COMMENT, Cost, DEFAULT, DefaultValue, SchemaChange, TableFacts, TypeShape, cannot_change};
-use dpone_planner::types::native_of;
+use dpone_planner::types::{is_binary, native_of, widens};
 use dpone_planner::{Error, Relation, Result};
 
 use crate::types::{self, ChType, literal, unknown_type};
@@ -26,8 +26,28 @@ impl Dialect for ClickHouseDialect {
     }
 
     fn stored_field(&self, field: &Field) -> Result<Field> {
-        let stored = type_of(field)?.field(field.name());
+        let native = type_of(field)?;
+        // A string is any bytes: they travel as such.
+        if native.without_null() == &ChType::String && is_binary(field.data_type()) {
+            return Ok(field.clone().with_data_type(DataType::Binary));
+        }
+        let stored = native.field(field.name());
         Ok(field.clone().with_data_type(stored.data_type().clone()))
+    }
+
+    fn staged_field(&self, source: &Field, target: &Field) -> Result<Option<Field>> {
+        let native = type_of(target)?;
+        let bytes = native.without_null() == &ChType::String && is_binary(source.data_type());
+        if bytes {
+            return Ok(Some(target.clone().with_data_type(DataType::Binary).with_nullable(source.is_nullable())));
+        }
+        let stored = self.stored_field(source)?;
+        let own = native_of(source, SYSTEM);
+        if own.is_some() && own == native_of(target, SYSTEM) {
+            return Ok(Some(stored));
+        }
+        let fits = widens(stored.data_type(), target.data_type());
+        Ok(fits.then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
     fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
@@ -162,9 +182,17 @@ fn check_name(name: &str) -> Result<()> {
 
 /// A column as `CREATE TABLE` and `ADD COLUMN` define it.
 fn definition(field: &Field, key: bool) -> Result<String> {
+    definition_as(field, key, None)
+}
+
+/// The same with another type than the field's own.
+pub(crate) fn definition_as(field: &Field, key: bool, native: Option<&str>) -> Result<String> {
     check_name(field.name())?;
-    let native = type_of(field)?;
-    let native = if key { native.with_nullable(false) } else { native };
+    let native = match native {
+        Some(native) => native.to_owned(),
+        None if key => type_of(field)?.with_nullable(false).to_string(),
+        None => type_of(field)?.to_string(),
+    };
     let mut text = format!("{} {native}", types::quote(field.name()));
     if let Some(default) = default_of(field) {
         text.push_str(&format!(" DEFAULT {}", default_value(field, default)?));

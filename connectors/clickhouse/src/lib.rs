@@ -8,17 +8,21 @@ pub mod config;
 mod cost;
 pub mod dialect;
 pub mod error;
+mod lease;
 pub mod read;
+mod state;
 pub mod stream;
 mod tls;
 pub mod types;
+mod write;
 
 use std::sync::Arc;
 
 use dpone_engine::{Connector, ResolvedConnection, Sink, Source};
-use dpone_planner::{Error, Result};
+use dpone_planner::Result;
 
 pub use dialect::ClickHouseDialect;
+pub use write::ClickHouseSink;
 
 /// As in `type:` of a manifest.
 pub const SYSTEM: &str = "clickhouse";
@@ -41,7 +45,6 @@ impl Connector for ClickHouseConnector {
     }
 
     fn sink(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Sink>> {
-        Err(Error::configuration("ClickHouse is read by this version, and not written to")
-            .with("connection", &connection.name))
+        Ok(Arc::new(ClickHouseSink::new(client::Server::new(config::ClickHouseConfig::new(connection)?)?)))
     }
 }

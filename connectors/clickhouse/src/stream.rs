@@ -20,6 +20,25 @@ pub struct ArrowRead {
     rest: Buffer,
     schema: SchemaRef,
     first: Option<RecordBatch>,
+    /// The server has nothing more to do for this query.
+    over: bool,
+}
+
+/// A server that computes, and sends nothing, does not notice that nobody listens any more: it is told.
+impl Drop for ArrowRead {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (server, query_id) = self.answer.origin();
+            runtime.spawn(async move {
+                if let Err(error) = server.kill(&query_id).await {
+                    tracing::debug!("the query {query_id} was not stopped: {error}");
+                }
+            });
+        }
+    }
 }
 
 impl ArrowRead {
@@ -31,6 +50,7 @@ impl ArrowRead {
             rest: Buffer::from(&[] as &[u8]),
             schema: SchemaRef::new(arrow::datatypes::Schema::empty()),
             first: None,
+            over: false,
         };
         // The decoder gives the schema away together with the first batch, or at the end.
         read.first = read.advance().await?;
@@ -52,6 +72,12 @@ impl ArrowRead {
     }
 
     async fn advance(&mut self) -> Result<Option<RecordBatch>> {
+        let batch = self.decode().await;
+        self.over = matches!(batch, Ok(None));
+        batch
+    }
+
+    async fn decode(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             match self.decoder.decode(&mut self.rest) {
                 Ok(Some(batch)) => return Ok(Some(batch)),

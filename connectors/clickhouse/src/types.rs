@@ -64,6 +64,9 @@ pub enum ChType {
     Plain(&'static str),
 }
 
+/// Keeps values, and merges them: it is read and written as the type of its argument.
+pub(crate) const SIMPLE: &str = "SimpleAggregateFunction";
+
 const PLAIN: &[&str] = &[
     "IPv4",
     "IPv6",
@@ -186,7 +189,7 @@ impl ChType {
                 "AggregateFunction" | "SimpleAggregateFunction",
                 [Argument::Type { name: None, of: function }, types @ ..],
             ) if function.arguments.is_empty() && !function.base.contains(' ') => {
-                let base = if name.base.starts_with('S') { "SimpleAggregateFunction" } else { "AggregateFunction" };
+                let base = if name.base.starts_with('S') { SIMPLE } else { "AggregateFunction" };
                 let of = types
                     .iter()
                     .map(|of| match of {
@@ -342,7 +345,7 @@ impl ChType {
         }
     }
 
-    fn data_type(&self) -> DataType {
+    pub(crate) fn data_type(&self) -> DataType {
         use DataType as D;
         let unit = |digits: u8| if digits > 6 { TimeUnit::Nanosecond } else { MICROS };
         match self {
@@ -369,6 +372,7 @@ impl ChType {
             Self::Uuid => D::FixedSizeBinary(16),
             Self::Array(item) => D::List(FieldRef::new(Field::new("item", item.data_type(), item.is_nullable()))),
             Self::Nullable(inner) | Self::LowCardinality(inner) => inner.data_type(),
+            Self::Aggregate { base: SIMPLE, of, .. } if of.len() == 1 => of[0].data_type(),
             // Numbers of 77 digits, and what has no Arrow type: as text.
             Self::Int { .. } | Self::String | Self::Json | Self::Enum { .. } => D::Utf8,
             Self::Map(..) | Self::Tuple(_) | Self::Aggregate { .. } | Self::Plain(_) => D::Utf8,
@@ -393,6 +397,7 @@ impl ChType {
         match self {
             Self::Nullable(_) => true,
             Self::LowCardinality(inner) => inner.is_nullable(),
+            Self::Aggregate { base: SIMPLE, of, .. } if of.len() == 1 => of[0].is_nullable(),
             _ => false,
         }
     }

@@ -3,6 +3,8 @@
 mod config;
 mod csv;
 mod decode;
+#[doc(hidden)]
+pub mod kernels;
 mod location;
 mod ndjson;
 mod parquet_table;

@@ -110,6 +110,39 @@ impl ParquetTable {
     }
 }
 
+/// A smaller part of a file costs more to begin than reading it beside another saves.
+const PART_BYTES: u64 = 16 << 20;
+
+/// Cuts files into ranges where there are fewer of them than may be read at once. A row group belongs to the range in
+/// which it begins, so every row is read once.
+fn spread(mut groups: Vec<Vec<PartitionedFile>>, parallelism: usize) -> Vec<Vec<PartitionedFile>> {
+    let size = |group: &Vec<PartitionedFile>| match group.as_slice() {
+        [file] if file.range.is_none() => file.object_meta.size,
+        _ => 0,
+    };
+    let spare = parallelism.saturating_sub(groups.len());
+    let whole: u64 = groups.iter().map(size).sum();
+    if spare == 0 || whole == 0 {
+        return groups;
+    }
+    let mut left = spare as u64;
+    groups.sort_by_key(|group| std::cmp::Reverse(size(group)));
+    let mut spread = Vec::with_capacity(parallelism);
+    for group in groups {
+        let bytes = size(&group);
+        let more = (spare as u64 * bytes).div_ceil(whole).min(left).min((bytes / PART_BYTES).saturating_sub(1));
+        left -= more;
+        match group.as_slice() {
+            [file] if more > 0 => {
+                let cut = |part: u64| (bytes * part / (more + 1)) as i64;
+                spread.extend((0..=more).map(|part| vec![file.clone().with_range(cut(part), cut(part + 1))]));
+            }
+            _ => spread.push(group),
+        }
+    }
+    spread
+}
+
 #[async_trait]
 impl TableProvider for ParquetTable {
     fn schema(&self) -> SchemaRef {
@@ -137,8 +170,9 @@ impl TableProvider for ParquetTable {
             for file in group {
                 files.push(PartitionedFile::new_from_meta(self.location.object(&file)?));
             }
-            groups.push(FileGroup::new(files));
+            groups.push(files);
         }
+        let groups = spread(groups, self.parallelism).into_iter().map(FileGroup::new).collect();
         let mut statistics = Statistics::new_unknown(&self.schema);
         statistics.num_rows = Precision::Exact(self.files.iter().map(|f| f.rows).sum::<u64>() as usize);
         let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));

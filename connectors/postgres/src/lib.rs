@@ -8,6 +8,8 @@ pub mod client;
 pub mod config;
 pub mod dialect;
 pub mod error;
+#[doc(hidden)]
+pub mod kernels;
 mod manifest;
 pub mod read;
 pub mod schema;

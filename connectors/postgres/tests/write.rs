@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Int32Type, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use dpone_engine::{ErrorKind, Lease, StateStore};
-use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, ScopeFilter, WriteMode};
+use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, ScopeFilter, WriteMode};
 use dpone_planner::types::{CARRIAGE, CARRIAGE_RAW, EXTENSION_UUID, with_extension, with_native};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use write_support::*;
@@ -510,6 +510,56 @@ async fn changes_touch_no_unchanged_row_and_delete_by_key() {
         place.rows("SELECT count(*) FROM pg_attribute WHERE attrelid = '$S.fresh'::regclass AND attnum > 0").await,
         ["5"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_later_than_all_of_history_are_only_inserted_and_others_still_meet_theirs() {
+    let place = Place::new("w_versions").await;
+    // Without an index, so that nothing but the load keeps a version from being there twice.
+    place.run("CREATE TABLE $S.t (id integer, since timestamptz, v text, current boolean)").await;
+    place.run("INSERT INTO $S.t SELECT i, '1970-01-01 00:00:01Z', 'old', true FROM generate_series(1, 1500) i").await;
+    let staged: SchemaRef = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int32, false),
+        Field::new("since", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+        Field::new("v", DataType::Utf8, true),
+        Field::new("current", DataType::Boolean, true),
+        Field::new(OPERATION_COLUMN, DataType::Int8, false),
+    ]));
+    // Each row is closed, and opened again at the given second; the last is opened without an instant, where asked for.
+    let batch = |second: i64, null: bool| {
+        let opened = (0..1500).map(|i| (!(null && i == 1499)).then_some(second * 1_000_000));
+        let since = std::iter::repeat_n(Some(1_000_000), 1500).chain(opened);
+        RecordBatch::try_new(
+            Arc::clone(&staged),
+            vec![
+                Arc::new(Int32Array::from_iter_values((1..=1500).chain(1..=1500))),
+                Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
+                Arc::new(StringArray::from_iter_values((0..3000).map(|i| if i < 1500 { "" } else { "new" }))),
+                Arc::new(BooleanArray::from_iter((0..3000).map(|i| Some(i >= 1500)))),
+                Arc::new(Int8Array::from_iter_values(
+                    (0..3000).map(|i| if i < 1500 { PATCH } else { INSERT_OR_UPDATE }),
+                )),
+            ],
+        )
+        .unwrap()
+    };
+    let mode = || WriteMode::Changes {
+        key: vec!["id".into(), "since".into()],
+        operation: Operation::Column { patch: vec!["current".into()] },
+    };
+    let counts = "SELECT v, current, count(*), count(DISTINCT id) FROM $S.t GROUP BY 1, 2 ORDER BY 1, 2";
+    let receipt = place.load("t", mode(), &staged).run(&[vec![batch(2, false)]]).await.unwrap();
+    assert_eq!([receipt.rows.inserted, receipt.rows.updated], [1500, 1500]);
+    assert_eq!(place.rows(counts).await, ["new|t|1500|1500", "old|f|1500|1500"]);
+    // The same once more: versions of that instant are there, so nothing is new.
+    let receipt = place.load("t", mode(), &staged).run(&[vec![batch(2, false)]]).await.unwrap();
+    assert_eq!([receipt.rows.inserted, receipt.rows.updated, receipt.rows.unchanged], [0, 0, 3000]);
+    // One without an instant says nothing about being later, and is found again.
+    for inserted in [1500, 0] {
+        let receipt = place.load("t", mode(), &staged).run(&[vec![batch(3, true)]]).await.unwrap();
+        assert_eq!([receipt.rows.inserted, receipt.rows.updated], [inserted, 0]);
+    }
+    assert_eq!(place.rows(counts).await, ["new|t|3000|1500", "old|f|1500|1500"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

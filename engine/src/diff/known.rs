@@ -22,8 +22,7 @@ pub(super) struct Known {
     batches: Vec<Held>,
     /// The number of the first row of each batch.
     starts: Vec<u32>,
-    /// By row number: what a lookup needs lies side by side.
-    entries: Vec<Entry>,
+    entries: Entries,
     /// Rows whose hash was never stored, in order: few or none. They equal no row.
     unhashed: Vec<u32>,
     /// Row numbers by key hash, with linear probing.
@@ -39,10 +38,60 @@ pub(super) struct Known {
     _reservation: MemoryReservation,
 }
 
+/// The low 96 bits of a hash. Of the key's, the splitting into parts uses others, so all of these tell rows of a part
+/// apart: two keys of a thousand million that share them are less likely than one in 10^11.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Low([u32; 3]);
+
+impl Low {
+    #[inline]
+    fn of(hash: u128) -> Self {
+        Self([hash as u32, (hash >> 32) as u32, (hash >> 64) as u32])
+    }
+}
+
+/// What a lookup needs of a row lies side by side.
+#[derive(Debug, Clone, Copy)]
 struct Entry {
-    key: u128,
+    key: Low,
     /// Where digests are hashes.
-    digest: u128,
+    digest: Low,
+}
+
+/// Entries by row number, in pieces: what grows is never copied, and old and new are never there at once.
+#[derive(Debug, Default)]
+struct Entries {
+    pieces: Vec<Vec<Entry>>,
+    count: usize,
+}
+
+/// Entries of a piece: a power of two.
+const PIECE: usize = 1 << 10;
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes that have to be there for so many entries more.
+    fn bytes_for(&self, more: usize) -> usize {
+        ((self.count + more).div_ceil(PIECE) - self.pieces.len()) * PIECE * size_of::<Entry>()
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.count == self.pieces.len() * PIECE {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.push(entry);
+            self.count += 1;
+        }
+    }
+
+    #[inline]
+    fn at(&self, row: u32) -> &Entry {
+        &self.pieces[row as usize / PIECE][row as usize % PIECE]
+    }
 }
 
 impl std::fmt::Debug for Known {
@@ -59,22 +108,21 @@ pub(super) enum Room {
 }
 
 impl Known {
-    /// Reads the target, of which about `expected` rows come. Fails with `ResourcesExhausted` where it does not fit in what
+    /// Reads the target. Fails with `ResourcesExhausted` where it does not fit in what
     /// the pool gives. `one_key`: all rows have one key, and only the first is held; the others are counted.
     pub(super) async fn read(
         columns: &Columns,
         mut target: impl Batches,
         reservation: MemoryReservation,
         room: Room,
-        expected: usize,
         one_key: bool,
     ) -> DataFusionResult<Self> {
-        let mut filling = Filling::new(columns, reservation, room, if one_key { 1 } else { expected })?;
+        let mut filling = Filling::new(columns, reservation, room);
         let mut uncounted = 0;
         while let Some(batch) = target.next().await {
             let batch = batch?;
             if one_key {
-                let held = usize::from(filling.entries.is_empty()).min(batch.num_rows());
+                let held = usize::from(filling.entries.len() == 0).min(batch.num_rows());
                 uncounted += (batch.num_rows() - held) as u64;
                 filling.add(&batch.slice(0, held))?;
             } else {
@@ -86,25 +134,34 @@ impl Known {
 
     fn index(&mut self) {
         for row in 0..self.entries.len() {
-            let mut slot = self.slot(self.entries[row].key);
+            let row = row as u32;
+            let key = self.entries.at(row).key;
+            let mut slot = self.slot(key);
             loop {
                 match self.slots[slot] {
                     EMPTY => {
-                        self.slots[slot] = row as u32;
+                        self.slots[slot] = row;
                         break;
                     }
-                    other if self.entries[other as usize].key == self.entries[row].key => {
+                    other if self.entries.at(other).key == key => {
                         self.duplicates += 1;
                         break;
                     }
-                    _ => slot = (slot + 1) & (self.slots.len() - 1),
+                    _ => slot = self.after(slot),
                 }
             }
         }
     }
 
-    fn slot(&self, key: u128) -> usize {
-        key as usize & (self.slots.len() - 1)
+    /// The lowest bits, as a part of the table's length.
+    #[inline]
+    fn slot(&self, key: Low) -> usize {
+        ((u64::from(key.0[0]) * self.slots.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn after(&self, slot: usize) -> usize {
+        if slot + 1 == self.slots.len() { 0 } else { slot + 1 }
     }
 
     pub(super) fn rows(&self) -> u64 {
@@ -113,12 +170,13 @@ impl Known {
 
     /// The row with this key.
     pub(super) fn find(&self, key: u128) -> Option<u32> {
+        let key = Low::of(key);
         let mut slot = self.slot(key);
         loop {
             match self.slots[slot] {
                 EMPTY => return None,
-                row if self.entries[row as usize].key == key => return Some(row),
-                _ => slot = (slot + 1) & (self.slots.len() - 1),
+                row if self.entries.at(row).key == key => return Some(row),
+                _ => slot = self.after(slot),
             }
         }
     }
@@ -126,7 +184,7 @@ impl Known {
     /// Whether the row holds these values, and counts as being there.
     pub(super) fn holds(&self, row: u32, digests: &Digests, of: usize) -> bool {
         let same = match digests.hash(of) {
-            Some(hash) => self.entries[row as usize].digest == hash && self.unhashed.binary_search(&row).is_err(),
+            Some(hash) => self.entries.at(row).digest == Low::of(hash) && self.unhashed.binary_search(&row).is_err(),
             None => {
                 let (batch, position) = self.position(row);
                 digests.same_exactly(of, self.batches[batch].exact.as_ref(), position)
@@ -181,7 +239,7 @@ struct Filling<'a> {
     room: Room,
     batches: Vec<Held>,
     starts: Vec<u32>,
-    entries: Vec<Entry>,
+    entries: Entries,
     unhashed: Vec<u32>,
     has_gone: bool,
     /// Small batches, and how many rows and bytes they have: they are joined into one.
@@ -195,27 +253,20 @@ const JOINED_ROWS: usize = 8192;
 const JOINED_BYTES: usize = 256 << 10;
 
 impl<'a> Filling<'a> {
-    fn new(
-        columns: &'a Columns,
-        reservation: MemoryReservation,
-        room: Room,
-        expected: usize,
-    ) -> DataFusionResult<Self> {
-        let mut filling = Self {
+    fn new(columns: &'a Columns, reservation: MemoryReservation, room: Room) -> Self {
+        Self {
             columns,
             reservation,
             room,
             batches: Vec::new(),
             starts: Vec::new(),
-            entries: Vec::new(),
+            entries: Entries::default(),
             unhashed: Vec::new(),
             has_gone: false,
             waiting: Vec::new(),
             waiting_rows: 0,
             waiting_bytes: 0,
-        };
-        filling.reserve_entries(expected)?;
-        Ok(filling)
+        }
     }
 
     fn grow(&self, bytes: usize) -> DataFusionResult<()> {
@@ -228,23 +279,9 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// Makes room for more entries: old and new ones are there at once for a moment.
-    fn reserve_entries(&mut self, more: usize) -> DataFusionResult<()> {
-        let needed = self.entries.len() + more;
-        if needed <= self.entries.capacity() {
-            return Ok(());
-        }
-        let old = self.entries.capacity();
-        let new = needed.max(old + old / 2);
-        self.grow(new * size_of::<Entry>())?;
-        self.entries.reserve_exact(new - self.entries.len());
-        self.reservation.shrink(old * size_of::<Entry>());
-        Ok(())
-    }
-
     fn add(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
         let rows = batch.num_rows();
-        self.reserve_entries(rows)?;
+        self.grow(self.entries.bytes_for(rows))?;
         u32::try_from(self.entries.len() + rows).map_err(|_| too_many())?;
         let keys = self.columns.target_keys(batch)?;
         let digests = self.columns.target_digests(batch)?;
@@ -253,7 +290,8 @@ impl<'a> Filling<'a> {
             if digests.are_hashes() && digest.is_none() {
                 self.unhashed.push(self.entries.len() as u32);
             }
-            self.entries.push(Entry { key: number(keys.value(row)), digest: digest.unwrap_or_default() });
+            let (key, digest) = (Low::of(number(keys.value(row))), Low::of(digest.unwrap_or_default()));
+            self.entries.push(Entry { key, digest });
         }
         let (held, bytes) = compacted(self.columns.held_columns(batch)?)?;
         self.grow(bytes)?;
@@ -290,7 +328,7 @@ impl<'a> Filling<'a> {
     fn finish(mut self, left_out: u64) -> DataFusionResult<Known> {
         self.join()?;
         let rows = self.entries.len();
-        let slots = (rows + rows / 2).next_power_of_two().max(16);
+        let slots = (rows + rows / 3).max(16);
         self.grow(slots * size_of::<u32>() + rows.div_ceil(8))?;
         let mut known = Known {
             seen: (0..rows.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),

@@ -176,7 +176,7 @@ impl Probing {
         let reservation = MemoryConsumer::new("DiffExec part").register(context.memory_pool());
         let read = futures::stream::iter(rows(&part.target, part.number));
         let one_key = size.is_one_key();
-        match Known::read(&self.columns, read, reservation, room, size.rows as usize, one_key).await {
+        match Known::read(&self.columns, read, reservation, room, one_key).await {
             Ok(known) => Ok(Some(known)),
             Err(error) if !matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) => Err(error),
             Err(_) if part.level + 1 < Fan::LEVELS => Ok(None),

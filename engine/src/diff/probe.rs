@@ -100,7 +100,7 @@ impl Probing {
 
     async fn read(&self, target: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> DataFusionResult<Arc<Known>> {
         let reservation = MemoryConsumer::new("DiffExec").register(context.memory_pool());
-        let known = Known::read(&self.columns, target.execute(0, context)?, reservation, Room::Asked, 0, false).await;
+        let known = Known::read(&self.columns, target.execute(0, context)?, reservation, Room::Asked, false).await;
         if let Err(error) = &known
             && matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
         {

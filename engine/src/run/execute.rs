@@ -27,6 +27,7 @@ use crate::backfill;
 use crate::codec::EngineCodec;
 use crate::diff::DiffFacts;
 use crate::failpoint;
+use crate::partitions::scoped;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
 use crate::retry::Backoff;
@@ -429,10 +430,11 @@ impl Attempt<'_> {
         // marked as deleted.
         let guards = (compared.is_none() || only_keys).then_some(&prepared.plan.checks);
         // Not cancellable from here: a commit that was begun is seen through, so that its outcome is known.
+        let scoped = scoped(&prepared.plan, load, &facts)?;
         let mut receipt = ends
             .sink
             .commit(&Commit {
-                load,
+                load: &scoped,
                 staged: &parts,
                 state: &state,
                 state_location: &ends.location,

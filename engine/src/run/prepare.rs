@@ -428,8 +428,12 @@ fn steps(plan: &LoadPlan, ends: &Ends, partitions: usize) -> Vec<String> {
             "{transaction}: delete from {target} where {}, add the staged rows",
             match scope {
                 dpone_planner::plan::ScopeFilter::Predicate { sql } => sql.clone(),
-                dpone_planner::plan::ScopeFilter::Partitions { columns } =>
-                    format!("({}) occurs in staging", columns.join(", ")),
+                dpone_planner::plan::ScopeFilter::Partitions { columns } => match &plan.checks.max_partitions {
+                    Some(limit) if limit.cut.is_some() => {
+                        format!("{} lies in a partition of the staged rows", columns.join(", "))
+                    }
+                    _ => format!("({}) occurs in staging", columns.join(", ")),
+                },
             }
         ),
         WriteMode::Changes { key, operation } => format!(

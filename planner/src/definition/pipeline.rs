@@ -145,6 +145,8 @@ pub enum Strategy {
     /// Rewrites whole partitions.
     PartitionReplace {
         column: String,
+        /// What a partition is, where it is not a value of the column: an expression over it, in DataFusion SQL.
+        expression: Option<String>,
         scope: PartitionScope,
     },
     /// Compares a full snapshot of the source with the target, by key, and applies the differences.

@@ -132,7 +132,9 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
         Strategy::IncrementalMerge { key, cursor, duplicates, null_keys, soft_delete } => {
             incremental_merge::draft(&observed, key, cursor.as_ref(), duplicates, *null_keys, soft_delete.as_ref())?
         }
-        Strategy::PartitionReplace { column, scope } => partition_replace::draft(&observed, column, scope)?,
+        Strategy::PartitionReplace { column, expression, scope } => {
+            partition_replace::draft(&observed, column, expression.as_deref(), scope)?
+        }
         Strategy::SnapshotDiff { key, compare, missing, duplicates, null_keys, row_hash } => snapshot_diff::draft(
             &observed,
             &snapshot_diff::Options {

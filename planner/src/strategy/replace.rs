@@ -41,7 +41,7 @@ pub(super) fn by_predicate(what: &str, observed: &Observed<'_>, sql: String) -> 
 }
 
 /// Fails where the sink cannot say the scope as it is meant. The sink applies it to its own columns.
-fn check_stored_scope(what: &str, observed: &Observed<'_>, sql: &str) -> Result<()> {
+pub(super) fn check_stored_scope(what: &str, observed: &Observed<'_>, sql: &str) -> Result<()> {
     let stored = match &observed.target {
         Some(target) => std::sync::Arc::clone(&target.schema),
         None => observed.dialect.stored_schema(observed.source.schema().as_arrow())?,

@@ -183,16 +183,18 @@ fn merge(
         }
         None => {}
     }
-    draft.notes.push(deletion_note(spec, observed.state, changes));
+    let keeps_rows = pipeline.guards.empty_source == EmptySource::Fail;
+    // Who allows an empty source means the deletions that follow from it.
+    let most = pipeline.guards.max_delete_ratio.or(keeps_rows.then_some(MAX_DELETE_RATIO));
+    draft.notes.push(deletion_note(spec, observed.state, changes, most));
     let marks = matches!(&spec.reconciliation, Some(Reconciliation::On { delete_policy: GoneRows::SoftDelete, .. }));
     if marks {
         draft.plan = with_marks(draft.plan)?;
         draft.own = vec![Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)];
     }
     let (Some(all), Some(target)) = (&changes.all_rows, &observed.target) else { return Ok((draft, None)) };
-    draft.checks.fail_on_empty = pipeline.guards.empty_source == EmptySource::Fail;
-    // Who allows an empty source means the deletions that follow from it.
-    draft.checks.max_delete_ratio = draft.checks.fail_on_empty.then_some(MAX_DELETE_RATIO);
+    draft.checks.fail_on_empty = keeps_rows;
+    draft.checks.max_delete_ratio = most;
     // Rows that are gone have only their key.
     draft.checks.whole_deletes = false;
     let (gone, how) = gone_rows(all, target, spec, marks, observed)?;
@@ -217,16 +219,24 @@ fn with_marks(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
-/// What this run does about rows that were deleted in the source.
-fn deletion_note(spec: &Xmin, state: Option<&PipelineState>, changes: &ObservedChanges) -> String {
+/// What this run does about rows that were deleted in the source. `most`: the part of the target's rows that may be.
+fn deletion_note(spec: &Xmin, state: Option<&PipelineState>, changes: &ObservedChanges, most: Option<f64>) -> String {
     let lost_track = changes.started_over.is_some() || changes.rows_gone;
-    let compared = "rows whose key is gone from the source are deleted: all keys of source and target are compared, in \
-                    the snapshot of the read";
+    let guard = most.map_or_else(String::new, |most| {
+        format!(
+            "; more than {:.1} % of the target's rows (max_delete_ratio) are not, the run fails instead",
+            most * 100.0
+        )
+    });
+    let compared = format!(
+        "rows whose key is gone from the source are deleted: all keys of source and target are compared, in the snapshot \
+         of the read{guard}"
+    );
     match &spec.reconciliation {
         _ if changes.all_rows.is_some() && lost_track => {
             format!("{compared}; `reconciliation: false` would keep them")
         }
-        _ if changes.all_rows.is_some() => compared.to_owned(),
+        _ if changes.all_rows.is_some() => compared,
         Some(Reconciliation::On { cadence, .. }) => {
             let since = state.and_then(|s| s.changes.as_ref());
             match (cadence, since) {

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::oracle::{Counts, Kind, Oracle, Refusal, Row, Strategy, load_time};
-use crate::{COMMIT_STEPS, Outcome, Pg, Project, assert_same_rows};
+use crate::{COMMIT_STEPS, ClickHouse, Outcome, Pg, Project, assert_same_rows};
 
 use super::definition::manifest;
+use super::mirror::mirror;
 use super::source::lines;
-use super::{DeltaReader, Design, Random, Sink, SourceTable, postgres_rows};
+use super::target::clickhouse_rows;
+use super::{DeltaReader, Design, Origin, Random, Sink, SourceTable, postgres_rows, values};
 
 const FILE: &str = "load.yaml";
 const STEPS: usize = 8;
@@ -17,7 +19,9 @@ type Expected = Result<Counts, Refusal>;
 
 struct Case<'a> {
     pg: Pg,
+    clickhouse: Option<ClickHouse>,
     project: Project,
+    from: Origin,
     sink: Sink,
     reader: Option<&'a mut DeltaReader>,
     source: SourceTable,
@@ -43,18 +47,28 @@ impl Told {
 
 pub(super) fn run(
     seed: u64,
+    from: Origin,
     sink: Sink,
     design: &impl Fn(&mut Random) -> Design,
     reader: Option<&mut DeltaReader>,
     told: &mut Told,
 ) {
+    let with_clickhouse = from == Origin::ClickHouse || sink == Sink::ClickHouse;
+    values::narrow_times(with_clickhouse);
     let random = &mut Random::new(seed);
-    let design = design(random);
+    let mut design = design(random);
+    if from == Origin::ClickHouse {
+        super::mirror::fit(&mut design);
+    }
     let pg = Pg::new();
     pg.execute("CREATE SCHEMA shop; CREATE SCHEMA landing");
     // A killed run's lease runs out after a second, so that the rerun need not wait a minute.
-    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).argument("--lease-seconds").argument("1");
-    let manifest = manifest(&design, sink);
+    let mut project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).argument("--lease-seconds").argument("1");
+    let clickhouse = with_clickhouse.then(ClickHouse::new);
+    if let Some(clickhouse) = &clickhouse {
+        project = project.env("DPONE_CONN_CH_URL", clickhouse.url());
+    }
+    let manifest = manifest(&design, from, sink, clickhouse.as_ref().map(|c| c.database.as_str()));
     project.write(FILE, &manifest);
     told.history.push(manifest);
     told.history.push(format!("{:?}", design.shape));
@@ -67,7 +81,8 @@ pub(super) fn run(
     }
     let source = SourceTable::create(&pg, "shop.t", &design.shape, design.freedom, random);
     told.history.push(format!("first rows: {:#?}", lines(&source.rows)));
-    let mut case = Case { pg, project, sink, reader, source, oracle, runs: 0, moments: BTreeMap::new(), told };
+    let mut case =
+        Case { pg, clickhouse, project, from, sink, reader, source, oracle, runs: 0, moments: BTreeMap::new(), told };
     for _ in 0..STEPS {
         case.step(random);
     }
@@ -163,6 +178,9 @@ impl Case<'_> {
     /// Runs until the lease of a killed run has run out.
     fn run_dpone(&mut self, run_id: &str, failpoint: &str) -> Outcome {
         self.told.history.push(format!("dpone run, {run_id} {failpoint}"));
+        if let Some(clickhouse) = self.clickhouse.as_ref().filter(|_| self.from == Origin::ClickHouse) {
+            mirror(clickhouse, &self.source);
+        }
         let began = Instant::now();
         loop {
             let outcome = self.project.run_with_failpoint(FILE, run_id, failpoint);
@@ -236,6 +254,10 @@ impl Case<'_> {
             Sink::Delta if self.project.path("lake/landing/t/_delta_log").exists() => {
                 let reader = self.reader.as_mut().expect("cases that load into Delta have a reader");
                 reader.rows(&self.project.path("lake/landing/t"), &columns)
+            }
+            Sink::ClickHouse if self.clickhouse.as_ref().is_some_and(|c| c.exists("t")) => {
+                let clickhouse = self.clickhouse.as_ref().expect("cases that load into ClickHouse have a server");
+                clickhouse_rows(clickhouse, "t", &columns)
             }
             _ => return Vec::new(),
         };

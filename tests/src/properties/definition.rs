@@ -11,10 +11,19 @@ use crate::oracle::{
 pub enum Sink {
     Postgres,
     Delta,
+    ClickHouse,
+}
+
+/// What a case reads: the table on PostgreSQL, or a copy of it that is made before every run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Postgres,
+    ClickHouse,
 }
 
 /// A manifest that loads `shop.t` into `landing.t`. Its pipeline has the name `case`.
-pub(super) fn manifest(design: &Design, sink: Sink) -> String {
+/// `database` is that of ClickHouse, where the case has one.
+pub(super) fn manifest(design: &Design, from: Origin, sink: Sink, database: Option<&str>) -> String {
     let shape = &design.shape;
     let (strategy, mut options) = spelled(shape, &design.strategy);
     if let Some(at) = shape.cursor {
@@ -22,17 +31,25 @@ pub(super) fn manifest(design: &Design, sink: Sink) -> String {
     }
     options.push(format!("partitioning: {{export_workers: {}}}", design.workers));
     let connection = "type: postgres, connection_type: env, connection_id: DB";
+    let clickhouse = "type: clickhouse, connection_type: env, connection_id: CH";
+    let database = database.unwrap_or_default();
+    let (source, table) = match from {
+        Origin::Postgres => (connection, "schema: shop, name: t".to_owned()),
+        Origin::ClickHouse => (clickhouse, format!("schema: {database}, name: source_of_t")),
+    };
+    let schema = if sink == Sink::ClickHouse { database } else { "landing" };
     let into = match sink {
         Sink::Postgres => connection,
         Sink::Delta => "type: delta, path: lake",
+        Sink::ClickHouse => clickhouse,
     };
     let sink_options = design
         .freedom
         .folders
         .map_or_else(String::new, |at| format!("  options: {{partition_by: [{}]}}\n", shape.columns[at].name));
     format!(
-        "name: case\nsource: {{{connection}, table: {{schema: shop, name: t}}, options: {{{}}}}}\n\
-         sink:\n  {into}\n  table: {{schema: landing, name: t}}\n  strategy: {{{}}}\n{sink_options}",
+        "name: case\nsource: {{{source}, table: {{{table}}}, options: {{{}}}}}\n\
+         sink:\n  {into}\n  table: {{schema: {schema}, name: t}}\n  strategy: {{{}}}\n{sink_options}",
         options.join(", "),
         strategy.join(", "),
         into = into.replace(", ", "\n  "),

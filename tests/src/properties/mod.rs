@@ -9,6 +9,7 @@
 mod case;
 mod definition;
 mod design;
+mod mirror;
 mod random;
 mod source;
 mod target;
@@ -16,7 +17,7 @@ mod values;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use definition::Sink;
+pub use definition::{Origin, Sink};
 pub use design::Design;
 pub use random::Random;
 pub use source::{Freedom, SourceTable, lines};
@@ -28,8 +29,14 @@ const CASES: u64 = 3;
 
 /// Checks a property: `design` makes the case of each seed.
 #[track_caller]
-#[allow(clippy::print_stderr)]
 pub fn check(sink: Sink, design: impl Fn(&mut Random) -> Design) {
+    check_from(Origin::Postgres, sink, design);
+}
+
+/// The same, of cases that read from somewhere else.
+#[track_caller]
+#[allow(clippy::print_stderr)]
+pub fn check_from(from: Origin, sink: Sink, design: impl Fn(&mut Random) -> Design) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let first = number("DPONE_PROPTEST_SEED");
     let cases = number("DPONE_PROPTEST_CASES").unwrap_or(if first.is_some() { 1 } else { CASES });
@@ -40,7 +47,7 @@ pub fn check(sink: Sink, design: impl Fn(&mut Random) -> Design) {
     let mut failed = Vec::new();
     for seed in first..first + cases {
         told.history.clear();
-        let run = || case::run(seed, sink, &design, reader.as_mut(), &mut told);
+        let run = || case::run(seed, from, sink, &design, reader.as_mut(), &mut told);
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             eprintln!("seed {seed} of {test} failed, after:\n  {}", told.history.join("\n  "));
             eprintln!("repeat it with: DPONE_PROPTEST_SEED={seed} scripts/test -p dpone-tests -- {test}\n");

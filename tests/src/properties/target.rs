@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::lake::PYTHON_HINT;
 use crate::oracle::{Kind, Row};
-use crate::{Pg, environment};
+use crate::{ClickHouse, Pg, environment};
 
 /// Every row of a table, by the server. The table has these columns, and no others.
 pub fn postgres_rows(pg: &Pg, table: &str, columns: &[(String, Kind)]) -> Vec<Row> {
@@ -24,6 +24,38 @@ pub fn postgres_rows(pg: &Pg, table: &str, columns: &[(String, Kind)]) -> Vec<Ro
         })
         .collect();
     pg.table(&format!("SELECT {} FROM {table}", texts.join(", ")))
+}
+
+/// Every row of a table, by the server, as PostgreSQL spells them. The table has these columns, and no others.
+pub(super) fn clickhouse_rows(clickhouse: &ClickHouse, table: &str, columns: &[(String, Kind)]) -> Vec<Row> {
+    let there = clickhouse.value(&format!(
+        "SELECT count() FROM system.columns WHERE database = '{}' AND table = '{table}'",
+        clickhouse.database
+    ));
+    assert_eq!(there, columns.len().to_string(), "the number of columns of {table}");
+    let texts: Vec<_> = columns
+        .iter()
+        .map(|(name, kind)| {
+            let name = format!("`{name}`");
+            match kind {
+                Kind::SmallInt | Kind::Int | Kind::BigInt | Kind::Boolean | Kind::Date | Kind::Uuid => {
+                    format!("toString({name})")
+                }
+                Kind::Decimal(_, scale) => format!("toDecimalString({name}, {scale})"),
+                Kind::Real | Kind::Double => format!(
+                    "multiIf(isNaN({name}), 'NaN', isInfinite({name}), if({name} > 0, 'Infinity', '-Infinity'), \
+                     replaceRegexpOne(toString({name}), 'e([0-9])', 'e+\\\\1'))"
+                ),
+                Kind::Numeric | Kind::Text | Kind::Varchar(_) | Kind::Jsonb => name,
+                Kind::Timestamp => format!("replaceRegexpOne(toString({name}), '[.]?0+$', '')"),
+                Kind::Timestamptz => {
+                    format!("concat(replaceRegexpOne(toString(toTimeZone({name}, 'UTC')), '[.]?0+$', ''), '+00')")
+                }
+                Kind::Bytea => format!("concat('\\\\x', lower(hex({name})))"),
+            }
+        })
+        .collect();
+    clickhouse.table(&format!("SELECT {} FROM {table}", texts.join(", ")))
 }
 
 /// A Python process that reads Delta tables, for as many reads as a test has.

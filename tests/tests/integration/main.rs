@@ -4,6 +4,8 @@
 
 mod backfill;
 mod classes;
+mod clickhouse_sink;
+mod clickhouse_source;
 mod comparing;
 mod connecting;
 mod cursors;
@@ -16,6 +18,7 @@ mod lineage;
 mod majors;
 mod matrix;
 mod orders;
+mod partitions;
 mod problems;
 mod properties;
 mod scopes;

@@ -2,11 +2,11 @@
 //! `dpone_tests::properties` for what a case is, and for how to repeat one.
 
 use dpone_tests::oracle::{Column, Kind, Row, Shape};
-use dpone_tests::properties::{Design, Freedom, Random, Sink, SourceTable, check, pool};
+use dpone_tests::properties::{Design, Freedom, Origin, Random, Sink, SourceTable, check, check_from, pool};
 use dpone_tests::{Pg, Project, assert_same_rows};
 
 macro_rules! properties {
-    ($($to_postgres:ident, $to_delta:ident: $design:path;)*) => {$(
+    ($($to_postgres:ident, $to_delta:ident, $to_clickhouse:ident: $design:path;)*) => {$(
         #[test]
         fn $to_postgres() {
             check(Sink::Postgres, |random| $design(random, Sink::Postgres));
@@ -16,18 +16,48 @@ macro_rules! properties {
         fn $to_delta() {
             check(Sink::Delta, |random| $design(random, Sink::Delta));
         }
+
+        #[test]
+        fn $to_clickhouse() {
+            check(Sink::ClickHouse, |random| $design(random, Sink::ClickHouse));
+        }
     )*};
 }
 
 properties! {
-    full_refresh_to_postgres, full_refresh_to_delta: Design::full_refresh;
-    replace_to_postgres, replace_to_delta: Design::replace;
-    incremental_append_to_postgres, incremental_append_to_delta: Design::incremental_append;
-    incremental_merge_to_postgres, incremental_merge_to_delta: Design::incremental_merge;
-    partition_replace_to_postgres, partition_replace_to_delta: Design::partition_replace;
-    snapshot_diff_to_postgres, snapshot_diff_to_delta: Design::snapshot_diff;
-    scd2_to_postgres, scd2_to_delta: Design::scd2;
-    scd2_of_a_log_to_postgres, scd2_of_a_log_to_delta: Design::scd2_of_a_log;
+    full_refresh_to_postgres, full_refresh_to_delta, full_refresh_to_clickhouse: Design::full_refresh;
+    replace_to_postgres, replace_to_delta, replace_to_clickhouse: Design::replace;
+    incremental_append_to_postgres, incremental_append_to_delta, incremental_append_to_clickhouse: Design::incremental_append;
+    incremental_merge_to_postgres, incremental_merge_to_delta, incremental_merge_to_clickhouse: Design::incremental_merge;
+    partition_replace_to_postgres, partition_replace_to_delta, partition_replace_to_clickhouse: Design::partition_replace;
+    snapshot_diff_to_postgres, snapshot_diff_to_delta, snapshot_diff_to_clickhouse: Design::snapshot_diff;
+    scd2_to_postgres, scd2_to_delta, scd2_to_clickhouse: Design::scd2;
+    scd2_of_a_log_to_postgres, scd2_of_a_log_to_delta, scd2_of_a_log_to_clickhouse: Design::scd2_of_a_log;
+}
+
+macro_rules! from_clickhouse {
+    ($($to_postgres:ident, $to_delta:ident: $design:path;)*) => {$(
+        #[test]
+        fn $to_postgres() {
+            check_from(Origin::ClickHouse, Sink::Postgres, |random| $design(random, Sink::Postgres));
+        }
+
+        #[test]
+        fn $to_delta() {
+            check_from(Origin::ClickHouse, Sink::Delta, |random| $design(random, Sink::Delta));
+        }
+    )*};
+}
+
+from_clickhouse! {
+    clickhouse_full_refresh_to_postgres, clickhouse_full_refresh_to_delta: Design::full_refresh;
+    clickhouse_replace_to_postgres, clickhouse_replace_to_delta: Design::replace;
+    clickhouse_append_to_postgres, clickhouse_append_to_delta: Design::incremental_append;
+    clickhouse_merge_to_postgres, clickhouse_merge_to_delta: Design::incremental_merge;
+    clickhouse_partition_replace_to_postgres, clickhouse_partition_replace_to_delta: Design::partition_replace;
+    clickhouse_snapshot_diff_to_postgres, clickhouse_snapshot_diff_to_delta: Design::snapshot_diff;
+    clickhouse_scd2_to_postgres, clickhouse_scd2_to_delta: Design::scd2;
+    clickhouse_scd2_of_a_log_to_postgres, clickhouse_scd2_of_a_log_to_delta: Design::scd2_of_a_log;
 }
 
 /// The oracle compares texts: each value of the pools must be spelled as the server spells it, and as it comes back

@@ -1,13 +1,31 @@
-//! Reading: what there is, and its rows.
+//! Reading: tables and queries in parts, streamed as Arrow.
+
+mod catalog;
+mod column;
+mod decode;
+mod filter;
+mod partition;
+mod scan;
+mod table;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use dpone_engine::{RelationInfo, Scan, ServerInfo, Snapshot, Source};
+use datafusion::catalog::TableProvider;
+use dpone_engine::source::ReadTarget;
+use dpone_engine::{ReadRequest, RelationInfo, Scan, ServerInfo, Snapshot, Source, SourceTable};
 use dpone_planner::{Error, Relation, Result};
+use tokio::sync::Mutex;
 
 use crate::client::Server;
+use column::Sends;
+use partition::Fence;
+use scan::{ClickHouseScan, ScanSpec};
+
+pub use column::type_table;
+pub use filter::condition;
 
 /// A server that tables are read from.
 #[derive(Debug)]
@@ -28,11 +46,16 @@ impl Source for ClickHouseSource {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
-        Err(Error::configuration("the rows of ClickHouse are not read by this version"))
+        Ok(Arc::new(ClickHouseSnapshot::begin(self.server.clone()).await?))
     }
 
-    fn scan(&self, _: &serde_json::Value) -> Result<Arc<dyn Scan>> {
-        Err(Error::configuration("the rows of ClickHouse are not read by this version"))
+    fn scan(&self, spec: &serde_json::Value) -> Result<Arc<dyn Scan>> {
+        let spec: ScanSpec = serde_json::from_value(spec.clone())
+            .map_err(|e| Error::internal(format!("this is no scan of a ClickHouse table: {e}")))?;
+        if spec.decode.len() != spec.schema.fields().len() || spec.select.len() != spec.decode.len() {
+            return Err(Error::internal("the scan's columns do not fit its schema"));
+        }
+        Ok(Arc::new(ClickHouseScan { server: self.server.clone(), spec, began: None }))
     }
 
     async fn relations(&self) -> Result<Vec<RelationInfo>> {
@@ -78,4 +101,90 @@ async fn details(server: &Server) -> Result<BTreeMap<String, String>> {
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect())
+}
+
+/// When the last query of a snapshot began.
+#[derive(Debug, Default)]
+struct Began {
+    last: std::sync::Mutex<Option<Instant>>,
+}
+
+impl Began {
+    fn note(&self, now: Instant) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = (*last).max(Some(now));
+    }
+
+    fn last(&self) -> Option<Instant> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads that begin together. The server shares no snapshot between queries, see `partition` for what takes its place.
+#[derive(Debug)]
+struct ClickHouseSnapshot {
+    server: Server,
+    sends: Sends,
+    position: String,
+    began: Arc<Began>,
+    /// Of tables that are read in several parts.
+    fences: Mutex<Vec<Fence>>,
+}
+
+impl ClickHouseSnapshot {
+    async fn begin(server: Server) -> Result<Self> {
+        let (version, _) = server.version().await?;
+        let now: String = server.scalar("SELECT toString(now64(3, 'UTC'))").await?;
+        Ok(Self {
+            server,
+            sends: Sends::of(version),
+            position: format!("queries begun at {now} UTC, each of one moment"),
+            began: Arc::default(),
+            fences: Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Snapshot for ClickHouseSnapshot {
+    async fn table(&self, request: &ReadRequest) -> Result<SourceTable> {
+        let context = table::Context { server: &self.server, sends: self.sends, began: Some(&self.began) };
+        match &request.target {
+            ReadTarget::Table(relation) => {
+                let found = catalog::require(&self.server, relation).await?;
+                let (opened, fence) = table::open(&context, found, request).await?;
+                self.fences.lock().await.extend(fence);
+                Ok(opened)
+            }
+            ReadTarget::Query(query) => table::open_query(&context, query, request).await,
+        }
+    }
+
+    fn position(&self) -> String {
+        self.position.clone()
+    }
+
+    async fn verify(&self) -> Result<()> {
+        for fence in self.fences.lock().await.iter() {
+            fence.verify(&self.server, self.began.last()).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The rows of a table as each scan finds them, in one part: for what a sink compares with. `last`: with FINAL, which
+/// tables whose engine merges rows are read with anyway.
+pub async fn committed(server: &Server, table: &Relation, last: bool) -> Result<Arc<dyn TableProvider>> {
+    let (version, _) = server.version().await?;
+    let context = table::Context { server, sends: Sends::of(version), began: None };
+    let found = catalog::require(server, table).await?;
+    if last && !found.is_merging() {
+        return Err(Error::configuration(format!("{table} is a {}, which has no FINAL", found.engine)));
+    }
+    let request = ReadRequest { parallelism: 1, batch_rows: 8192, ..ReadRequest::default() };
+    Ok(table::open(&context, found, &request).await?.0.provider)
 }

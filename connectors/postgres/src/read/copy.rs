@@ -126,7 +126,7 @@ impl Drop for AbortOnDrop {
 
 /// Frames rows and cuts batches.
 #[derive(Debug)]
-pub(super) struct RowDecoder {
+pub(crate) struct RowDecoder {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
     batch_rows: usize,
@@ -156,7 +156,7 @@ enum Frame {
 }
 
 impl RowDecoder {
-    pub(super) fn new(schema: SchemaRef, decode: &[Decode], batch_rows: usize) -> Result<Self> {
+    pub(crate) fn new(schema: SchemaRef, decode: &[Decode], batch_rows: usize) -> Result<Self> {
         let batch_rows = batch_rows.max(1);
         let columns = decode
             .iter()
@@ -167,7 +167,7 @@ impl RowDecoder {
     }
 
     /// Takes the rows of a chunk.
-    pub(super) fn feed(&mut self, chunk: &[u8]) -> Result<()> {
+    pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         if self.carry.is_empty() {
             let used = self.take_frames(chunk)?;
             self.carry.extend_from_slice(&chunk[used..]);
@@ -182,7 +182,7 @@ impl RowDecoder {
     }
 
     /// The batch, when it is full.
-    pub(super) fn full(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) fn full(&mut self) -> Result<Option<RecordBatch>> {
         if self.rows < self.batch_rows && self.bytes < BATCH_BYTES {
             return Ok(None);
         }
@@ -190,7 +190,7 @@ impl RowDecoder {
     }
 
     /// The last batch, after the last chunk.
-    pub(super) fn end(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) fn end(&mut self) -> Result<Option<RecordBatch>> {
         if self.state != State::End || !self.carry.is_empty() {
             return Err(Error::transient("the server ended the data in the middle of a row"));
         }

@@ -1,7 +1,7 @@
 //! Reading: one exported snapshot, tables and queries in partitions, binary COPY decoded straight into Arrow.
 
 mod changes;
-mod copy;
+pub(crate) mod copy;
 mod decode;
 pub(crate) mod filter;
 mod numeric;

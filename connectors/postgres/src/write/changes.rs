@@ -8,7 +8,7 @@ use dpone_engine::Result;
 use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH, STAMPS};
 
 use super::commit::{Applied, Apply};
-use super::names::{quote, relation};
+use super::names::{list, quote, relation};
 use super::staging::has_operation;
 use super::target::TargetColumn;
 
@@ -20,7 +20,10 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
     let rows = relation(&apply.rows);
     apply.client.run(&format!("LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")).await?;
     if apply.staged_rows() >= ANALYZE_FROM {
-        apply.client.run(&format!("ANALYZE {rows}")).await?;
+        // Of the columns that rows are found by; what is in the others decides nothing.
+        let operation = has_operation(apply.commit.load).then_some(OPERATION_COLUMN);
+        let found_by = list(key.iter().map(String::as_str).chain(operation));
+        apply.client.run(&format!("ANALYZE {rows} ({found_by})")).await?;
     }
     let matches = key_matches(apply, key).await?;
     let operations = has_operation(apply.commit.load);
@@ -50,21 +53,36 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
         let sql = format!("{update} WHERE {matches}{patch}{}", differs(&patched, apply));
         applied.updated += apply.client.execute(&sql, &[]).await?;
     }
+    let all_new = !patch.is_empty() && are_later(apply, key, &upsert).await?;
     let whole: Vec<_> = updatable(apply, key).collect();
-    if let Some(update) = update(apply, &whole) {
+    if !all_new && let Some(update) = update(apply, &whole) {
         let sql = format!("{update} WHERE {matches}{upsert}{}", differs(&whole, apply));
         applied.updated += apply.client.execute(&sql, &[]).await?;
     }
-    applied.inserted = apply
-        .client
-        .execute(
-            &format!("{} WHERE NOT EXISTS (SELECT FROM {target} t WHERE {matches}){upsert}", apply.insert_select()),
-            &[],
-        )
-        .await?;
+    let unknown = match all_new {
+        true => "true".to_owned(),
+        false => format!("NOT EXISTS (SELECT FROM {target} t WHERE {matches})"),
+    };
+    let insert = format!("{} WHERE {unknown}{upsert}", apply.insert_select());
+    applied.inserted = apply.client.execute(&insert, &[]).await?;
     // A deletion of a key that is not there changes nothing either.
     applied.unchanged = apply.staged_rows().saturating_sub(applied.updated + applied.inserted + applied.deleted);
     Ok(applied)
+}
+
+/// Whether every upsert is later, by an instant in its key, than all rows of the target: none of them can be there. So it
+/// is with new versions of history, and one look at the target is cheaper than joining it with them twice.
+async fn are_later(apply: &Apply<'_>, key: &[String], upsert: &str) -> Result<bool> {
+    let instant = key.iter().find(|k| apply.table.column(k).is_some_and(|c| c.wire.receive == "timestamptz_recv"));
+    let Some(instant) = instant.filter(|_| apply.staged_rows() >= ANALYZE_FROM) else { return Ok(false) };
+    let (name, value) = (quote(instant), apply.layout.value(instant));
+    let (target, rows) = (relation(&apply.target), relation(&apply.rows));
+    // Of a key that may be NULL, least and greatest say nothing.
+    let sql = format!(
+        "SELECT COALESCE((SELECT min({value}) FROM {rows} s WHERE true{upsert}) > (SELECT max(t.{name}) FROM {target} t), \
+         false) AND NOT EXISTS (SELECT FROM {rows} s WHERE {value} IS NULL{upsert})"
+    );
+    Ok(apply.client.row(&sql, &[]).await?.is_some_and(|row| row.get(0)))
 }
 
 /// `t.key = s.key`, in the target's own types, so that its index serves. A NULL in a key equals a NULL; where none was

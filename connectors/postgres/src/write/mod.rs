@@ -4,7 +4,7 @@ mod append;
 mod changes;
 mod commit;
 mod copy;
-mod encode;
+pub(crate) mod encode;
 mod evolve;
 mod exchange;
 pub(crate) mod expand_contract;

@@ -91,6 +91,7 @@ pub(super) fn manifest(
         return Err(Error::internal("a definition without problems has no result"));
     };
     stored_hashes(&mut strategy, &manifest.sink.strategy, lineage);
+    let sink = with_merge_policy(sink, &manifest.sink.strategy, manifest.sink.kind.kind());
     notes(&manifest, &strategy, &mut warnings);
     Ok(Pipeline {
         name: manifest.name,
@@ -184,6 +185,14 @@ fn sink(sink: &manifest::Sink, origin: &Origin<'_>, book: &mut Book) -> Result<S
         partition_by: sink.options.partition_by.as_ref().map(manifest::Names::list).unwrap_or_default(),
         options: connector_options(&sink.options),
     })
+}
+
+/// A sink that merges in several ways reads which one from its options.
+pub(super) fn with_merge_policy(mut sink: SinkSpec, spec: &StrategySpec, kind: &str) -> SinkSpec {
+    if let Some(policy) = spec.merge_policy.filter(|_| kind == "clickhouse") {
+        sink.options.insert("merge_policy".to_owned(), policy.as_str().to_owned());
+    }
+    sink
 }
 
 /// Options that only the connector reads.

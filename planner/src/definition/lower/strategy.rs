@@ -215,7 +215,7 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
     use MergePolicy::*;
     let allowed: &[MergePolicy] = match sink_kind {
         "postgres" | "delta" | "mssql" | "bigquery" | "memory" | "null" => &[Auto, DeleteInsert, UpdateInsert],
-        "clickhouse" => &[Auto, LightweightDeleteInsert, MutationDeleteInsert, ShadowSwap],
+        "clickhouse" => &[Auto, LightweightDeleteInsert, MutationDeleteInsert, ShadowSwap, Replacing],
         "kafka" => &[Auto, EventUpsert],
         _ => &[Auto],
     };

@@ -142,6 +142,7 @@ pub enum MergePolicy {
     ShadowSwap,
     LightweightDeleteInsert,
     MutationDeleteInsert,
+    Replacing,
     EventUpsert,
 }
 
@@ -154,6 +155,7 @@ impl MergePolicy {
             Self::ShadowSwap => "shadow_swap",
             Self::LightweightDeleteInsert => "lightweight_delete_insert",
             Self::MutationDeleteInsert => "mutation_delete_insert",
+            Self::Replacing => "replacing",
             Self::EventUpsert => "event_upsert",
         }
     }

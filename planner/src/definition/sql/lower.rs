@@ -59,16 +59,20 @@ fn pipeline(statement: &PipelineStatement, book: &Book) -> Result<Pipeline> {
         selector: None,
         description: None,
         source: SourceSpec { query: SourceQuery::Sql { sql: statement.query.clone() }, read: ReadOptions::default() },
-        sink: SinkSpec {
-            connection: connection.clone(),
-            relation,
-            staging_schema: tree.path("sink.staging.schema").and_then(Located::as_str).map(str::to_owned),
-            partition_by: statement.partition_by.clone(),
-            options: options
-                .iter()
-                .filter_map(|entry| Some((entry.key.clone(), entry.value.as_str()?.to_owned())))
-                .collect(),
-        },
+        sink: lower::with_merge_policy(
+            SinkSpec {
+                connection: connection.clone(),
+                relation,
+                staging_schema: tree.path("sink.staging.schema").and_then(Located::as_str).map(str::to_owned),
+                partition_by: statement.partition_by.clone(),
+                options: options
+                    .iter()
+                    .filter_map(|entry| Some((entry.key.clone(), entry.value.as_str()?.to_owned())))
+                    .collect(),
+            },
+            &spec,
+            &kind,
+        ),
         strategy,
         guards: lower::lower_guards(&spec, reconciliation.as_ref(), &origin)?,
         evolution: lower::lower_evolution(evolution.as_ref(), &origin)?,

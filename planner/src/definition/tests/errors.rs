@@ -116,7 +116,7 @@ fn known_keys_without_support_say_what_to_do() {
     );
     assert_eq!(
         added("  options: {lineage: {preset: hierarchical}}\n"),
-        "m.yml:17:22: the preset hierarchical of lineage is known, but not supported by this version: rows of nested documents \
+        "m.yml:17:23: the preset hierarchical of lineage is known, but not supported by this version: rows of nested documents \
          are not split into tables\nhint: standard writes the load, its time and the hash of each row"
     );
     assert_eq!(

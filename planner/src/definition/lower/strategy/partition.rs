@@ -15,7 +15,6 @@ pub(super) fn lower(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Strategy
         return Err(origin.missing("sink.strategy.partition.column", "partition_replace replaces by it"));
     };
     check_native(partition, origin)?;
-    check_expression(partition, origin)?;
     let column = partition.column.clone();
     let expected = format!("{PARTITION}.expected");
     let values = partition.expected.as_ref().map(Values::list);
@@ -66,7 +65,14 @@ pub(super) fn lower(spec: &StrategySpec, origin: &Origin<'_>) -> Result<Strategy
             ),
         ));
     }
-    Ok(Strategy::PartitionReplace { column, scope })
+    let expression = partition.value_expression.clone().filter(|given| given.trim() != column);
+    if expression.is_some() && matches!(scope, PartitionScope::Window { .. }) {
+        let at = format!("{PARTITION}.value_expression");
+        return Err(origin
+            .error(&at, format!("{} has no meaning beside a window, which is over the column itself", origin.term(&at)))
+            .with_hint("keep one of them"));
+    }
+    Ok(Strategy::PartitionReplace { column, expression, scope })
 }
 
 /// Partitions are replaced by deleting and inserting in one transaction, or, in a lake, by exchanging files.
@@ -91,16 +97,4 @@ fn check_native(partition: &PartitionSpec, origin: &Origin<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn check_expression(partition: &PartitionSpec, origin: &Origin<'_>) -> Result<()> {
-    let at = format!("{PARTITION}.value_expression");
-    match &partition.value_expression {
-        Some(expression) if expression.trim() != partition.column => Err(origin
-            .error(&at, format!("{} is known, but not supported by this version", origin.term(&at)))
-            .with_hint(
-                "make it a column of the query, SELECT …, date_trunc('month', at) AS month, and partition by that",
-            )),
-        _ => Ok(()),
-    }
 }

@@ -1,0 +1,537 @@
+//! Filters in the server's SQL, and only those that mean exactly the same there.
+//!
+//! What differs, and is said in other words or left to DataFusion: NaN, which the server finds neither equal nor greater
+//! than anything; IN over a NULL, which the server finds false; the order of UUIDs, which begins in their middle; fixed
+//! strings, whose zeros at the end it overlooks; numbers with a point, which it reads inexactly. Literals are quoted or
+//! written as numbers, whatever they hold.
+
+use std::any::Any;
+
+use arrow::datatypes::{DataType, Field, Schema, i256};
+use chrono::{Days, NaiveDate};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator, TryCast};
+use dpone_planner::order::{AtLeast, ValueOrder};
+use dpone_planner::types::{is_binary, is_raw, is_string, is_uuid, native_of, widens};
+
+use super::column::stored;
+use crate::SYSTEM;
+use crate::types::{ChType, literal as quote_text, quote};
+
+/// Beyond this many values a list is not sent.
+const MAX_LIST: usize = 1000;
+
+/// What a column can be compared as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Bool,
+    /// Up to 64 bits: the server compares them by their values, whatever their types.
+    Integer,
+    /// 128 bits.
+    Wide {
+        signed: bool,
+    },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
+    Float {
+        bits: u8,
+    },
+    Text,
+    /// Equality by labels.
+    Enum,
+    Bytes,
+    /// Equality of whole values.
+    Uuid,
+    Date {
+        short: bool,
+    },
+    Micros,
+    Nanos,
+}
+
+/// The filter as SQL, or `None` where its meaning would change. Columns have no qualifier.
+pub fn condition(expr: &Expr, schema: &Schema) -> Option<String> {
+    Filter { schema }.render(expr)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Filter<'a> {
+    schema: &'a Schema,
+}
+
+impl Filter<'_> {
+    fn render(&self, expr: &Expr) -> Option<String> {
+        match expr {
+            Expr::Alias(alias) => self.render(&alias.expr),
+            Expr::Literal(ScalarValue::Boolean(value), _) => Some(match value {
+                Some(true) => "true".to_owned(),
+                Some(false) => "false".to_owned(),
+                None => "CAST(NULL AS Nullable(Bool))".to_owned(),
+            }),
+            Expr::Column(_) => {
+                let field = self.field(expr)?;
+                (class(field)? == Class::Bool).then(|| quote(field.name()))
+            }
+            Expr::Not(inner) => Some(format!("NOT ({})", self.render(inner)?)),
+            Expr::IsTrue(inner) => Some(format!("ifNull({}, false)", self.render(inner)?)),
+            Expr::IsFalse(inner) => Some(format!("ifNull(NOT ({}), false)", self.render(inner)?)),
+            Expr::IsNotTrue(inner) => Some(format!("NOT ifNull({}, false)", self.render(inner)?)),
+            Expr::IsNotFalse(inner) => Some(format!("NOT ifNull(NOT ({}), false)", self.render(inner)?)),
+            Expr::IsUnknown(inner) => Some(format!("isNull({})", self.render(inner)?)),
+            Expr::IsNotUnknown(inner) => Some(format!("isNotNull({})", self.render(inner)?)),
+            Expr::IsNull(inner) => Some(format!("isNull({})", quote(self.nullable(inner)?.name()))),
+            Expr::IsNotNull(inner) => Some(format!("isNotNull({})", quote(self.nullable(inner)?.name()))),
+            Expr::BinaryExpr(binary) => self.binary(binary),
+            Expr::Between(between) => self.between(between),
+            Expr::InList(list) => self.in_list(list),
+            Expr::Like(like) => self.like(like),
+            Expr::ScalarFunction(call) => self.at_least(call),
+            _ => None,
+        }
+    }
+
+    fn binary(&self, BinaryExpr { left, op, right }: &BinaryExpr) -> Option<String> {
+        if matches!(op, Operator::And | Operator::Or) {
+            let word = if *op == Operator::And { "AND" } else { "OR" };
+            return Some(format!("({}) {word} ({})", self.render(left)?, self.render(right)?));
+        }
+        match (self.operand(left), self.operand(right)) {
+            (Some(left), Some(right)) => columns_compare(&left, *op, &right),
+            (Some(operand), None) => compare(&operand, *op, literal(right)?),
+            (None, Some(operand)) => compare(&operand, op.swap()?, literal(left)?),
+            (None, None) => None,
+        }
+    }
+
+    /// A column, a column in a type that holds every value of its own, or the remainder of integers.
+    fn operand(&self, expr: &Expr) -> Option<Operand> {
+        match expr {
+            Expr::Alias(alias) => self.operand(&alias.expr),
+            Expr::Column(_) => {
+                let field = self.field(expr)?;
+                let class = class(field)?;
+                Some(Operand { sql: quote(field.name()), class, data_type: field.data_type().clone() })
+            }
+            Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) => {
+                let inner = self.operand(expr)?;
+                let to = field.data_type();
+                let same = inner.data_type == *to
+                    || match inner.class {
+                        // As a number it is the same, and compares with every other.
+                        Class::Integer => to.is_integer() && widens(&inner.data_type, to),
+                        Class::Text => is_string(to),
+                        Class::Bytes => is_binary(to),
+                        _ => false,
+                    };
+                match (inner.class, to) {
+                    _ if same => Some(Operand { data_type: to.clone(), ..inner }),
+                    (Class::Float { bits: 32 }, DataType::Float64) => Some(Operand {
+                        sql: format!("toFloat64({})", inner.sql),
+                        class: Class::Float { bits: 64 },
+                        data_type: to.clone(),
+                    }),
+                    _ => None,
+                }
+            }
+            // Both sides round towards zero. Sums and products are not among these: their overflow differs.
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Modulo, right }) => {
+                let left = self.operand(left).filter(|left| left.class == Class::Integer)?;
+                let divisor = integer(literal(right)?)?;
+                let fits = (1..=i128::from(i32::MAX)).contains(&divisor);
+                fits.then(|| Operand { sql: format!("({} % {divisor})", left.sql), ..left })
+            }
+            _ => None,
+        }
+    }
+
+    fn between(&self, Between { expr, negated, low, high }: &Between) -> Option<String> {
+        let operand = self.operand(expr)?;
+        let from = compare(&operand, Operator::GtEq, literal(low)?)?;
+        let to = compare(&operand, Operator::LtEq, literal(high)?)?;
+        let not = if *negated { "NOT " } else { "" };
+        Some(format!("{not}(({from}) AND ({to}))"))
+    }
+
+    fn in_list(&self, InList { expr, list, negated }: &InList) -> Option<String> {
+        let operand = self.operand(expr)?;
+        // Looked up by their bits on the other side.
+        if list.is_empty() || list.len() > MAX_LIST || matches!(operand.class, Class::Float { .. }) {
+            return None;
+        }
+        let values =
+            list.iter().map(|item| compare(&operand, Operator::Eq, literal(item)?)).collect::<Option<Vec<_>>>()?;
+        let not = if *negated { "NOT " } else { "" };
+        if values.len() <= 8 {
+            return Some(format!("{not}({})", values.join(" OR ")));
+        }
+        let prefix = format!("{} = ", side(&operand));
+        let values = values.iter().map(|value| value.strip_prefix(&prefix)).collect::<Option<Vec<_>>>()?;
+        // A NULL is in no list, and not in none either.
+        let sql = side(&operand);
+        Some(format!("{not}if(isNull({sql}), NULL, {sql} IN ({}))", values.join(", ")))
+    }
+
+    /// Patterns that begin or end with `%`: what `_` and the escape mean depends on more than the pattern.
+    fn like(&self, like: &Like) -> Option<String> {
+        let field = self.field(&like.expr)?;
+        let pattern = text_of(literal(&like.pattern)?)?;
+        if class(field)? != Class::Text || like.case_insensitive || like.escape_char.is_some() {
+            return None;
+        }
+        let inner = pattern.trim_start_matches('%').trim_end_matches('%');
+        if inner.is_empty() || inner.contains(['%', '_', '\\']) {
+            return None;
+        }
+        let (sql, text) = (quote(field.name()), quote_text(inner));
+        let test = match (pattern.starts_with('%'), pattern.ends_with('%')) {
+            (true, true) => format!("position({sql}, {text}) > 0"),
+            (false, true) => format!("startsWith({sql}, {text})"),
+            (true, false) => format!("endsWith({sql}, {text})"),
+            (false, false) => format!("{sql} = {text}"),
+        };
+        Some(if like.negated { format!("NOT ({test})") } else { test })
+    }
+
+    /// A comparison in the column's own type, see [`AtLeast`].
+    fn at_least(&self, call: &ScalarFunction) -> Option<String> {
+        let at_least = (call.func.inner().as_ref() as &dyn Any).downcast_ref::<AtLeast>()?;
+        let [argument] = call.args.as_slice() else { return None };
+        let field = self.field(argument)?;
+        let native = ChType::native(native_of(field, SYSTEM)?)?;
+        let sql = quote(field.name());
+        match (stored(&native), &at_least.order) {
+            (ChType::Int { bits: 256, signed }, ValueOrder::Numeric) => {
+                let digits = at_least.bound.strip_prefix('-').filter(|_| *signed).unwrap_or(&at_least.bound);
+                let whole = !digits.is_empty() && digits.len() <= 76 && digits.bytes().all(|b| b.is_ascii_digit());
+                let of = if *signed { "toInt256" } else { "toUInt256" };
+                whole.then(|| format!("{sql} >= {of}({})", quote_text(&at_least.bound)))
+            }
+            (ChType::Enum { labels, .. }, ValueOrder::Labels(order)) => {
+                let same = labels.iter().map(|(label, _)| label).eq(order);
+                let (_, number) = labels.iter().find(|(label, _)| *label == at_least.bound).filter(|_| same)?;
+                Some(format!("toInt16({sql}) >= {number}"))
+            }
+            _ => None,
+        }
+    }
+
+    fn field(&self, expr: &Expr) -> Option<&Field> {
+        match expr {
+            Expr::Alias(alias) => self.field(&alias.expr),
+            Expr::Column(column) => self.schema.field_with_name(&column.name).ok(),
+            _ => None,
+        }
+    }
+
+    /// A column whose NULL is the server's NULL.
+    fn nullable(&self, expr: &Expr) -> Option<&Field> {
+        let field = self.field(expr)?;
+        native_of(field, SYSTEM).and_then(ChType::native).map(|_| field)
+    }
+}
+
+/// What is compared, with the type that DataFusion gives it.
+struct Operand {
+    sql: String,
+    class: Class,
+    data_type: DataType,
+}
+
+fn class(field: &Field) -> Option<Class> {
+    use DataType as D;
+    if is_raw(field) {
+        return None;
+    }
+    let native = ChType::native(native_of(field, SYSTEM)?)?;
+    Some(match (stored(&native), field.data_type()) {
+        (ChType::Bool, D::Boolean) => Class::Bool,
+        (ChType::Int { bits: ..=64, .. }, found) if found.is_integer() => Class::Integer,
+        (ChType::Int { bits: 128, signed }, D::Decimal256(_, 0)) => Class::Wide { signed: *signed },
+        (ChType::Decimal { precision: p @ ..=38, .. }, D::Decimal128(_, s)) => {
+            Class::Decimal { precision: *p, scale: *s }
+        }
+        (ChType::Float32, D::Float32) => Class::Float { bits: 32 },
+        (ChType::Float64, D::Float64) => Class::Float { bits: 64 },
+        (ChType::String, found) if is_string(found) => Class::Text,
+        (ChType::String, found) if is_binary(found) => Class::Bytes,
+        (ChType::Enum { .. }, found) if is_string(found) => Class::Enum,
+        (ChType::Uuid, _) if is_uuid(field) => Class::Uuid,
+        (ChType::Date, D::Date32) => Class::Date { short: true },
+        (ChType::Date32, D::Date32) => Class::Date { short: false },
+        (ChType::DateTime(_), D::Timestamp(..)) => Class::Micros,
+        (ChType::DateTime64(..=6, _), D::Timestamp(..)) => Class::Micros,
+        // Those with 7 and 8 digits leave the range of nanoseconds when they are compared.
+        (ChType::DateTime64(9, _), D::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _)) => Class::Nanos,
+        _ => return None,
+    })
+}
+
+/// The operand as it stands before a comparison with a literal.
+fn side(operand: &Operand) -> String {
+    match operand.class {
+        Class::Enum => format!("toString({})", operand.sql),
+        _ => operand.sql.clone(),
+    }
+}
+
+fn compare(operand: &Operand, op: Operator, value: &ScalarValue) -> Option<String> {
+    let sql = side(operand);
+    let (value, equality) = (value_of(operand.class, value)?, matches!(op, Operator::Eq | Operator::NotEq));
+    match op {
+        Operator::IsNotDistinctFrom => return Some(format!("ifNull({sql} = {value}, false)")),
+        Operator::IsDistinctFrom => return Some(format!("NOT ifNull({sql} = {value}, false)")),
+        _ => {}
+    }
+    if !equality && matches!(operand.class, Class::Enum | Class::Uuid) {
+        return None;
+    }
+    let test = format!("{sql} {} {value}", symbol(op)?);
+    // NaN is the greatest of all there, and nothing here.
+    let nan = matches!(operand.class, Class::Float { .. }) && matches!(op, Operator::Gt | Operator::GtEq);
+    Some(if nan { format!("({test} OR isNaN({sql}))") } else { test })
+}
+
+fn columns_compare(left: &Operand, op: Operator, right: &Operand) -> Option<String> {
+    let ordered = matches!(
+        left.class,
+        Class::Integer | Class::Text | Class::Bytes | Class::Bool | Class::Date { .. } | Class::Micros
+    );
+    let same =
+        left.class == right.class || matches!((left.class, right.class), (Class::Date { .. }, Class::Date { .. }));
+    (ordered && same).then(|| Some(format!("{} {} {}", left.sql, symbol(op)?, right.sql)))?
+}
+
+fn symbol(op: Operator) -> Option<&'static str> {
+    Some(match op {
+        Operator::Eq => "=",
+        Operator::NotEq => "!=",
+        Operator::Lt => "<",
+        Operator::LtEq => "<=",
+        Operator::Gt => ">",
+        Operator::GtEq => ">=",
+        _ => return None,
+    })
+}
+
+fn literal(expr: &Expr) -> Option<&ScalarValue> {
+    match expr {
+        Expr::Alias(alias) => literal(&alias.expr),
+        Expr::Literal(value, _) if !value.is_null() => Some(value),
+        _ => None,
+    }
+}
+
+/// The value as the server writes it, or `None` where it has no such value of the class.
+fn value_of(class: Class, value: &ScalarValue) -> Option<String> {
+    match class {
+        Class::Bool => match value {
+            ScalarValue::Boolean(Some(value)) => Some(value.to_string()),
+            _ => None,
+        },
+        Class::Integer => {
+            let number = integer(value)?;
+            (i128::from(i64::MIN) <= number && number <= i128::from(u64::MAX)).then(|| number.to_string())
+        }
+        Class::Wide { signed } => {
+            let ScalarValue::Decimal256(Some(value), _, 0) = value else { return None };
+            let (least, most) = match signed {
+                true => (i256::from_i128(i128::MIN), i256::from_i128(i128::MAX)),
+                false => (i256::ZERO, i256::from_parts(u128::MAX, 0)),
+            };
+            let of = if signed { "toInt128" } else { "toUInt128" };
+            (least <= *value && *value <= most).then(|| format!("{of}('{value}')"))
+        }
+        Class::Decimal { precision, scale } => decimal(value, precision, scale),
+        Class::Float { bits } => float(value, bits),
+        Class::Text | Class::Enum => text_of(value).map(quote_text),
+        Class::Bytes => bytes_of(value).map(|bytes| format!("unhex('{}')", hex(bytes))),
+        Class::Uuid => {
+            let hex = hex(bytes_of(value).filter(|bytes| bytes.len() == 16)?);
+            let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+            Some(format!("toUUID('{}')", parts.join("-")))
+        }
+        Class::Date { short } => date(value, short),
+        Class::Micros => micros(value),
+        Class::Nanos => match value {
+            ScalarValue::TimestampNanosecond(Some(nanos), _) => {
+                Some(format!("fromUnixTimestamp64Nano(toInt64({nanos}))"))
+            }
+            _ => None,
+        },
+    }
+}
+
+fn integer(value: &ScalarValue) -> Option<i128> {
+    use ScalarValue::*;
+    Some(match value {
+        Int8(Some(v)) => i128::from(*v),
+        Int16(Some(v)) => i128::from(*v),
+        Int32(Some(v)) => i128::from(*v),
+        Int64(Some(v)) => i128::from(*v),
+        UInt8(Some(v)) => i128::from(*v),
+        UInt16(Some(v)) => i128::from(*v),
+        UInt32(Some(v)) => i128::from(*v),
+        UInt64(Some(v)) => i128::from(*v),
+        _ => return None,
+    })
+}
+
+/// Of the column's own type: another scale could overflow on the way.
+fn decimal(value: &ScalarValue, precision: u8, scale: i8) -> Option<String> {
+    let ScalarValue::Decimal128(Some(value), _, found) = value else { return None };
+    let limit = 10_u128.checked_pow(u32::from(precision))?;
+    if *found != scale || value.unsigned_abs() >= limit {
+        return None;
+    }
+    let digits = format!("{:0>width$}", value.unsigned_abs(), width = scale as usize + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
+    let sign = if *value < 0 { "-" } else { "" };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("CAST('{sign}{whole}{point}{fraction}' AS Decimal({precision}, {scale}))"))
+}
+
+/// By its bits: the server reads numbers with a point quickly, and not always to the last digit. Zeros are left alone:
+/// there are two of them.
+fn float(value: &ScalarValue, bits: u8) -> Option<String> {
+    match value {
+        ScalarValue::Float32(Some(v)) if bits == 32 && !v.is_nan() && *v != 0.0 => {
+            Some(format!("reinterpretAsFloat32(toUInt32({}))", v.to_bits()))
+        }
+        ScalarValue::Float64(Some(v)) if bits == 64 && !v.is_nan() && *v != 0.0 => {
+            Some(format!("reinterpretAsFloat64(toUInt64({}))", v.to_bits()))
+        }
+        _ => None,
+    }
+}
+
+/// Within what the server's dates hold.
+fn date(value: &ScalarValue, short: bool) -> Option<String> {
+    let ScalarValue::Date32(Some(days)) = value else { return None };
+    let epoch = NaiveDate::from_ymd_opt(1970, 1, 1)?;
+    let date = if *days >= 0 {
+        epoch.checked_add_days(Days::new(*days as u64))?
+    } else {
+        epoch.checked_sub_days(Days::new(days.unsigned_abs().into()))?
+    };
+    if short && (0..=65_535).contains(days) {
+        return Some(format!("toDate('{date}')"));
+    }
+    let first = NaiveDate::from_ymd_opt(1900, 1, 1)?;
+    let last = NaiveDate::from_ymd_opt(2299, 12, 31)?;
+    (first <= date && date <= last).then(|| format!("toDate32('{date}')"))
+}
+
+/// Between 1900 and 2299, as the server's own.
+fn micros(value: &ScalarValue) -> Option<String> {
+    let micros = match value {
+        ScalarValue::TimestampSecond(Some(v), _) => v.checked_mul(1_000_000)?,
+        ScalarValue::TimestampMillisecond(Some(v), _) => v.checked_mul(1_000)?,
+        ScalarValue::TimestampMicrosecond(Some(v), _) => *v,
+        _ => return None,
+    };
+    let seconds = micros.div_euclid(1_000_000);
+    (-2_208_988_800..10_413_792_000).contains(&seconds).then(|| format!("fromUnixTimestamp64Micro(toInt64({micros}))"))
+}
+
+fn text_of(value: &ScalarValue) -> Option<&str> {
+    match value {
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+            Some(text)
+        }
+        _ => None,
+    }
+}
+
+fn bytes_of(value: &ScalarValue) -> Option<&[u8]> {
+    match value {
+        ScalarValue::Binary(Some(bytes))
+        | ScalarValue::LargeBinary(Some(bytes))
+        | ScalarValue::BinaryView(Some(bytes))
+        | ScalarValue::FixedSizeBinary(_, Some(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use datafusion::prelude::{col, lit};
+
+    use super::super::column::{Sends, column};
+    use super::*;
+
+    fn sql(expr: Expr) -> Option<String> {
+        let fields: Vec<_> = [
+            ("i", "Nullable(Int32)"),
+            ("u", "UInt64"),
+            ("t", "LowCardinality(String)"),
+            ("f", "Float64"),
+            ("d", "Decimal(9, 2)"),
+            ("day", "Date"),
+            ("ts", "DateTime64(3, 'Europe/Berlin')"),
+            ("fine", "DateTime64(8)"),
+            ("e", "Enum8('a' = 1, 'b' = 2)"),
+            ("id", "UUID"),
+            ("fs", "FixedString(2)"),
+        ]
+        .iter()
+        .map(|(name, native)| column(name, native, false, None, Sends { uuid: true }).unwrap().field)
+        .collect();
+        condition(&expr, &Schema::new(fields))
+    }
+
+    #[test]
+    fn literals_are_quoted_whatever_they_hold() {
+        assert_eq!(sql(col("i").gt(lit(-5i32))).unwrap(), "`i` > -5");
+        assert_eq!(sql(lit(5u64).gt(col("u"))).unwrap(), "`u` < 5");
+        assert_eq!(sql(col("t").eq(lit("a'; DROP TABLE x; --\\"))).unwrap(), "`t` = 'a\\'; DROP TABLE x; --\\\\'");
+        let price = ScalarValue::Decimal128(Some(-5), 9, 2);
+        assert_eq!(sql(col("d").eq(lit(price))).unwrap(), "`d` = CAST('-0.05' AS Decimal(9, 2))");
+        assert_eq!(sql(col("day").eq(lit(ScalarValue::Date32(Some(0))))).unwrap(), "`day` = toDate('1970-01-01')");
+        let instant = ScalarValue::TimestampMicrosecond(Some(-1), Some("UTC".into()));
+        assert_eq!(sql(col("ts").gt(lit(instant))).unwrap(), "`ts` > fromUnixTimestamp64Micro(toInt64(-1))");
+    }
+
+    #[test]
+    fn nan_and_null_mean_what_they_mean_there() {
+        assert_eq!(
+            sql(col("f").gt(lit(1.5))).unwrap(),
+            "(`f` > reinterpretAsFloat64(toUInt64(4609434218613702656)) OR isNaN(`f`))"
+        );
+        assert_eq!(sql(col("f").gt(lit(f64::NAN))), None);
+        assert_eq!(sql(col("f").eq(lit(0.0))), None);
+        assert_eq!(sql(col("i").in_list(vec![lit(1i32), lit(2i32)], true)).unwrap(), "NOT (`i` = 1 OR `i` = 2)");
+        let many: Vec<_> = (0..9i32).map(lit).collect();
+        assert_eq!(
+            sql(col("i").in_list(many, true)).unwrap(),
+            "NOT if(isNull(`i`), NULL, `i` IN (0, 1, 2, 3, 4, 5, 6, 7, 8))"
+        );
+        assert_eq!(sql(col("i").is_null()).unwrap(), "isNull(`i`)");
+    }
+
+    #[test]
+    fn what_would_mean_something_else_stays() {
+        let uuid = ScalarValue::FixedSizeBinary(16, Some(vec![0; 16]));
+        assert!(sql(col("id").eq(lit(uuid.clone()))).is_some());
+        assert_eq!(sql(col("id").gt(lit(uuid))), None);
+        assert_eq!(sql(col("fs").eq(lit(ScalarValue::FixedSizeBinary(2, Some(vec![0; 2]))))), None);
+        assert_eq!(sql(col("fine").gt(lit(ScalarValue::TimestampNanosecond(Some(1), None)))), None);
+        assert_eq!(sql(col("e").gt(lit("a"))), None);
+        assert_eq!(sql(col("e").eq(lit("a"))).unwrap(), "toString(`e`) = 'a'");
+        assert_eq!(sql(col("t").like(lit("a_"))), None);
+        assert_eq!(sql(col("t").like(lit("a%"))).unwrap(), "startsWith(`t`, 'a')");
+        assert_eq!(sql((col("i") + lit(1i32)).eq(lit(0i32))), None);
+        assert_eq!(sql((col("i") % lit(7i32)).eq(lit(0i32))).unwrap(), "(`i` % 7) = 0");
+        // One half that stays keeps the whole.
+        assert_eq!(sql(col("i").eq(lit(1i32)).or(col("e").gt(lit("a")))), None);
+        let long_ago = ScalarValue::TimestampMicrosecond(Some(i64::MIN / 2), Some("UTC".into()));
+        assert_eq!(sql(col("ts").gt(lit(long_ago))), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! How a table is cut into parts that are read at the same time, and what keeps them of one moment.
+//!
+//! The server has no snapshot that several queries share: each sees the data parts that are there when it begins. So the
+//! parts of a read leave out what was inserted after the table was opened, by the numbers of blocks that every data part
+//! carries in its name, see [`Fence`]; and before the commit it is asked whether anything happened that this cannot tell.
+
+use std::time::Instant;
+
+use dpone_planner::{Error, Relation, Result};
+
+use super::catalog::Table;
+use crate::client::{Server, Statement};
+use crate::types::{ChType, literal, quote};
+
+/// Smaller parts cost more to begin than reading them at once saves.
+const PART_BYTES: u64 = 16 << 20;
+const PART_ROWS: u64 = 500_000;
+/// Beyond this many partitions of a table the fence would be longer than a query may be.
+const MAX_FENCED: usize = 2000;
+
+#[derive(Debug)]
+pub(super) struct PartitionPlan {
+    /// What each part adds to WHERE; no row meets two, and every row one.
+    pub predicates: Vec<Option<String>>,
+    pub fence: Option<Fence>,
+    pub notes: Vec<String>,
+}
+
+impl PartitionPlan {
+    pub(super) fn one() -> Self {
+        Self { predicates: vec![None], fence: None, notes: Vec::new() }
+    }
+}
+
+pub(super) async fn plan(server: &Server, table: &Table, parallelism: usize) -> Result<PartitionPlan> {
+    let worth = |total: Option<u64>, each: u64| total.map_or(1, |total| total.div_ceil(each));
+    let wanted = worth(table.bytes, PART_BYTES).max(worth(table.rows, PART_ROWS)).min(parallelism.max(1) as u64);
+    if wanted <= 1 || !table.has_parts() {
+        return Ok(PartitionPlan::one());
+    }
+    let Some(fence) = Fence::raise(server, &table.relation).await? else { return Ok(PartitionPlan::one()) };
+    let wanted = wanted as usize;
+    let mut predicates = match by_partition(table, &fence, wanted) {
+        Some(predicates) => predicates,
+        None => match by_key(server, table, wanted).await? {
+            Some(predicates) => predicates,
+            None => match by_hash(table, wanted) {
+                Some(predicates) => predicates,
+                None => {
+                    let note = format!("{} is read as one part: it has no key to cut it by", table.relation);
+                    return Ok(PartitionPlan { notes: vec![note], ..PartitionPlan::one() });
+                }
+            },
+        },
+    };
+    let fenced = fence.predicate();
+    predicates.iter_mut().for_each(|predicate| *predicate = format!("({predicate}) AND {fenced}"));
+    Ok(PartitionPlan { predicates: predicates.into_iter().map(Some).collect(), fence: Some(fence), notes: Vec::new() })
+}
+
+/// Whole partitions of the table, where they are about even. FINAL merges across them, so it must see all.
+fn by_partition(table: &Table, fence: &Fence, wanted: usize) -> Option<Vec<String>> {
+    let total: u64 = fence.partitions.iter().map(|p| p.rows).sum();
+    let largest = fence.partitions.iter().map(|p| p.rows).max()?;
+    if table.is_merging() || fence.partitions.len() < wanted || largest > 2 * total / wanted as u64 {
+        return None;
+    }
+    let mut sized: Vec<&Partition> = fence.partitions.iter().collect();
+    sized.sort_by_key(|p| std::cmp::Reverse(p.rows));
+    let mut groups: Vec<(u64, Vec<String>)> = vec![(0, Vec::new()); wanted];
+    for partition in sized {
+        if let Some(smallest) = groups.iter_mut().min_by_key(|(rows, _)| *rows) {
+            smallest.0 += partition.rows;
+            smallest.1.push(literal(&partition.id));
+        }
+    }
+    Some(groups.into_iter().map(|(_, ids)| format!("_partition_id IN ({})", ids.join(", "))).collect())
+}
+
+/// Ranges of the primary key's first column, at marks of the primary index.
+async fn by_key(server: &Server, table: &Table, wanted: usize) -> Result<Option<Vec<String>>> {
+    let first = table.primary_key.split(", ").next().unwrap_or_default().trim_matches('`');
+    let Some((name, native)) = table.columns.iter().find(|(name, _)| name == first) else { return Ok(None) };
+    if !ChType::native(native).is_some_and(|native| is_ranged(&native)) {
+        return Ok(None);
+    }
+    // Texts sort by their bytes here and there, and may hold anything: they are told in hexadecimal.
+    let is_text = native.contains("String");
+    let (told, key) = (if is_text { "hex(min(k))" } else { "toString(min(k))" }, quote(name));
+    let sql = format!(
+        "SELECT {told} FROM (SELECT k, sum(n) OVER (ORDER BY k ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - n \
+         AS before, sum(n) OVER () AS total FROM (SELECT {key} AS k, sum(rows_in_granule) AS n \
+         FROM mergeTreeIndex({}, {}) GROUP BY k)) \
+         GROUP BY least(intDiv(before * {wanted}, total), {wanted} - 1) ORDER BY min(k)",
+        literal(&table.relation.schema),
+        literal(&table.relation.name),
+    );
+    let cuts: Vec<(String,)> = match server.rows(Statement::new(sql)).await {
+        Ok(cuts) => cuts,
+        // The index is a table of its own to grants, and older servers do not show it.
+        Err(error) if crate::error::code_of(&error).is_some() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bounds: Vec<String> = cuts.into_iter().skip(1).map(|(cut,)| cut).collect();
+    bounds.dedup();
+    if bounds.is_empty() {
+        return Ok(None);
+    }
+    let at = |bound: &str| {
+        if is_text { format!("unhex('{bound}')") } else { format!("CAST({} AS {native})", literal(bound)) }
+    };
+    let ranges = (0..=bounds.len()).map(|part| {
+        let low = (part > 0).then(|| format!("{key} >= {}", at(&bounds[part - 1])));
+        let high = bounds.get(part).map(|bound| format!("{key} < {}", at(bound)));
+        [low, high].into_iter().flatten().collect::<Vec<_>>().join(" AND ")
+    });
+    Ok(Some(ranges.collect()))
+}
+
+/// Whether ranges of the type leave no value out: not those with NULL or NaN.
+fn is_ranged(native: &ChType) -> bool {
+    match native {
+        ChType::Int { bits: ..=64, .. } | ChType::Date | ChType::Date32 | ChType::String => true,
+        // A bound is told by the clock of its zone, whichever of two equal hours that means: it is the same on both sides.
+        ChType::DateTime(_) | ChType::DateTime64(..) => true,
+        ChType::LowCardinality(inner) => is_ranged(inner),
+        _ => false,
+    }
+}
+
+/// What the sorting key hashes to. Every part reads the key of all rows.
+fn by_hash(table: &Table, wanted: usize) -> Option<Vec<String>> {
+    if table.sorting_columns.is_empty() {
+        return None;
+    }
+    let columns: Vec<_> = table.sorting_columns.iter().map(|name| quote(name)).collect();
+    // A NULL has no hash; it goes with the first.
+    let hash = format!("ifNull(cityHash64({}), 0) % {wanted}", columns.join(", "));
+    Some((0..wanted).map(|part| format!("{hash} = {part}")).collect())
+}
+
+/// A partition of a table as it was when the table was opened.
+#[derive(Debug, Clone)]
+struct Partition {
+    id: String,
+    newest_block: i64,
+    rows: u64,
+}
+
+/// Keeps what was inserted after the table was opened out of queries that begin later.
+///
+/// Every insert makes data parts with block numbers above all before it, and a merge keeps the range of its sources. So
+/// a data part whose first block is beyond the newest of then was inserted later. What this cannot tell, and what
+/// [`Fence::verify`] asks for: a merge of old and new blocks before the last query began, a mutation, partitions that
+/// went.
+#[derive(Debug, Clone)]
+pub(super) struct Fence {
+    relation: Relation,
+    partitions: Vec<Partition>,
+    newest_mutation: i64,
+}
+
+impl Fence {
+    /// `None`: there is nothing in the table, or too many partitions to name.
+    async fn raise(server: &Server, relation: &Relation) -> Result<Option<Self>> {
+        let sql = "SELECT partition_id, max(max_block_number), sum(rows), max(data_version) FROM system.parts \
+                   WHERE database = {database:String} AND table = {name:String} AND active GROUP BY partition_id";
+        let statement = Statement::new(sql).parameter("database", &relation.schema).parameter("name", &relation.name);
+        let found: Vec<(String, i64, u64, i64)> = server.rows(statement).await?;
+        if found.is_empty() || found.len() > MAX_FENCED {
+            return Ok(None);
+        }
+        let newest_mutation = found.iter().map(|(.., version)| *version).max().unwrap_or_default();
+        let partitions =
+            found.into_iter().map(|(id, newest_block, rows, _)| Partition { id, newest_block, rows }).collect();
+        Ok(Some(Self { relation: relation.clone(), partitions, newest_mutation }))
+    }
+
+    fn predicate(&self) -> String {
+        format!("toInt64OrZero(splitByChar('_', toString(_part))[2]) <= {}", self.newest("_partition_id"))
+    }
+
+    /// The newest block of then, by partition; partitions of later have none.
+    fn newest(&self, id: &str) -> String {
+        let ids: Vec<_> = self.partitions.iter().map(|p| literal(&p.id)).collect();
+        let blocks: Vec<_> = self.partitions.iter().map(|p| p.newest_block.to_string()).collect();
+        format!("transform(toString({id}), [{}], [{}], toInt64(-1))", ids.join(", "), blocks.join(", "))
+    }
+
+    /// Fails with `conflict` when queries that began until `last` may have seen different moments.
+    pub(super) async fn verify(&self, server: &Server, last: Option<Instant>) -> Result<()> {
+        // What happened after the last query began does not touch what the queries saw. The server tells whole seconds.
+        let since = last.map_or(0, |last| last.elapsed().as_secs().saturating_sub(2));
+        let newest = self.newest("partition_id");
+        let sql = format!(
+            "SELECT countIf(min_block_number <= {newest} AND max_block_number > {newest}), \
+             countIf(min_block_number <= {newest} AND data_version > {} AND data_version > max_block_number) \
+             FROM system.parts WHERE database = {{database:String}} AND table = {{name:String}} \
+             AND modification_time <= now() - {since}",
+            self.newest_mutation
+        );
+        let name = |statement: Statement| {
+            statement.parameter("database", &self.relation.schema).parameter("name", &self.relation.name)
+        };
+        let merged: Option<(u64, u64)> = server.row(name(Statement::new(sql))).await?;
+        let here = "SELECT uniqExact(partition_id) FROM system.parts WHERE database = {database:String} \
+                    AND table = {name:String} AND partition_id IN {ids:Array(String)} AND active";
+        let ids: Vec<_> = self.partitions.iter().map(|p| literal(&p.id)).collect();
+        let left: u64 =
+            server.scalar(name(Statement::new(here)).parameter("ids", &format!("[{}]", ids.join(",")))).await?;
+        let why = match merged {
+            Some((merged, _)) if merged > 0 => {
+                "rows that were inserted meanwhile were merged with those that were there"
+            }
+            Some((_, mutated)) if mutated > 0 => "rows were changed or deleted",
+            _ if left < self.partitions.len() as u64 => "a partition was dropped or emptied",
+            _ => return Ok(()),
+        };
+        Err(Error::conflict(format!(
+            "{} was written to while it was read in several parts: {why}, and the parts may show different moments",
+            self.relation
+        ))
+        .with("table", self.relation.to_string())
+        .with_hint("run it again; a table that is written to all the time is read at one moment as one part: export_workers: 1 under source.options.partitioning"))
+    }
+}

@@ -1,0 +1,222 @@
+//! What pipelines remember, kept in tables beside the data: states, loads (the receipts), and the steps of commits.
+//!
+//! Data first, then the load, then the state: whoever finds a load's receipt finds its rows. A state that was not written
+//! because the run was killed is written by the next run, which finishes the commit before it does anything else.
+//!
+//! Reading from tables that do not exist finds nothing and creates nothing; taking a lease creates them.
+
+use async_trait::async_trait;
+use dpone_engine::state::LeaseRequest;
+use dpone_engine::{Error, Lease, Receipt, Relation, Result, StateLocation, StateStore};
+use dpone_planner::state::PipelineState;
+use serde_json::json;
+
+use crate::lease::Leases;
+use crate::types::literal;
+use crate::write::commit::recover;
+use crate::write::journal::Journal;
+use crate::write::names::{check, relation};
+use crate::write::session::{Session, or_nothing};
+use crate::write::staging::ensure_database;
+
+/// The tables of one location.
+#[derive(Debug, Clone)]
+pub(crate) struct StateTables {
+    pub(crate) state: Relation,
+    pub(crate) loads: Relation,
+    pub(crate) journal: Journal,
+    /// The table that is loaded: the same run of the same pipeline is loaded into it once.
+    target: String,
+}
+
+impl StateTables {
+    /// In the target's database; or around the table that the definition names, whose neighbours are named from it.
+    pub(crate) fn new(target: &Relation, location: &StateLocation) -> Result<Self> {
+        let [state, loads, commits] = match &location.table {
+            None => ["__dpone__state", "__dpone__loads", "__dpone__commits"].map(|name| target.sibling(name)),
+            Some(table) => {
+                let database = if table.schema.is_empty() { &target.schema } else { &table.schema };
+                ["", "__loads", "__commits"].map(|end| Relation::new(database, format!("{}{end}", table.name)))
+            }
+        };
+        check("database", &state.schema)?;
+        for table in [&state, &loads, &commits] {
+            check("state table", &table.name)?;
+        }
+        Ok(Self { state, loads, journal: Journal { table: commits }, target: target.to_string() })
+    }
+
+    async fn create(&self, session: &Session) -> Result<()> {
+        ensure_database(session, &self.state.schema).await?;
+        let state = format!(
+            "CREATE TABLE IF NOT EXISTS {} (pipeline String, state String, load_id String, run_id String, \
+             committed_at String, version UInt64) ENGINE = ReplacingMergeTree(version) ORDER BY pipeline \
+             COMMENT 'dpone: the newest state of each pipeline; read it with FINAL'",
+            relation(&self.state)
+        );
+        let loads = format!(
+            "CREATE TABLE IF NOT EXISTS {} (load_id String, pipeline String, target String, run_id String, token UInt64, \
+             receipt String, committed_at DateTime64(3, 'UTC') DEFAULT now64(3)) \
+             ENGINE = ReplacingMergeTree ORDER BY (pipeline, target, run_id) \
+             COMMENT 'dpone: the receipt of every load'",
+            relation(&self.loads)
+        );
+        for definition in [state, loads, self.journal.definition()] {
+            session.run(&definition).await?;
+        }
+        Ok(())
+    }
+
+    /// The receipt of a load that was committed.
+    pub(crate) async fn of_load(&self, session: &Session, load_id: &str) -> Result<Option<Receipt>> {
+        self.find(session, &format!("load_id = {}", literal(load_id))).await
+    }
+
+    async fn find(&self, session: &Session, condition: &str) -> Result<Option<Receipt>> {
+        let sql = format!("SELECT receipt FROM {} FINAL WHERE {condition} LIMIT 1", relation(&self.loads));
+        let Some(text) = session.scalar(&sql).await? else { return Ok(None) };
+        let receipt = serde_json::from_str(&text)
+            .map_err(|e| Error::unknown(format!("a receipt in {} is not readable: {e}", self.loads)))?;
+        Ok(Some(receipt))
+    }
+
+    /// Whether a load was committed under a later lease.
+    pub(crate) async fn is_passed(&self, session: &Session, pipeline: &str, token: u64) -> Result<bool> {
+        let condition = format!("pipeline = {} AND token > {token}", literal(pipeline));
+        Ok(session.count(&format!("{} WHERE {condition}", relation(&self.loads))).await? > 0)
+    }
+
+    pub(crate) async fn put_load(
+        &self,
+        session: &Session,
+        receipt: &Receipt,
+        target: &Relation,
+        token: u64,
+    ) -> Result<()> {
+        let text = serde_json::to_string(receipt).map_err(|e| Error::internal(format!("a receipt: {e}")))?;
+        let row = json!({
+            "load_id": receipt.load_id, "pipeline": receipt.pipeline, "target": target.to_string(),
+            "run_id": receipt.run_id, "token": token, "receipt": text,
+        });
+        session.put(&self.loads, &row).await
+    }
+
+    pub(crate) async fn put_state(&self, session: &Session, state: &PipelineState) -> Result<()> {
+        let text = serde_json::to_string(state).map_err(|e| Error::internal(format!("a state: {e}")))?;
+        self.put(session, &state.pipeline, &text, [&state.load_id, &state.run_id, &state.committed_at]).await
+    }
+
+    /// The lease is held, so nobody else numbers the pipeline's versions.
+    async fn put(&self, session: &Session, pipeline: &str, text: &str, about: [&String; 3]) -> Result<()> {
+        let sql = format!(
+            "SELECT toString(max(version)) FROM {} WHERE pipeline = {}",
+            relation(&self.state),
+            literal(pipeline)
+        );
+        let version = session.number(&sql).await? + 1;
+        let [load_id, run_id, committed_at] = about;
+        let row = json!({
+            "pipeline": pipeline, "state": text, "load_id": load_id, "run_id": run_id, "committed_at": committed_at,
+            "version": version,
+        });
+        session.put(&self.state, &row).await
+    }
+
+    async fn states(&self, session: &Session, condition: &str) -> Result<Vec<PipelineState>> {
+        let sql = format!(
+            "SELECT state FROM {} FINAL WHERE state != '' AND {condition} ORDER BY pipeline",
+            relation(&self.state)
+        );
+        let rows = or_nothing(session.rows(&sql).await)?;
+        rows.into_iter()
+            .filter_map(|row| row.into_iter().next().flatten())
+            .map(|text| {
+                serde_json::from_str(&text)
+                    .map_err(|e| Error::unknown(format!("a state in {} is not readable: {e}", self.state)))
+            })
+            .collect()
+    }
+}
+
+/// State, receipts and leases beside one target.
+#[derive(Debug)]
+pub(crate) struct ClickHouseState {
+    pub(crate) session: Session,
+    pub(crate) tables: StateTables,
+}
+
+impl ClickHouseState {
+    fn leases(&self) -> Leases<'_> {
+        Leases { session: &self.session, database: &self.tables.state.schema }
+    }
+}
+
+#[async_trait]
+impl StateStore for ClickHouseState {
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Lease> {
+        self.tables.create(&self.session).await?;
+        let known = self.tables.journal.newest_token(&self.session, &request.pipeline).await?;
+        let lease = self.leases().acquire(request, known).await?;
+        if let Err(error) = recover(&self.session, &self.tables, &lease).await {
+            self.leases().release(&lease).await?;
+            return Err(error.with("pipeline", &request.pipeline));
+        }
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<()> {
+        self.leases().renew(lease).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<()> {
+        self.leases().release(lease).await
+    }
+
+    async fn get(&self, pipeline: &str) -> Result<Option<PipelineState>> {
+        let found = self.tables.states(&self.session, &format!("pipeline = {}", literal(pipeline))).await?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn receipt(&self, pipeline: &str, run_id: &str) -> Result<Option<Receipt>> {
+        let condition = format!(
+            "pipeline = {} AND target = {} AND run_id = {}",
+            literal(pipeline),
+            literal(&self.tables.target),
+            literal(run_id)
+        );
+        or_nothing(self.tables.find(&self.session, &condition).await)
+    }
+
+    async fn list(&self) -> Result<Vec<PipelineState>> {
+        self.tables.states(&self.session, "1").await
+    }
+
+    async fn reset(&self, pipeline: &str) -> Result<bool> {
+        if self.get(pipeline).await?.is_none() {
+            return Ok(false);
+        }
+        let lease = self
+            .acquire(&LeaseRequest {
+                pipeline: pipeline.to_owned(),
+                run_id: "state reset".to_owned(),
+                holder: format!("state reset, process {}", std::process::id()),
+                ttl: std::time::Duration::from_secs(60),
+            })
+            .await?;
+        let nothing = String::new();
+        let forgotten = self.tables.put(&self.session, pipeline, "", [&nothing, &nothing, &nothing]).await;
+        self.leases().release(&lease).await?;
+        forgotten.map(|()| true)
+    }
+
+    async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {
+        self.tables.create(&self.session).await?;
+        let text = serde_json::to_string(receipt).map_err(|e| Error::internal(format!("a receipt: {e}")))?;
+        let row = json!({
+            "load_id": receipt.load_id, "pipeline": receipt.pipeline, "target": self.tables.target,
+            "run_id": receipt.run_id, "token": 0, "receipt": text,
+        });
+        self.session.put(&self.tables.loads, &row).await?;
+        self.tables.put_state(&self.session, state).await
+    }
+}

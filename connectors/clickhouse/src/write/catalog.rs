@@ -1,0 +1,423 @@
+//! What the server's catalog says of a target: columns, keys, engine, parts.
+
+use arrow::datatypes::{Field, FieldRef};
+use dpone_engine::{Error, Relation, Result};
+use dpone_planner::dialect::Dialect;
+use dpone_planner::schema::{COMMENT, DEFAULT, Dependent, DependentKind, TableFacts};
+use dpone_planner::types::GENERATED;
+
+use super::names::relation;
+use super::session::Session;
+use crate::ClickHouseDialect;
+use crate::types::literal;
+
+/// A table as the server has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) relation: Relation,
+    pub(crate) engine: String,
+    /// The engine with its arguments, keys and settings, as the server prints them.
+    pub(crate) engine_full: String,
+    pub(crate) sorting_key: Vec<String>,
+    pub(crate) partition_key: Vec<String>,
+    pub(crate) rows: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) columns: Vec<Column>,
+    /// Materialized views that read inserts into it.
+    pub(crate) views: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// The type as the server prints it.
+    pub(crate) native: String,
+    /// `DEFAULT`, `MATERIALIZED`, `ALIAS`, `EPHEMERAL` or empty.
+    pub(crate) default_kind: String,
+    pub(crate) default: String,
+    pub(crate) comment: String,
+}
+
+impl Column {
+    /// Whether rows hold a value of it that an INSERT gives.
+    pub(crate) fn is_stored(&self) -> bool {
+        matches!(self.default_kind.as_str(), "" | "DEFAULT")
+    }
+
+    pub(crate) fn field(&self) -> Result<FieldRef> {
+        let field: Field = ClickHouseDialect.parse_type(&self.name, &self.native)?;
+        let mut metadata = field.metadata().clone();
+        if !self.comment.is_empty() {
+            metadata.insert(COMMENT.to_owned(), self.comment.clone());
+        }
+        match self.default_kind.as_str() {
+            "DEFAULT" => {
+                metadata.insert(DEFAULT.to_owned(), self.default.clone());
+            }
+            "" => {}
+            _ => {
+                metadata.insert(GENERATED.to_owned(), "true".to_owned());
+            }
+        }
+        Ok(FieldRef::new(field.with_metadata(metadata)))
+    }
+}
+
+impl Table {
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The columns that an INSERT may give.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.is_stored())
+    }
+
+    /// Whether rows with the same sorting key are one row to a reader who says FINAL.
+    pub(crate) fn replaces(&self) -> bool {
+        self.engine == "ReplacingMergeTree"
+    }
+
+    /// `database.table AS alias`, with FINAL where the table holds earlier versions of its rows.
+    pub(crate) fn read_as(&self, alias: &str) -> String {
+        let last = if self.replaces() { " FINAL" } else { "" };
+        format!("{} AS {alias}{last}", relation(&self.relation))
+    }
+
+    /// The version and deletion columns of a ReplacingMergeTree that has both.
+    pub(crate) fn versions(&self) -> Option<(String, String)> {
+        if !self.replaces() {
+            return None;
+        }
+        let arguments = self.engine_full.strip_prefix("ReplacingMergeTree(")?;
+        match split_key(arguments.get(..closing(arguments)?)?).as_slice() {
+            [version, deleted] => Some((plain(version)?, plain(deleted)?)),
+            _ => None,
+        }
+    }
+
+    /// The engine's definition with another engine of the family, and settings of ours behind it.
+    pub(crate) fn engine_as(&self, engine: &str, settings: &[(&str, String)]) -> String {
+        let mut rest = self.engine_full.strip_prefix(&self.engine).unwrap_or_default();
+        if let Some(inside) = rest.strip_prefix('(') {
+            rest = closing(inside).and_then(|end| inside.get(end + 1..)).unwrap_or_default();
+        }
+        let joined = if has_settings(rest) { ", " } else { " SETTINGS " };
+        let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        if settings.is_empty() {
+            format!("{engine}{rest}")
+        } else {
+            format!("{engine}{rest}{joined}{}", settings.join(", "))
+        }
+    }
+
+    /// The columns of a key where it is made of columns alone.
+    pub(crate) fn plain_key(key: &[String]) -> Option<Vec<String>> {
+        key.iter().map(|part| plain(part)).collect()
+    }
+
+    pub(crate) fn refuse_engine(&self) -> Result<()> {
+        if self.engine.ends_with("MergeTree")
+            && !self.engine.starts_with("Replicated")
+            && !self.engine.starts_with("Shared")
+        {
+            return Ok(());
+        }
+        let why = match self.engine.as_str() {
+            engine if engine.starts_with("Replicated") || engine.starts_with("Shared") => {
+                "its parts are moved by several servers, which a commit cannot follow step by step"
+            }
+            "View" | "MaterializedView" | "LiveView" | "WindowView" => "a view holds no rows of its own",
+            _ => "a commit moves partitions, and its tables have none",
+        };
+        Err(Error::configuration(format!("table {} has the engine {}: {why}", self.relation, self.engine))
+            .with("table", self.relation.to_string())
+            .with_hint("load into a table of the MergeTree family that is not replicated"))
+    }
+}
+
+/// Whether the text ends with settings: outside of quotes and parentheses.
+fn has_settings(definition: &str) -> bool {
+    let bytes = definition.as_bytes();
+    let (mut depth, mut quoted, mut i) = (0i32, None, 0);
+    while i < bytes.len() {
+        match (quoted, bytes[i]) {
+            (Some(_), b'\\') => i += 1,
+            (Some(q), c) if c == q => quoted = None,
+            (None, c @ (b'\'' | b'`' | b'"')) => quoted = Some(c),
+            (None, b'(') => depth += 1,
+            (None, b')') => depth -= 1,
+            (None, b'S') if depth == 0 && definition[i..].starts_with("SETTINGS ") => return true,
+            _ => {}
+        }
+        i += 1;
+    }
+    false
+}
+
+/// Where the parenthesis closes that was open before the text.
+fn closing(text: &str) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0, None, false);
+    for (i, c) in text.char_indices() {
+        match quoted {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(q) if c == q => quoted = None,
+            Some(_) => {}
+            None => match c {
+                '\'' | '`' | '"' => quoted = Some(c),
+                '(' => depth += 1,
+                ')' if depth == 0 => return Some(i),
+                ')' => depth -= 1,
+                _ => {}
+            },
+        }
+    }
+    None
+}
+
+/// The parts of a key as the server prints it: `a, toYYYYMM(b)`.
+pub(crate) fn split_key(text: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let (mut depth, mut quoted, mut escaped, mut begin) = (0, None, false, 0);
+    for (i, c) in text.char_indices() {
+        match quoted {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(q) if c == q => quoted = None,
+            Some(_) => {}
+            None => match c {
+                '\'' | '`' | '"' => quoted = Some(c),
+                '(' | '[' => depth += 1,
+                ')' | ']' => depth -= 1,
+                ',' if depth == 0 => {
+                    parts.push(text[begin..i].trim().to_owned());
+                    begin = i + 1;
+                }
+                _ => {}
+            },
+        }
+    }
+    let last = text[begin..].trim();
+    if !last.is_empty() {
+        parts.push(last.to_owned());
+    }
+    // A key in parentheses, as some versions print a tuple.
+    match parts.as_slice() {
+        [one] if one.starts_with('(') && closing(&one[1..]) == Some(one.len() - 2) => split_key(&one[1..one.len() - 1]),
+        _ => parts,
+    }
+}
+
+/// The column's name where a part of a key is one.
+pub(crate) fn plain(part: &str) -> Option<String> {
+    if let Some(inside) = part.strip_prefix('`').and_then(|p| p.strip_suffix('`')) {
+        let name = inside.replace("\\`", "`").replace("\\\\", "\\");
+        return Some(name);
+    }
+    let word = part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (word && !part.is_empty() && !part.starts_with(|c: char| c.is_ascii_digit())).then(|| part.to_owned())
+}
+
+pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<Table>> {
+    let named = format!("database = {} AND name = {}", literal(&table.schema), literal(&table.name));
+    let rows = session
+        .rows(&format!(
+            "SELECT engine, engine_full, sorting_key, partition_key, toString(total_rows), toString(total_bytes), \
+             arrayStringConcat(arrayMap((d, t) -> concat(d, '.', t), dependencies_database, dependencies_table), '\\n') \
+             FROM system.tables WHERE {named}"
+        ))
+        .await?;
+    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+    let number = |i: usize| row.get(i).cloned().flatten().and_then(|n| n.parse().ok());
+    let columns = session
+        .rows(&format!(
+            "SELECT name, type, default_kind, default_expression, comment FROM system.columns \
+             WHERE database = {} AND table = {} ORDER BY position",
+            literal(&table.schema),
+            literal(&table.name)
+        ))
+        .await?;
+    let columns = columns.into_iter().map(|row| {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || cells.next().unwrap_or_default();
+        Column { name: next(), native: next(), default_kind: next(), default: next(), comment: next() }
+    });
+    Ok(Some(Table {
+        relation: table.clone(),
+        engine: text(0),
+        engine_full: text(1),
+        sorting_key: split_key(&text(2)),
+        partition_key: split_key(&text(3)),
+        rows: number(4),
+        bytes: number(5),
+        columns: columns.collect(),
+        views: text(6).lines().map(str::to_owned).collect(),
+    }))
+}
+
+/// What decides about changes of a table.
+pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts> {
+    let version = session.scalar("SELECT version()").await?.unwrap_or_default();
+    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = numbers.next().zip(numbers.next()).map(|(year, month)| year * 100 + month);
+    let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    let mut dependents = Vec::new();
+    for (kind, key) in
+        [(DependentKind::SortingKey, &table.sorting_key), (DependentKind::PartitionKey, &table.partition_key)]
+    {
+        let definition = key.join(", ");
+        let columns = mentioned(&names, &definition);
+        if !columns.is_empty() {
+            dependents.push(Dependent { kind, name: String::new(), columns, definition });
+        }
+    }
+    let of = format!("database = {} AND table = {}", literal(&table.relation.schema), literal(&table.relation.name));
+    for (kind, sql) in [
+        (
+            DependentKind::Index { unique: false, primary: false, plain: false, valid: true },
+            format!("SELECT name, expr FROM system.data_skipping_indices WHERE {of} ORDER BY name"),
+        ),
+        (DependentKind::Projection, format!("SELECT name, query FROM system.projections WHERE {of} ORDER BY name")),
+    ] {
+        let found = match session.rows(&sql).await {
+            Ok(found) => found,
+            // Servers before 24.9 have no table of projections.
+            Err(error) if super::session::is_missing(&error) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for row in found {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let (name, definition) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
+            dependents.push(Dependent {
+                kind: kind.clone(),
+                name,
+                columns: mentioned(&names, &definition),
+                definition,
+            });
+        }
+    }
+    for view in &table.views {
+        let columns = names.iter().map(|name| (*name).to_owned()).collect();
+        dependents.push(Dependent {
+            kind: DependentKind::MaterializedView,
+            name: view.clone(),
+            columns,
+            definition: String::new(),
+        });
+    }
+    Ok(TableFacts {
+        observed: true,
+        version,
+        kind: Some(table.engine.clone()),
+        rows: table.rows,
+        bytes: table.bytes,
+        dependents,
+        ..TableFacts::default()
+    })
+}
+
+/// The columns whose names are words of an expression.
+fn mentioned(names: &[&str], expression: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let among = |name: &&&str| {
+        let name: &str = name;
+        let mut at = 0;
+        while let Some(found) = expression.get(at..).and_then(|rest| rest.find(name)) {
+            let (begin, end) = (at + found, at + found + name.len());
+            let before = expression[..begin].chars().next_back().is_some_and(is_word);
+            let after = expression[end..].chars().next().is_some_and(is_word);
+            if !before && !after {
+                return true;
+            }
+            at = end;
+        }
+        false
+    };
+    names.iter().filter(among).map(|name| (*name).to_owned()).collect()
+}
+
+/// Partitions with rows, by id.
+pub(crate) async fn partitions(session: &Session, table: &Relation) -> Result<Vec<String>> {
+    let rows = session
+        .rows(&format!(
+            "SELECT partition_id FROM system.parts WHERE database = {} AND table = {} AND active \
+             GROUP BY partition_id HAVING sum(rows) > 0 ORDER BY partition_id",
+            literal(&table.schema),
+            literal(&table.name)
+        ))
+        .await?;
+    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+/// A text that changes with every write into the table, and with no merge.
+pub(crate) async fn content(session: &Session, table: &Relation) -> Result<String> {
+    let found = session
+        .scalar(&format!(
+            "SELECT concat(toString(sum(rows)), ' ', toString(max(max_block_number)), ' ', toString(max(data_version)), ' ', \
+             toString(uniqExact(partition_id))) FROM system.parts WHERE database = {} AND table = {} AND active",
+            literal(&table.schema),
+            literal(&table.name)
+        ))
+        .await?;
+    Ok(found.unwrap_or_default())
+}
+
+pub(crate) async fn uuid(session: &Session, table: &Relation) -> Result<Option<String>> {
+    session
+        .scalar(&format!(
+            "SELECT toString(uuid) FROM system.tables WHERE database = {} AND name = {}",
+            literal(&table.schema),
+            literal(&table.name)
+        ))
+        .await
+}
+
+/// Whether tables of the database can be exchanged, and are known by their ids.
+pub(crate) async fn is_atomic(session: &Session, database: &str) -> Result<bool> {
+    let engine =
+        session.scalar(&format!("SELECT engine FROM system.databases WHERE name = {}", literal(database))).await?;
+    Ok(engine.is_some_and(|engine| engine == "Atomic" || engine == "Replicated"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_split_as_the_server_prints_them() {
+        assert_eq!(split_key("a, toYYYYMM(b, 'x, y'), `c, d`"), ["a", "toYYYYMM(b, 'x, y')", "`c, d`"]);
+        assert_eq!(split_key("(a, b)"), ["a", "b"]);
+        assert_eq!(split_key("(a), (b)"), ["(a)", "(b)"]);
+        assert!(split_key("").is_empty());
+        assert_eq!(plain("`c, d`").as_deref(), Some("c, d"));
+        assert_eq!(plain("toDate(a)"), None);
+        assert_eq!(mentioned(&["a", "aa", "b c"], "f(aa, `b c`)"), ["aa", "b c"]);
+    }
+
+    #[test]
+    fn an_engine_is_exchanged_with_its_definition_kept() {
+        let table = |engine: &str, full: &str| Table {
+            relation: Relation::new("d", "t"),
+            engine: engine.to_owned(),
+            engine_full: full.to_owned(),
+            sorting_key: vec![],
+            partition_key: vec![],
+            rows: None,
+            bytes: None,
+            columns: vec![],
+            views: vec![],
+        };
+        let replacing =
+            table("ReplacingMergeTree", "ReplacingMergeTree(`v)`, d) ORDER BY id SETTINGS index_granularity = 8192");
+        assert_eq!(
+            replacing.engine_as("MergeTree", &[("a", "1".to_owned())]),
+            "MergeTree ORDER BY id SETTINGS index_granularity = 8192, a = 1"
+        );
+        assert_eq!(replacing.versions(), Some(("v)".to_owned(), "d".to_owned())));
+        let plain = table("MergeTree", "MergeTree ORDER BY id");
+        assert_eq!(plain.engine_as("MergeTree", &[("a", "1".to_owned())]), "MergeTree ORDER BY id SETTINGS a = 1");
+        assert_eq!(plain.versions(), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! Tables that the sink makes: the target where there is none, and what a load needs beside it.
+
+use arrow::datatypes::{FieldRef, Fields, Schema, SchemaRef};
+use dpone_engine::{Error, LoadSpec, Relation, Result};
+use dpone_planner::dialect::Dialect;
+use dpone_planner::plan::OPERATION_COLUMN;
+
+use super::catalog::Table;
+use super::names::{list, relation};
+use super::options::{Engine, Options, key_column, key_part};
+use crate::ClickHouseDialect;
+use crate::dialect::definition_as;
+use crate::types::{ChType, quote};
+
+/// Of a table with versions of our own: which version a row is, and whether it says that the row is gone.
+pub(crate) const VERSION: &str = "__dpone__version";
+pub(crate) const DELETED: &str = "__dpone__deleted";
+
+/// Blocks whose tokens a staging table remembers.
+const DEDUPLICATION_WINDOW: u32 = 100_000;
+
+pub(crate) fn staging_settings() -> Vec<(&'static str, String)> {
+    vec![
+        ("non_replicated_deduplication_window", DEDUPLICATION_WINDOW.to_string()),
+        // A load of many partitions makes many parts at once; nobody reads them before they are merged or moved.
+        ("parts_to_delay_insert", "1000000".to_owned()),
+        ("parts_to_throw_insert", "1000000".to_owned()),
+    ]
+}
+
+/// How a target that does not exist is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Creation {
+    columns: Vec<String>,
+    order_by: String,
+    partition_by: String,
+    engine: Engine,
+}
+
+impl Creation {
+    /// `schema` is the target's, without columns that are not stored.
+    pub(crate) fn new(load: &LoadSpec, schema: &Schema, options: &Options) -> Result<Self> {
+        let key = match &options.order_by {
+            Some(key) => key.clone(),
+            None => load.primary_key.clone(),
+        };
+        let order = key.iter().map(|part| key_part("order_by", part, schema)).collect::<Result<Vec<_>>>()?;
+        let partition =
+            load.partition_by.iter().map(|part| key_part("partition_by", part, schema)).collect::<Result<Vec<_>>>()?;
+        if let Some(column) = options.low_cardinality.iter().find(|name| schema.field_with_name(name).is_err()) {
+            return Err(Error::configuration(format!("low_cardinality: the table has no column {column:?}")));
+        }
+        if options.engine == Engine::Replacing && order.is_empty() {
+            return Err(Error::configuration("a ReplacingMergeTree without a key keeps one row")
+                .with_hint("give order_by, or a strategy with unique_key"));
+        }
+        let in_order: Vec<String> = order.iter().filter_map(|part| key_column(part)).collect();
+        let mut columns = Vec::new();
+        for field in schema.fields() {
+            let keyed = in_order.contains(field.name()) || load.primary_key.contains(field.name());
+            columns.push(column(field, keyed, options)?);
+        }
+        if options.engine == Engine::Replacing {
+            columns.push(format!("{} UInt64", quote(VERSION)));
+            columns.push(format!("{} UInt8", quote(DELETED)));
+        }
+        let tuple = |parts: &[String]| format!("({})", parts.join(", "));
+        Ok(Self {
+            columns,
+            order_by: if order.is_empty() { "tuple()".to_owned() } else { tuple(&order) },
+            partition_by: if partition.is_empty() {
+                String::new()
+            } else {
+                format!(" PARTITION BY {}", tuple(&partition))
+            },
+            engine: options.engine.clone(),
+        })
+    }
+
+    /// The target itself.
+    pub(crate) fn target(&self, table: &Relation) -> String {
+        let engine = match self.engine {
+            Engine::MergeTree => "MergeTree".to_owned(),
+            Engine::Replacing => format!("ReplacingMergeTree({}, {})", quote(VERSION), quote(DELETED)),
+        };
+        self.statement(table, &engine, &[])
+    }
+
+    /// A table whose partitions can be moved into the target.
+    pub(crate) fn staging(&self, table: &Relation) -> String {
+        self.statement(table, "MergeTree", &staging_settings())
+    }
+
+    fn statement(&self, table: &Relation, engine: &str, settings: &[(&str, String)]) -> String {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let settings = if settings.is_empty() { String::new() } else { format!(" SETTINGS {}", settings.join(", ")) };
+        format!(
+            "CREATE TABLE {} ({}) ENGINE = {engine}{} ORDER BY {}{settings}",
+            relation(table),
+            self.columns.join(", "),
+            self.partition_by,
+            self.order_by
+        )
+    }
+}
+
+fn column(field: &FieldRef, key: bool, options: &Options) -> Result<String> {
+    if !options.low_cardinality.contains(field.name()) {
+        return definition_as(field, key, None);
+    }
+    let native = ChType::native(&ClickHouseDialect.native_type(field)?)
+        .ok_or_else(|| Error::internal("the dialect gave a type that it does not read"))?;
+    let native = if key { native.with_nullable(false) } else { native };
+    match native.without_null() {
+        ChType::String | ChType::FixedString(_) => {}
+        ChType::LowCardinality(_) => return definition_as(field, key, None),
+        other => {
+            return Err(Error::configuration(format!(
+                "low_cardinality: column {:?} is {other}, and dictionaries are for texts",
+                field.name()
+            )));
+        }
+    }
+    definition_as(field, key, Some(&format!("LowCardinality({native})")))
+}
+
+/// A table with the structure of a target that exists, whose partitions can be moved into it.
+pub(crate) fn staging_like(table: &Relation, target: &Table) -> String {
+    let engine = target.engine_as("MergeTree", &staging_settings());
+    format!("CREATE TABLE {} AS {} ENGINE = {engine}", relation(table), relation(&target.relation))
+}
+
+/// A table that can take the target's place.
+pub(crate) fn twin(table: &Relation, target: &Table) -> String {
+    format!("CREATE TABLE {} AS {} ENGINE = {}", relation(table), relation(&target.relation), target.engine_full)
+}
+
+/// A table for staged changes: the staged columns in the target's types, and the operation.
+pub(crate) fn changes(table: &Relation, load: &LoadSpec, target: Option<&Table>, key: &[String]) -> Result<String> {
+    let mut columns = Vec::new();
+    for field in load.staged_schema.fields() {
+        let native = match target.and_then(|t| t.column(field.name())) {
+            _ if field.name() == OPERATION_COLUMN => "Int8".to_owned(),
+            // A row that deletes has only its key.
+            Some(column) => nullable(&column.native, field.is_nullable()),
+            None => ClickHouseDialect.native_type(field)?,
+        };
+        columns.push(format!("{} {native}", quote(field.name())));
+    }
+    let settings: Vec<_> = staging_settings().iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    Ok(format!(
+        "CREATE TABLE {} ({}) ENGINE = MergeTree ORDER BY ({}) SETTINGS allow_nullable_key = 1, {}",
+        relation(table),
+        columns.join(", "),
+        list(key.iter().map(String::as_str)),
+        settings.join(", ")
+    ))
+}
+
+/// The type, taking NULL where it can and has to.
+pub(crate) fn nullable(native: &str, takes_null: bool) -> String {
+    match ChType::native(native) {
+        Some(of) if takes_null && !of.is_nullable() => of.with_nullable(true).to_string(),
+        _ => native.to_owned(),
+    }
+}
+
+/// The keys that are in the target and staged.
+pub(crate) fn keys(table: &Relation, key: &[(String, String)]) -> String {
+    let columns: Vec<_> = key.iter().map(|(name, native)| format!("{} {native}", quote(name))).collect();
+    format!(
+        "CREATE TABLE {} ({}, `__dpone__op` Int8, `__dpone__differs` UInt8) ENGINE = MergeTree ORDER BY tuple()",
+        relation(table),
+        columns.join(", ")
+    )
+}
+
+/// The staged columns that the target stores.
+pub(crate) fn stored_schema(load: &LoadSpec) -> SchemaRef {
+    let fields: Fields = load.staged_schema.fields().iter().filter(|f| f.name() != OPERATION_COLUMN).cloned().collect();
+    SchemaRef::new(Schema::new(fields))
+}

@@ -1,0 +1,230 @@
+//! Batches as an Arrow stream, in blocks: one insert each, one part for each partition.
+//!
+//! The server takes Arrow's values as they are. Points in time outside of what a column can hold wrap around there, and
+//! fractions of a second are cut: so they are looked for here, before anything is sent.
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::kernels::aggregate::{max, min};
+use arrow::datatypes::{
+    DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use bytes::Bytes;
+use dpone_engine::{Error, Result};
+
+use crate::config::Compression;
+use crate::types::ChType;
+
+/// A block is sent when it has so many rows, or so many bytes.
+const BLOCK_ROWS: usize = 1 << 20;
+const BLOCK_BYTES: usize = 16 << 20;
+
+/// Days since 1970 that `Date32` and `DateTime64` hold: 1900-01-01 to 2299-12-31.
+const FIRST_DAY: i64 = -25_567;
+const LAST_DAY: i64 = 120_529;
+const DAY_SECONDS: i64 = 86_400;
+
+/// What is looked for in a column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// Days, first and last.
+    Days(i64, i64),
+    /// Ticks, first and last, and the ticks of which each value has to be a whole number.
+    Ticks(i64, i64, i64),
+}
+
+/// Collects batches into blocks.
+pub(crate) struct Blocks {
+    schema: SchemaRef,
+    names: Vec<String>,
+    checks: Vec<(usize, Check, String)>,
+    options: IpcWriteOptions,
+    writer: Option<StreamWriter<Vec<u8>>>,
+    rows: usize,
+    /// Rows of the blocks before.
+    before: usize,
+}
+
+impl Blocks {
+    /// `natives` are the types of the columns that the batches' columns go to.
+    pub(crate) fn new(schema: &Schema, natives: &[String], compression: Compression) -> Result<Self> {
+        let plain = schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()));
+        let checks = schema.fields().iter().zip(natives).enumerate().filter_map(|(i, (field, native))| {
+            let check = check(field.data_type(), ChType::native(native)?.without_null())?;
+            Some((i, check, native.clone()))
+        });
+        let packed = match compression {
+            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+            Compression::None => None,
+        };
+        Ok(Self {
+            names: schema.fields().iter().map(|f| f.name().clone()).collect(),
+            checks: checks.collect(),
+            options: IpcWriteOptions::default().try_with_compression(packed)?,
+            schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
+            writer: None,
+            rows: 0,
+            before: 0,
+        })
+    }
+
+    /// Adds a batch. Gives a block when one is full.
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Bytes>> {
+        for (column, check, native) in &self.checks {
+            look(batch.column(*column), *check).map_err(|row| {
+                Error::data_quality(format!(
+                    "column {:?}, row {} of its partition: {native} does not hold the value",
+                    self.names[*column],
+                    self.before + self.rows + row + 1
+                ))
+                .with("column", &self.names[*column])
+                .with_hint("Date32 and DateTime64 reach from 1900 to 2299, DateTime from 1970 to 2106 in whole seconds, Date \
+                            from 1970 to 2149: load into a column that holds the value, or filter or convert it in a query")
+            })?;
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let batch =
+            RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), batch.columns().to_vec(), &options)?;
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let buffer = Vec::with_capacity(BLOCK_BYTES / 2);
+                let writer = StreamWriter::try_new_with_options(buffer, &self.schema, self.options.clone())?;
+                self.writer.insert(writer)
+            }
+        };
+        writer.write(&batch)?;
+        self.rows += batch.num_rows();
+        match self.rows >= BLOCK_ROWS || writer.get_ref().len() >= BLOCK_BYTES {
+            true => self.take(),
+            false => Ok(None),
+        }
+    }
+
+    /// What was added since the last block, if anything.
+    pub(crate) fn take(&mut self) -> Result<Option<Bytes>> {
+        let Some(mut writer) = self.writer.take() else { return Ok(None) };
+        writer.finish()?;
+        let rows = std::mem::take(&mut self.rows);
+        self.before += rows;
+        let data = writer.into_inner()?;
+        Ok((rows > 0).then(|| Bytes::from(data)))
+    }
+}
+
+fn check(values: &DataType, native: &ChType) -> Option<Check> {
+    let ticks = |unit: &TimeUnit| match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    Some(match (values, native) {
+        (DataType::Date32, ChType::Date) => Check::Days(0, i64::from(u16::MAX)),
+        (DataType::Date32, ChType::Date32) => Check::Days(FIRST_DAY, LAST_DAY),
+        (DataType::Timestamp(unit, _), ChType::DateTime(_)) => {
+            Check::Ticks(0, (i64::from(u32::MAX) + 1) * ticks(unit) - 1, ticks(unit))
+        }
+        (DataType::Timestamp(unit, _), ChType::DateTime64(digits, _)) => {
+            let per_second = ticks(unit);
+            let first = (FIRST_DAY * DAY_SECONDS).saturating_mul(per_second);
+            let last = ((LAST_DAY + 1) * DAY_SECONDS).saturating_mul(per_second).saturating_sub(1);
+            Check::Ticks(first, last, (per_second / 10_i64.pow(u32::from(*digits))).max(1))
+        }
+        (DataType::List(item), ChType::Array(native)) => check(item.data_type(), native.without_null())?,
+        (values, ChType::LowCardinality(inner)) => check(values, inner.without_null())?,
+        _ => return None,
+    })
+}
+
+/// The first row whose value is not held.
+fn look(values: &ArrayRef, check: Check) -> std::result::Result<(), usize> {
+    if let Some(lists) = values.as_list_opt::<i32>() {
+        // Which row an item belongs to.
+        let row = |item: usize| lists.offsets().iter().skip(1).take_while(|end| **end as usize <= item).count();
+        return look(lists.values(), check).map_err(row);
+    }
+    match (values.data_type(), check) {
+        (DataType::Date32, Check::Days(first, last)) => {
+            let days = values.as_primitive::<Date32Type>();
+            let held = |day: i32| (first..=last).contains(&i64::from(day));
+            if min(days).is_none_or(held) && max(days).is_none_or(held) {
+                return Ok(());
+            }
+            days.iter().position(|day| day.is_some_and(|day| !held(day))).map_or(Ok(()), Err)
+        }
+        (DataType::Timestamp(TimeUnit::Microsecond, _), Check::Ticks(..)) => {
+            let values = values.as_primitive::<TimestampMicrosecondType>();
+            ticks_held(min(values), max(values), values.values(), |i| values.is_null(i), check)
+        }
+        (DataType::Timestamp(TimeUnit::Nanosecond, _), Check::Ticks(..)) => {
+            let values = values.as_primitive::<TimestampNanosecondType>();
+            ticks_held(min(values), max(values), values.values(), |i| values.is_null(i), check)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ticks_held(
+    least: Option<i64>,
+    greatest: Option<i64>,
+    values: &[i64],
+    is_null: impl Fn(usize) -> bool,
+    check: Check,
+) -> std::result::Result<(), usize> {
+    let Check::Ticks(first, last, whole) = check else { return Ok(()) };
+    let within = |value: i64| (first..=last).contains(&value);
+    if least.is_none_or(within) && greatest.is_none_or(within) && (whole == 1 || values.iter().all(|v| v % whole == 0))
+    {
+        return Ok(());
+    }
+    let kept = |i: usize| is_null(i) || (within(values[i]) && values[i] % whole == 0);
+    (0..values.len()).find(|i| !kept(*i)).map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, ListArray, TimestampMicrosecondArray};
+    use arrow::datatypes::Int32Type;
+
+    use super::*;
+
+    fn held(native: &str, values: ArrayRef) -> std::result::Result<(), usize> {
+        match check(values.data_type(), ChType::native(native).unwrap().without_null()) {
+            Some(check) => look(&values, check),
+            None => Ok(()),
+        }
+    }
+
+    #[test]
+    fn what_a_column_does_not_hold_is_found_with_its_row() {
+        let dates = |days: Vec<Option<i32>>| Arc::new(Date32Array::from(days)) as ArrayRef;
+        assert_eq!(held("Date32", dates(vec![Some(-25_567), None, Some(120_529)])), Ok(()));
+        assert_eq!(held("Nullable(Date32)", dates(vec![Some(0), None, Some(120_530)])), Err(2));
+        assert_eq!(held("Date", dates(vec![Some(-1)])), Err(0));
+        let times = |ticks: Vec<Option<i64>>| Arc::new(TimestampMicrosecondArray::from(ticks)) as ArrayRef;
+        assert_eq!(held("DateTime64(6)", times(vec![None, Some(1)])), Ok(()));
+        assert_eq!(held("DateTime64(3)", times(vec![Some(1000), Some(1001)])), Err(1));
+        assert_eq!(held("DateTime('UTC')", times(vec![Some(1_500_000)])), Err(0));
+        assert_eq!(held("DateTime", times(vec![Some(4_294_967_295_000_000)])), Ok(()));
+        assert_eq!(held("DateTime", times(vec![Some(4_294_967_296_000_000)])), Err(0));
+        assert_eq!(held("DateTime64(6, 'UTC')", times(vec![Some(i64::MIN)])), Err(0));
+        // A NULL is whatever lies under it.
+        let under = TimestampMicrosecondArray::new(vec![i64::MAX].into(), Some(vec![false].into()));
+        assert_eq!(held("Nullable(DateTime64(6))", Arc::new(under)), Ok(()));
+        let lists = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
+            Some(vec![Some(1)]),
+            Some(vec![]),
+            Some(vec![Some(2)]),
+        ]);
+        let items = lists.values().slice(0, 2);
+        let dates = arrow::compute::cast(&items, &DataType::Date32).unwrap();
+        let field = Arc::new(Field::new("item", DataType::Date32, true));
+        let lists = ListArray::new(field, lists.offsets().clone(), dates, None);
+        assert_eq!(held("Array(Date)", Arc::new(lists)), Ok(()));
+    }
+}

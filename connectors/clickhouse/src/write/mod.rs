@@ -1,0 +1,18 @@
+//! Writing: staging beside the target, and commits in steps that are written down before they are done.
+
+pub(crate) mod catalog;
+mod changes;
+pub(crate) mod commit;
+mod create;
+mod encode;
+mod evolve;
+pub(crate) mod journal;
+pub(crate) mod names;
+mod options;
+mod overwrite;
+mod scope;
+pub(crate) mod session;
+mod sink;
+pub(crate) mod staging;
+
+pub use sink::ClickHouseSink;

@@ -1,0 +1,286 @@
+//! Staging: one table for each attempt at a partition, so that what a failed attempt left is never picked up.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SendableRecordBatchStream;
+use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
+use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
+use futures::StreamExt;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::catalog::{self, Table};
+use super::create::{self, Creation};
+use super::encode::Blocks;
+use super::names::{StagingNames, like, list, relation};
+use super::options::Options;
+use super::session::Session;
+use crate::types::literal;
+
+/// What all parts of a load know of its target.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) target: Relation,
+    pub(crate) names: StagingNames,
+    pub(crate) table: Option<Table>,
+    pub(crate) options: Options,
+    /// How staging tables are made.
+    create: Create,
+}
+
+#[derive(Debug, Clone)]
+enum Create {
+    Like(Box<Table>),
+    New(Creation),
+    Changes(Vec<String>),
+}
+
+impl Layout {
+    pub(crate) async fn read(session: &Session, load: &LoadSpec, target: &Relation) -> Result<Self> {
+        let options = Options::new(&load.options)?;
+        let table = catalog::find(session, target).await?;
+        if let Some(table) = &table {
+            table.refuse_engine()?;
+        }
+        let create = match (&load.write_mode, &table) {
+            (WriteMode::Changes { key, .. }, _) => Create::Changes(key.clone()),
+            (_, Some(table)) => Create::Like(Box::new(table.clone())),
+            (_, None) => Create::New(Creation::new(load, &create::stored_schema(load), &options)?),
+        };
+        Ok(Self { target: target.clone(), names: StagingNames::new(load, target), table, options, create })
+    }
+
+    /// A staging table's definition.
+    pub(crate) fn definition(&self, name: &Relation, load: &LoadSpec) -> Result<String> {
+        Ok(match &self.create {
+            Create::Like(target) => create::staging_like(name, target),
+            Create::New(creation) => creation.staging(name),
+            Create::Changes(key) => create::changes(name, load, self.table.as_ref(), key)?,
+        })
+    }
+
+    /// The types of the columns that staged batches go to.
+    fn natives(&self, schema: &SchemaRef) -> Result<Vec<String>> {
+        use dpone_planner::dialect::Dialect;
+        schema
+            .fields()
+            .iter()
+            .map(|field| match self.table.as_ref().and_then(|t| t.column(field.name())) {
+                _ if field.name() == OPERATION_COLUMN => Ok("Int8".to_owned()),
+                Some(column) => Ok(column.native.clone()),
+                None => crate::ClickHouseDialect.native_type(field),
+            })
+            .collect()
+    }
+}
+
+/// Checks what can be checked before rows are read, and removes what dead runs of the pipeline left.
+pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout) -> Result<()> {
+    if let Some(table) = &layout.table {
+        for field in load.staged_schema.fields().iter().filter(|f| f.name() != OPERATION_COLUMN) {
+            if let Some(column) = table.column(field.name()).filter(|c| !c.is_stored()) {
+                return Err(Error::configuration(format!(
+                    "column {:?} of {} is {}: the table fills it by itself",
+                    column.name, layout.target, column.default_kind
+                ))
+                .with("column", &column.name)
+                .with_hint("leave the column out of the query"));
+            }
+        }
+        let asked = load.partition_by.iter().map(|p| p.replace(['`', ' '], ""));
+        let there: Vec<String> = table.partition_key.iter().map(|p| p.replace(['`', ' '], "")).collect();
+        if !load.partition_by.is_empty() && asked.collect::<Vec<_>>() != there {
+            return Err(Error::configuration(format!(
+                "table {} is partitioned by ({}), the definition says ({})",
+                layout.target,
+                table.partition_key.join(", "),
+                load.partition_by.join(", ")
+            ))
+            .with_hint("a table keeps the partitioning that it was created with: change the definition, or load into a new table"));
+        }
+    } else if layout.names.database == layout.target.schema {
+        ensure_database(session, &layout.target.schema).await?;
+    }
+    if layout.names.database != layout.target.schema {
+        ensure_database(session, &layout.target.schema).await?;
+        ensure_database(session, &layout.names.database).await?;
+    }
+    // The lease is ours, and taking it has finished what was begun: other loads of the pipeline are dead.
+    for table in tables(session, &layout.names.database, &layout.names.pipeline_prefix).await? {
+        if !table.starts_with(&layout.names.prefix) {
+            drop_table(session, &Relation::new(&layout.names.database, &table)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks first: `CREATE DATABASE IF NOT EXISTS` needs a privilege even where nothing is to be created.
+pub(crate) async fn ensure_database(session: &Session, database: &str) -> Result<()> {
+    let sql = format!("SELECT name FROM system.databases WHERE name = {}", literal(database));
+    match session.scalar(&sql).await? {
+        Some(_) => Ok(()),
+        None => session.run(&format!("CREATE DATABASE IF NOT EXISTS {}", crate::types::quote(database))).await,
+    }
+}
+
+/// Names of tables that begin so.
+pub(crate) async fn tables(session: &Session, database: &str, prefix: &str) -> Result<Vec<String>> {
+    let sql = format!(
+        "SELECT name FROM system.tables WHERE database = {} AND name LIKE {} ORDER BY name",
+        literal(database),
+        like(prefix)
+    );
+    Ok(session.rows(&sql).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+pub(crate) async fn drop_table(session: &Session, table: &Relation) -> Result<()> {
+    // What a table holds may be more than `max_table_size_to_drop`, which guards tables of people.
+    let sql = format!("DROP TABLE IF EXISTS {} SYNC", relation(table));
+    session.run_long(&sql, &[("max_table_size_to_drop", "0"), ("max_partition_size_to_drop", "0")]).await
+}
+
+pub(crate) async fn drop_all(session: &Session, database: &str, prefix: &str) -> Result<()> {
+    for table in tables(session, database, prefix).await? {
+        drop_table(session, &Relation::new(database, table)).await?;
+    }
+    Ok(())
+}
+
+/// Stages one partition into a table of its own.
+pub(crate) async fn stage(
+    session: &Session,
+    load: &LoadSpec,
+    layout: &Layout,
+    partition: usize,
+    mut rows: SendableRecordBatchStream,
+) -> Result<StagedPartition> {
+    let attempt = uuid::Uuid::new_v4().simple().to_string();
+    let table = layout.names.attempt(partition, &attempt[..8]);
+    session.run(&layout.definition(&table, load)?).await?;
+    if layout.table.as_ref().is_some_and(|t| t.engine_full.contains(" TTL ")) {
+        // Rows that are past their time stay until they are in the target, or counts would not match.
+        session.run(&format!("SYSTEM STOP TTL MERGES {}", relation(&table))).await?;
+    }
+    let schema = Arc::clone(&load.staged_schema);
+    let compression = session.server.config().compression;
+    let mut blocks = Blocks::new(&schema, &layout.natives(&schema)?, compression)?;
+    let columns = list(schema.fields().iter().map(|f| f.name().as_str()));
+    let insert = Insert {
+        session: session.clone(),
+        sql: format!("INSERT INTO {} ({columns}) FORMAT ArrowStream", relation(&table)),
+        token: format!("{}-{partition}-{}", load.load_id, &attempt[..8]),
+    };
+    let (mut staged, mut bytes, mut number) = (0, 0, 0);
+    // One block travels while the next one is read. Dropping the set stops it.
+    let mut sending: JoinSet<Result<()>> = JoinSet::new();
+    let mut ended = false;
+    while !ended {
+        let block = match rows.next().await {
+            Some(batch) => {
+                let batch = batch?;
+                staged += batch.num_rows() as u64;
+                blocks.add(&batch)?
+            }
+            None => {
+                ended = true;
+                blocks.take()?
+            }
+        };
+        if let Some(block) = block {
+            arrived(&mut sending).await?;
+            bytes += block.len() as u64;
+            sending.spawn(insert.clone().block(number, block));
+            number += 1;
+        }
+    }
+    arrived(&mut sending).await?;
+    Ok(StagedPartition { partition, rows: staged, bytes, artifact: json!({ "table": table.name }) })
+}
+
+async fn arrived(sending: &mut JoinSet<Result<()>>) -> Result<()> {
+    match sending.join_next().await {
+        None => Ok(()),
+        Some(Ok(result)) => result,
+        Some(Err(failed)) => Err(Error::internal(format!("a sending task ended early: {failed}"))),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Insert {
+    session: Session,
+    sql: String,
+    token: String,
+}
+
+impl Insert {
+    /// Sends one block, which becomes one block of the server. Sent twice, it is there once: the server knows the token.
+    async fn block(self, number: usize, data: bytes::Bytes) -> Result<()> {
+        let settings = [
+            ("insert_deduplication_token", format!("{}-{number}", self.token)),
+            ("insert_deduplicate", "1".to_owned()),
+            ("async_insert", "0".to_owned()),
+            ("input_format_null_as_default", "0".to_owned()),
+            ("max_partitions_per_insert_block", "0".to_owned()),
+            ("max_insert_threads", "1".to_owned()),
+            ("min_insert_block_size_rows", "100000000".to_owned()),
+            ("min_insert_block_size_bytes", "1000000000".to_owned()),
+        ];
+        self.session.send(&self.sql, &settings, data).await
+    }
+}
+
+/// The tables that staging reported, and the rows in them.
+pub(crate) fn staged_tables(layout: &Layout, staged: &[StagedPartition]) -> Result<Vec<Relation>> {
+    staged
+        .iter()
+        .map(|part| match part.artifact["table"].as_str() {
+            Some(name) if name.starts_with(&layout.names.prefix) => Ok(Relation::new(&layout.names.database, name)),
+            _ => Err(Error::internal(format!("partition {} was staged, and does not say where", part.partition))),
+        })
+        .collect()
+}
+
+/// `(SELECT … UNION ALL …)` over all staged rows, wherever they are by now.
+pub(crate) async fn union(session: &Session, layout: &Layout, staged: &[StagedPartition]) -> Result<String> {
+    let rows = layout.names.rows();
+    let mut sources = Vec::new();
+    if catalog::uuid(session, &rows).await?.is_some() {
+        sources.push(rows);
+    }
+    sources.extend(staged_tables(layout, staged)?);
+    let selects: Vec<_> = sources.iter().map(|table| format!("SELECT * FROM {}", relation(table))).collect();
+    Ok(format!("({})", selects.join(" UNION ALL ")))
+}
+
+/// Brings all staged rows into one table. Parts are moved, not written again.
+pub(crate) async fn gather(
+    session: &Session,
+    load: &LoadSpec,
+    layout: &Layout,
+    staged: &[StagedPartition],
+) -> Result<Relation> {
+    let rows = layout.names.rows();
+    if catalog::uuid(session, &rows).await?.is_none() {
+        session.run(&layout.definition(&rows, load)?).await?;
+    }
+    for table in staged_tables(layout, staged)? {
+        for partition in catalog::partitions(session, &table).await? {
+            let sql = format!(
+                "ALTER TABLE {} MOVE PARTITION ID {} TO TABLE {}",
+                relation(&table),
+                literal(&partition),
+                relation(&rows)
+            );
+            session.run_long(&sql, &[]).await?;
+        }
+    }
+    let expected: u64 = staged.iter().map(|part| part.rows).sum();
+    let found = session.count(&relation(&rows)).await?;
+    if found != expected {
+        return Err(Error::conflict(format!("{expected} rows were staged, and {found} are there"))
+            .with("table", layout.target.to_string())
+            .with_hint("somebody else wrote into tables of this load, or dropped some: run again"));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,99 @@
+//! A database on a ClickHouse server, asked over HTTP by a client that is not ours.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::environment;
+
+/// A database that is made for one test and dropped after it.
+#[derive(Debug)]
+pub struct ClickHouse {
+    url: String,
+    authority: String,
+    pub database: String,
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ClickHouse {
+    pub fn new() -> Self {
+        let url = environment("DPONE_TEST_CLICKHOUSE_URL");
+        let authority =
+            url.split("://").nth(1).unwrap().split('/').next().unwrap().rsplit('@').next().unwrap().to_owned();
+        let database = format!("dpone_test_{}", ulid::Ulid::generate().to_string().to_lowercase());
+        let this = Self { url, authority, database };
+        this.execute(&format!("CREATE DATABASE {} ENGINE = Atomic", this.database));
+        this
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Sends a statement; the server's answer, or its error.
+    pub fn try_ask(&self, sql: &str) -> Result<String, String> {
+        let mut stream = TcpStream::connect(&self.authority).unwrap();
+        let head = format!(
+            "POST /?database={} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            if sql.starts_with("CREATE DATABASE") { "default" } else { &self.database },
+            self.authority,
+            sql.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(sql.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        match head.lines().next().unwrap_or_default().contains(" 200 ") {
+            true => Ok(body.to_owned()),
+            false => Err(body.to_owned()),
+        }
+    }
+
+    #[track_caller]
+    pub fn execute(&self, sql: &str) -> String {
+        self.try_ask(sql).unwrap_or_else(|error| panic!("{error}: {sql}"))
+    }
+
+    /// The only value of a query.
+    #[track_caller]
+    pub fn value(&self, sql: &str) -> String {
+        self.execute(&format!("{sql} FORMAT TabSeparatedRaw")).trim_end_matches('\n').to_owned()
+    }
+
+    /// The rows of a query whose columns are texts or NULL.
+    #[track_caller]
+    pub fn table(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let answer = self.execute(&format!("{sql} FORMAT JSONCompactEachRow"));
+        answer.lines().map(|line| serde_json::from_str(line).expect("rows of texts and nulls")).collect()
+    }
+
+    /// The first column of a query.
+    #[track_caller]
+    pub fn column(&self, sql: &str) -> Vec<String> {
+        self.table(sql).into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_else(|| "∅".into())).collect()
+    }
+
+    pub fn exists(&self, table: &str) -> bool {
+        self.value(&format!("EXISTS TABLE {}.{table}", self.database)) == "1"
+    }
+
+    /// Tables that are ours to clean up: anything that looks like staging.
+    pub fn leftovers(&self) -> Vec<String> {
+        self.column(&format!(
+            "SELECT name FROM system.tables WHERE database = '{}' AND name LIKE '\\_\\_dpone\\_\\_stage%'",
+            self.database
+        ))
+    }
+}
+
+impl Drop for ClickHouse {
+    fn drop(&mut self) {
+        let _ = self.try_ask(&format!("DROP DATABASE IF EXISTS {} SYNC", self.database));
+    }
+}
