@@ -201,17 +201,32 @@ async fn what_cannot_be_carried_is_refused_by_name() {
 #[tokio::test]
 async fn raw_columns_are_what_the_server_sends() {
     let server = database("raw").await;
-    let types = ["String", "Int128", "UInt256", "Enum8('a' = 1)", "IPv6", "Nullable(IPv4)", "UUID", "Array(String)"];
+    let types = [
+        "String",
+        "Int128",
+        "UInt256",
+        "Enum8('a' = 1)",
+        "IPv6",
+        "Nullable(IPv4)",
+        "UUID",
+        "Array(String)",
+        "Map(String, Array(Nullable(UUID)))",
+        "Tuple(a Int8, b Tuple(c Decimal(5, 2)))",
+        "Time",
+    ];
     let columns: Vec<_> = types.iter().enumerate().map(|(at, native)| format!("c{at} {native}")).collect();
     server.run(format!("CREATE TABLE t ({}) ENGINE = Memory", columns.join(", "))).await.unwrap();
-    let values = "unhex('ff'), -5, 7, 'a', '::1', NULL, '00112233-4455-6677-8899-aabbccddeeff', ['x']";
+    let values = "unhex('ff'), -5, 7, 'a', '::1', NULL, '00112233-4455-6677-8899-aabbccddeeff', [unhex('ff')], \
+                  map('k', ['00112233-4455-6677-8899-aabbccddeeff', NULL]), (1, tuple(2.5)), '-100:00:00'";
     server.run(format!("INSERT INTO t SELECT {values}")).await.unwrap();
     let raw = ReadRequest { raw: (0..types.len()).map(|at| format!("c{at}")).collect(), ..request("t") };
     let batch = all(open(&server, &raw).await.unwrap().provider).await.unwrap();
     let shown: Vec<_> = (0..types.len()).map(|column| shown(&batch, column).remove(0)).collect();
     assert_eq!(shown[0], "ff");
     assert_eq!(shown[1], "fbffffffffffffffffffffffffffffff");
-    assert_eq!((shown[3].as_str(), shown[5].as_str(), shown[7].as_str()), ("1", "NULL", "[x]"));
+    assert_eq!((shown[3].as_str(), shown[5].as_str(), shown[7].as_str()), ("1", "NULL", "[ff]"));
+    assert_eq!(shown[8], "{6b: [00112233445566778899aabbccddeeff, NULL]}");
+    assert_eq!((shown[9].as_str(), shown[10].as_str()), ("{a: 1, b: {c: 2.50}}", "2d3130303a30303a3030"));
 }
 
 #[tokio::test]

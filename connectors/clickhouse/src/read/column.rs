@@ -28,15 +28,22 @@ pub(crate) enum Decode {
     /// A string of any bytes.
     Bytes,
     /// Integers of 128 bits, the lowest byte first.
-    Wide { signed: bool },
+    Wide {
+        signed: bool,
+    },
     /// A point in time, in seconds or as Arrow has it.
     Instant,
     /// A point in time as a number of units, so many of them ten to the power of `digits` a second.
-    Ticks { digits: u8 },
+    Ticks {
+        digits: u8,
+    },
     /// A time of day of any unit.
     Time,
     /// Lists of such things.
     List(Box<Decode>),
+    /// As the server sends them: maps and tuples of such things.
+    Map(Box<Decode>, Box<Decode>),
+    Struct(Vec<Decode>),
 }
 
 /// A column as it is read.
@@ -69,12 +76,12 @@ pub(crate) fn column(name: &str, native: &str, raw: bool, declared: Option<&str>
         return Err(unreadable(name, native).with_hint("turn it into another type in a query: SELECT toString(…) AS …"));
     };
     let field = with_order(own.field(name), &own);
-    if let Some(data_type) = raw_type(&own).filter(|_| raw) {
-        let field = field.with_data_type(data_type);
+    if raw && let Some((select, data_type, decode)) = raw_form(&own, &quote(name), sends) {
         let mut metadata = field.metadata().clone();
         metadata.insert(CARRIAGE.to_owned(), CARRIAGE_RAW.to_owned());
         metadata.remove(ORDER);
-        return Ok(Column { field: field.with_metadata(metadata), select: quote(name), decode: Decode::Same });
+        let field = field.with_data_type(data_type).with_metadata(metadata);
+        return Ok(Column { field, select, decode });
     }
     let (select, decode) = portable(&own, &quote(name), 0, sends).ok_or_else(|| {
         unreadable(name, native).with_hint("finalizeAggregation(…) in a query gives the values of aggregate states")
@@ -149,17 +156,62 @@ fn portable(own: &ChType, sql: &str, depth: usize, sends: Sends) -> Option<(Stri
     }
 }
 
-/// What the server sends, where that differs from what other systems get. It takes the same back.
-fn raw_type(own: &ChType) -> Option<DataType> {
+/// What goes to another ClickHouse instead, where that differs from what other systems get: mostly what the server sends,
+/// because it takes the same back.
+fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, Decode)> {
+    match stored(own) {
+        ChType::String
+        | ChType::Int { bits: 128 | 256, .. }
+        | ChType::Enum { .. }
+        | ChType::Plain("IPv4" | "IPv6")
+        | ChType::Array(_)
+        | ChType::Map(..)
+        | ChType::Tuple(_) => wire(own, sends).map(|(data_type, decode)| (sql.to_owned(), data_type, decode)),
+        // Arrow's time of day is taken back by Time64 alone, and holds no negative times.
+        ChType::Time | ChType::Time64(_) => Some((format!("toString({sql})"), DataType::Binary, Decode::Same)),
+        _ => None,
+    }
+}
+
+/// A type as the server sends it, where all versions send the same.
+fn wire(own: &ChType, sends: Sends) -> Option<(DataType, Decode)> {
     use DataType as D;
+    let named = |name: &str, of: &ChType| {
+        let (data_type, decode) = wire(of, sends)?;
+        Some((Field::new(name, data_type, of.is_nullable()), decode))
+    };
     Some(match stored(own) {
-        ChType::String => D::Binary,
-        ChType::Int { bits: 128, .. } => D::FixedSizeBinary(16),
-        ChType::Int { bits: 256, .. } => D::FixedSizeBinary(32),
-        ChType::Enum { bits: 8, .. } => D::Int8,
-        ChType::Enum { .. } => D::Int16,
-        ChType::Plain("IPv4") => D::UInt32,
-        ChType::Plain("IPv6") => D::FixedSizeBinary(16),
+        ChType::Bool
+        | ChType::Int { bits: ..=64, .. }
+        | ChType::Float32
+        | ChType::Float64
+        | ChType::Decimal { .. }
+        | ChType::Date32
+        | ChType::FixedString(_) => (own.data_type(), Decode::Same),
+        ChType::Uuid if sends.uuid => (own.data_type(), Decode::Same),
+        ChType::String => (D::Binary, Decode::Same),
+        ChType::Int { bits: 128, .. } | ChType::Plain("IPv6") => (D::FixedSizeBinary(16), Decode::Same),
+        ChType::Int { bits: 256, .. } => (D::FixedSizeBinary(32), Decode::Same),
+        ChType::Enum { bits: 8, .. } => (D::Int8, Decode::Same),
+        ChType::Enum { .. } => (D::Int16, Decode::Same),
+        ChType::Plain("IPv4") => (D::UInt32, Decode::Same),
+        ChType::Array(item) => {
+            let (item, decode) = named("item", item)?;
+            (D::List(item.into()), Decode::List(Box::new(decode)))
+        }
+        ChType::Map(key, value) => {
+            let ((key, of_key), (value, of_value)) = (named("key", key)?, named("value", value)?);
+            let entries = Field::new("entries", D::Struct(vec![key, value].into()), false);
+            (D::Map(entries.into(), false), Decode::Map(Box::new(of_key), Box::new(of_value)))
+        }
+        ChType::Tuple(fields) => {
+            let fields = fields.iter().enumerate().map(|(at, (name, of))| match name {
+                Some(name) => named(name, of),
+                None => named(&(at + 1).to_string(), of),
+            });
+            let (fields, decode): (Vec<_>, Vec<_>) = fields.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+            (D::Struct(fields.into()), Decode::Struct(decode))
+        }
         _ => return None,
     })
 }
@@ -259,15 +311,16 @@ pub fn type_table() -> Vec<[&'static str; 4]> {
         [
             "Time, Time64(p)",
             "Time64(us), Time64(ns) from p = 7",
-            "",
+            "Binary, text of the server",
             "negative times, and those of a day and more, fail the run: declare them text",
         ],
         ["UUID", "FixedSizeBinary(16), arrow.uuid", "", ""],
         ["IPv4, IPv6", "Utf8", "UInt32, FixedSizeBinary(16)", "text of the server"],
         ["Enum8, Enum16", "Utf8", "Int8, Int16", "labels; they sort by their numbers"],
         ["JSON", "Utf8, arrow.json", "", "text of the server"],
-        ["Array(T)", "List(T)", "", "Nested(…) is an array for each of its columns"],
-        ["Map, Tuple, Point and other shapes", "Utf8", "", "text of the server"],
+        ["Array(T)", "List(T)", "as the server sends it", "Nested(…) is an array for each of its columns"],
+        ["Map, Tuple", "Utf8", "as the server sends it", "text of the server"],
+        ["Point and other shapes", "Utf8", "", "text of the server"],
         ["Nullable(T), LowCardinality(T)", "as T", "as T", ""],
         ["SimpleAggregateFunction(f, T)", "as T", "as T", ""],
         ["AggregateFunction, Dynamic, Variant", "*refused*", "", "convert them in a query"],

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Decimal256Builder, ListArray, PrimitiveArray,
-    RecordBatch, RecordBatchOptions, StringArray, StringBuilder, new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Decimal256Builder, ListArray, MapArray, PrimitiveArray,
+    RecordBatch, RecordBatchOptions, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::cast;
@@ -88,6 +88,8 @@ fn decoded(array: &ArrayRef, decode: &Decode, to: &DataType) -> Decoded {
         Decode::Ticks { digits } => ticks(array, *digits, to),
         Decode::Time => cast(array, to).map_err(|_| Bad::Type),
         Decode::List(item) => list(array, item, to),
+        Decode::Map(key, value) => map(array, key, value, to),
+        Decode::Struct(fields) => structure(array, fields, to),
     }
 }
 
@@ -267,4 +269,27 @@ fn list(array: &ArrayRef, item: &Decode, to: &DataType) -> Decoded {
     ListArray::try_new(Arc::clone(field), offsets, items, nulls)
         .map(|list| Arc::new(list) as ArrayRef)
         .map_err(|_| Bad::Type)
+}
+
+fn map(array: &ArrayRef, key: &Decode, value: &Decode, to: &DataType) -> Decoded {
+    let (Some(maps), DataType::Map(entries, sorted)) = (array.as_map_opt(), to) else { return Err(Bad::Type) };
+    let DataType::Struct(fields) = entries.data_type() else { return Err(Bad::Type) };
+    let [of_key, of_value] = fields.iter().as_slice() else { return Err(Bad::Type) };
+    let columns =
+        vec![decoded(maps.keys(), key, of_key.data_type())?, decoded(maps.values(), value, of_value.data_type())?];
+    let pairs = StructArray::try_new(fields.clone(), columns, None).map_err(|_| Bad::Type)?;
+    let made = MapArray::try_new(Arc::clone(entries), maps.offsets().clone(), pairs, maps.nulls().cloned(), *sorted);
+    made.map(|maps| Arc::new(maps) as ArrayRef).map_err(|_| Bad::Type)
+}
+
+fn structure(array: &ArrayRef, decode: &[Decode], to: &DataType) -> Decoded {
+    let (Some(found), DataType::Struct(fields)) = (array.as_struct_opt(), to) else { return Err(Bad::Type) };
+    if found.num_columns() != fields.len() || decode.len() != fields.len() {
+        return Err(Bad::Type);
+    }
+    let columns = found.columns().iter().zip(decode).zip(fields);
+    let columns = columns.map(|((column, decode), field)| decoded(column, decode, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, Bad>>()?;
+    let made = StructArray::try_new_with_length(fields.clone(), columns, found.nulls().cloned(), found.len());
+    made.map(|structs| Arc::new(structs) as ArrayRef).map_err(|_| Bad::Type)
 }
