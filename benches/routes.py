@@ -11,6 +11,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -663,6 +664,8 @@ def main():
     arguments.add_argument("--growth", action="store_true", help="measure how cost grows with rows instead")
     options = arguments.parse_args()
 
+    # Whoever ends the benchmark ends its server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench-routes: stopped"))
     root = pathlib.Path(tempfile.mkdtemp(prefix="dpone-bench."))
     root.chmod(0o755)
     server = None
