@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dpone_engine::run::RunOptions;
 
-use crate::commands::{backfill, check, completions, connections, init, manifest, plan, query, run, schema, state};
+use crate::commands::{
+    backfill, check, completions, connections, init, manifest, observability, plan, query, run, runs, schema, state,
+};
 
 /// Moves tables between systems: reads a source, works out what must change in the target, and lands it there
 /// completely or not at all.
@@ -63,7 +65,9 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
+    Runs(runs::RunsArgs),
+    Observability(observability::ObservabilityArgs),
     Plan(plan::PlanArgs),
     Backfill(backfill::BackfillArgs),
     Check(check::CheckArgs),
@@ -83,6 +87,8 @@ impl Command {
     pub(crate) fn format(&self) -> Format {
         match self {
             Self::Run(args) => args.output.format,
+            Self::Runs(args) => args.format(),
+            Self::Observability(args) => args.format(),
             Self::Plan(args) => args.output.format,
             Self::Backfill(args) => args.format(),
             Self::Check(args) => args.output.format,

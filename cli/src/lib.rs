@@ -9,9 +9,11 @@ mod exit;
 mod failure;
 mod interrupt;
 mod logging;
+mod observability;
 mod output;
 mod progress;
 mod project;
+mod recording;
 mod render;
 mod style;
 

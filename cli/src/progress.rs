@@ -37,18 +37,12 @@ struct Watched {
     began: Instant,
     staging_since: Option<Instant>,
     last_line: Instant,
-    attempts: u32,
 }
 
 impl Watcher {
     pub(crate) fn new() -> Self {
         let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
         Self { terminal, seen: Mutex::default() }
-    }
-
-    /// How often the pipeline was begun: more than once after transient failures.
-    pub(crate) fn attempts(&self, pipeline: &str) -> u32 {
-        self.lock().get(pipeline).map_or(1, |watched| watched.attempts.max(1))
     }
 
     /// Takes all bars away, before a receipt is printed: a backfill has one for each of its workers.
@@ -85,11 +79,7 @@ impl Observer for Watcher {
             began: Instant::now(),
             staging_since: None,
             last_line: Instant::now(),
-            attempts: 0,
         });
-        if stage == Stage::Lease {
-            watched.attempts += 1;
-        }
         watched.stage = stage;
         watched.staging_since = (stage == Stage::Stage).then(Instant::now).or(watched.staging_since);
         if let Some(bar) = &watched.bar {
@@ -183,15 +173,5 @@ mod tests {
             "120,000 rows  14.2 MB  48,000 rows/s  4/9 partitions"
         );
         assert_eq!(describe(&Progress::default(), Duration::ZERO), "0 rows  0 B");
-    }
-
-    #[test]
-    fn each_lease_is_an_attempt() {
-        let watcher = Watcher { terminal: false, seen: Mutex::default() };
-        assert_eq!(watcher.attempts("p"), 1);
-        watcher.stage("p", Stage::Lease);
-        watcher.stage("p", Stage::Stage);
-        watcher.stage("p", Stage::Lease);
-        assert_eq!(watcher.attempts("p"), 2);
     }
 }

@@ -1,5 +1,7 @@
 //! The ledger: what the command asks, whatever database holds the answers.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::changes::{Checksums, changed_models};
@@ -8,6 +10,7 @@ use crate::model::Model;
 use crate::names::StepName;
 use crate::revision::{Direction, Goal, Revision};
 use crate::rules;
+use crate::runs::{RunRecord, Successes};
 use crate::target::Target;
 use crate::{postgres, sqlite};
 
@@ -63,9 +66,14 @@ macro_rules! on_store {
 impl Ledger {
     /// Connects. The schema is left as it is: see [`Ledger::prepare`].
     pub async fn connect(target: &Target) -> Result<Self> {
+        Self::connect_within(target, sqlite::PATIENCE).await
+    }
+
+    /// The same; a SQLite file that another process writes to is waited for so long, and no longer, in each call.
+    pub async fn connect_within(target: &Target, patience: Duration) -> Result<Self> {
         Ok(Self(match target {
             Target::Postgres(config) => Store::Postgres(Box::new(postgres::Store::connect(config).await?)),
-            Target::Sqlite(path) => Store::Sqlite(sqlite::Store::open(path)?),
+            Target::Sqlite(path) => Store::Sqlite(sqlite::Store::open(path, patience)?),
         }))
     }
 
@@ -160,6 +168,43 @@ impl Ledger {
     /// Ends a step of an open execution, once.
     pub async fn complete_step(&mut self, step: Uuid, rows: Option<i64>) -> Result<Completion> {
         on_store!(self, complete_step(step, rows))
+    }
+
+    /// Makes the table of [`RunRecord`]s, where it is not there yet. After [`Ledger::prepare`].
+    pub async fn prepare_runs(&mut self) -> Result<()> {
+        on_store!(self, prepare_runs())
+    }
+
+    /// Whether the table of [`RunRecord`]s is there.
+    pub async fn has_runs(&mut self) -> Result<bool> {
+        on_store!(self, has_runs())
+    }
+
+    /// Records how a pipeline of an execution stands, in place of what was recorded before.
+    pub async fn put_run(&mut self, run: &RunRecord) -> Result<()> {
+        on_store!(self, put_run(run))
+    }
+
+    /// Of every pipeline that ever succeeded, the digest of its newest success.
+    pub async fn successes(&mut self) -> Result<Successes> {
+        on_store!(self, successes())
+    }
+
+    /// The execution of this run id that was left open: what was killed or failed goes on under it.
+    pub async fn open_execution(&mut self, run_id: &str) -> Result<Option<Uuid>> {
+        on_store!(self, open_execution(run_id))
+    }
+
+    /// The pipelines of one execution, or the newest of all, newest first.
+    pub async fn runs(&mut self, execution: Option<Uuid>, most: usize) -> Result<Vec<RunRecord>> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        on_store!(self, list_runs(execution, most))
+    }
+
+    /// Closes executions that were left open and all of whose unfinished pipelines have succeeded since, as `SUPERSEDED`:
+    /// never as completed. Gives how many.
+    pub async fn supersede(&mut self) -> Result<usize> {
+        on_store!(self, supersede())
     }
 
     /// Ends an execution, once. Steps that are still open stay so, and are named.

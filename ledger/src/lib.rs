@@ -12,6 +12,7 @@ mod names;
 mod postgres;
 mod revision;
 mod rules;
+mod runs;
 mod sqlite;
 mod target;
 
@@ -21,4 +22,6 @@ pub use ledger::{Completion, Ledger, Migration};
 pub use model::{Model, find_models};
 pub use names::{StepName, parse_id, parse_optional_id};
 pub use revision::{Direction, Goal, Revision};
+pub use runs::{RunRecord, RunState, Successes};
 pub use target::Target;
+pub use uuid::Uuid;

@@ -6,9 +6,11 @@ pub(crate) mod completions;
 pub(crate) mod connections;
 pub(crate) mod init;
 pub(crate) mod manifest;
+pub(crate) mod observability;
 pub(crate) mod plan;
 pub(crate) mod query;
 pub(crate) mod run;
+pub(crate) mod runs;
 pub(crate) mod schema;
 pub(crate) mod state;
 
@@ -20,7 +22,9 @@ use crate::exit::Exit;
 pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
     let color = cli.global.color;
     match cli.command {
-        Command::Run(args) => run::run(args, color).await,
+        Command::Run(args) => run::run(*args, color).await,
+        Command::Runs(args) => runs::runs(args, color).await,
+        Command::Observability(args) => observability::observability(args),
         Command::Plan(args) => plan::plan(args, color).await,
         Command::Backfill(args) => backfill::backfill(args, color).await,
         Command::Check(args) => check::check(args, color).await,

@@ -1,19 +1,22 @@
 //! `dpone run`: loads tables.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use dpone_engine::run::{self, RunContext};
-use dpone_engine::{Error, Result};
+use dpone_engine::evidence::{Begun, RunDocument};
+use dpone_engine::run::{self, RunContext, Several};
+use dpone_engine::{Error, Receipt, Result};
+use dpone_ledger::{Ledger, Successes};
 use dpone_planner::definition::Pipeline;
-use serde_json::json;
 
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_seconds};
 use crate::exit::Exit;
+use crate::observability::listen;
 use crate::progress::Watcher;
 use crate::project::Loaded;
-use crate::render::receipt::{self, Outcome};
+use crate::recording::{self, Graph, LedgerArgs, Recording, RunsDirArgs, Selection, Session, Tries};
+use crate::render::receipt;
 use crate::style::Style;
 use crate::{interrupt, output, render};
 
@@ -21,7 +24,8 @@ use crate::{interrupt, output, render};
 ///
 /// The pipelines run one after the other, in the order in which they are written. One that fails does not keep the
 /// others from running, unless --fail-fast says so. Each ends with a receipt; the exit code tells whether all of them
-/// were done.
+/// were done. The evidence of the run is kept under .dpone/runs, and the ledger knows what succeeded: `dpone runs` shows
+/// both.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -30,8 +34,16 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     selector: Option<String>,
     /// Run all pipelines: the default, for scripts that want to say so
-    #[arg(long, conflicts_with = "selector")]
+    #[arg(long, conflicts_with_all = ["selector", "select"])]
     all: bool,
+    /// Run what this names, upstream first; may be repeated. `state:modified`: pipelines whose definition, SQL files or
+    /// upstream changed since they last succeeded, and what reads from them; `state:new`: those that never succeeded;
+    /// `NAME`, `NAME+` with all that reads from it, `+NAME` with all that it reads from
+    #[arg(long, value_name = "EXPR", value_parser = Selection::parse, conflicts_with = "selector")]
+    select: Vec<Selection>,
+    /// Leave out what this names, in the same form; may be repeated
+    #[arg(long, value_name = "EXPR", value_parser = Selection::parse, conflicts_with = "selector")]
+    exclude: Vec<Selection>,
     /// Stop at the first pipeline that fails
     #[arg(long)]
     fail_fast: bool,
@@ -42,9 +54,13 @@ pub(crate) struct RunArgs {
     /// How often a transient failure is tried again
     #[arg(long, value_name = "N", default_value_t = 0)]
     retry_attempts: u32,
-    /// The wait before the first retry; it doubles with each
+    /// The longest wait before the first retry; it doubles with each. The wait itself is drawn by chance, from nothing up
+    /// to that
     #[arg(long, value_name = "S", default_value = "1", value_parser = parse_seconds)]
     retry_backoff_seconds: Duration,
+    /// The longest wait before any retry
+    #[arg(long, value_name = "S", default_value = "60", value_parser = parse_seconds)]
+    retry_backoff_max_seconds: Duration,
     /// How long a run that no longer answers keeps others of its pipeline out
     #[arg(long, value_name = "S", default_value = "60", value_parser = parse_lease)]
     lease_seconds: Duration,
@@ -54,6 +70,14 @@ pub(crate) struct RunArgs {
     engine: EngineArgs,
     #[command(flatten)]
     scheduler: SchedulerArgs,
+    #[command(flatten)]
+    runs_dir: RunsDirArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Show the metrics of the run at http://ADDRESS/metrics while it goes on, such as 127.0.0.1:9187. OTLP is sent where
+    /// OTEL_EXPORTER_OTLP_ENDPOINT names a collector
+    #[arg(long, value_name = "ADDRESS", help_heading = "Evidence")]
+    metrics_listen: Option<std::net::SocketAddr>,
 }
 
 /// Who a scheduler says that it is. Together they make the run id, so that a task that it repeats is loaded once.
@@ -112,84 +136,182 @@ pub(super) fn parse_lease(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) async fn run(args: RunArgs, color: When) -> Result<Exit> {
-    let (loaded, pipelines) = match definitions(&args) {
-        Ok(found) => found,
-        Err(error) if args.output.format == Format::Json => return refused(&args, error, color),
+    let stderr = Style::for_stderr(color);
+    let mut job = match Job::prepare(&args, stderr).await {
+        Ok(job) => job,
+        Err(error) if args.output.format == Format::Json => return refused(&args, &error, stderr),
         Err(error) => return Err(error),
     };
-    loaded.warn(&pipelines, Style::for_stderr(color));
-
-    let scheduled = args.scheduler.run_id().map(|id| parse_run_id(&id)).transpose().map_err(|expected| {
-        Error::configuration(format!("the scheduler's identity makes no run id: {expected}"))
-            .with_hint("give one with --run-id")
-    })?;
-    let run_id = args.run_id.clone().or(scheduled).unwrap_or_else(|| ulid::Ulid::generate().to_string());
     let mut options = args.engine.options();
     options.retries = args.retry_attempts;
     options.retry_backoff = args.retry_backoff_seconds;
+    options.retry_backoff_max = args.retry_backoff_max_seconds;
     options.lease_ttl = args.lease_seconds;
     let watcher = Arc::new(Watcher::new());
-    let mut context = loaded.context(options);
-    context.observer = watcher.clone();
+    let mut context = job.loaded.context(options);
+    context.observer = Arc::new(Several(vec![watcher.clone(), job.recording.recorder.clone()]));
     context.cancel = interrupt::token();
 
     let style = Style::for_stdout(color);
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut not_run: Vec<&str> = Vec::new();
-    for pipeline in &pipelines {
-        if context.cancel.is_cancelled() || (args.fail_fast && outcomes.iter().any(|o| o.result.is_err())) {
-            not_run.push(&pipeline.name);
+    for at in job.chosen.clone() {
+        let pipeline = job.loaded.project.pipelines[at].clone();
+        if let Some(reason) = job.keep_from(at, &context, &outcomes, &args) {
+            job.recording.recorder.leave_out(&pipeline.name, &reason);
             continue;
         }
-        let outcome = one(&context, pipeline, &run_id, &args, &watcher).await;
-        report(&outcome, args.output.format, style, Style::for_stderr(color))?;
+        let selector = args.selector.clone().or_else(|| pipeline.selector.clone());
+        let definition = job.graph.definition(at);
+        let begun = recording::begun(&pipeline, selector, definition, &job.loaded.connections, args.tries());
+        job.recording.begin_pipeline(begun).await;
+        let result = run::run(&context, &pipeline, &job.run_id).await.map_err(|e| e.with("pipeline", &pipeline.name));
+        watcher.finish_all();
+        job.recording.end_pipeline(&result).await?;
+        let outcome = Outcome { at, process: pipeline.name, result };
+        report(&outcome, args.output.format, style, stderr)?;
         outcomes.push(outcome);
     }
-    summarise(&outcomes, &not_run, args.output.format, style)?;
+    let document = job.recording.finish().await;
+    summarise(&document, &outcomes, args.output.format, style)?;
     Ok(Exit::of_all(outcomes.iter().filter_map(|o| o.result.as_ref().err())))
 }
 
-fn definitions(args: &RunArgs) -> Result<(Loaded, Vec<Pipeline>)> {
-    let loaded = args.definition.load_with(&args.scheduler.vars())?;
-    let pipelines = loaded.select(args.selector.as_deref())?;
-    Ok((loaded, pipelines))
+/// How one pipeline ended.
+struct Outcome {
+    at: usize,
+    process: String,
+    result: Result<Receipt>,
 }
 
-/// Who reads reports of runs gets one also where no pipeline was found to be run.
-fn refused(args: &RunArgs, error: Error, color: When) -> Result<Exit> {
-    render::error::tell(&error, Style::for_stderr(color));
-    let exit = Exit::of(&error);
-    let files: Vec<_> = args.definition.files.iter().map(|file| file.display().to_string()).collect();
-    let outcome = Outcome {
-        manifest: files.join(", "),
-        process: String::new(),
-        selector: args.selector.clone(),
-        run_id: args.run_id.clone().unwrap_or_default(),
-        result: Err(error),
-        seconds: 0.0,
-        attempts: 0,
-        max_attempts: args.retry_attempts.saturating_add(1),
-        retry_backoff_seconds: args.retry_backoff_seconds.as_secs_f64(),
-    };
-    output::print_json(&outcome.document())?;
-    Ok(exit)
+/// What a command is to run, and how it is written down.
+struct Job {
+    loaded: Loaded,
+    graph: Graph,
+    /// Indexes of the pipelines, in their order.
+    chosen: Vec<usize>,
+    run_id: String,
+    recording: Recording,
 }
 
-async fn one(context: &RunContext, pipeline: &Pipeline, run_id: &str, args: &RunArgs, watcher: &Watcher) -> Outcome {
-    let began = Instant::now();
-    let result = run::run(context, pipeline, run_id).await.map_err(|e| e.with("pipeline", &pipeline.name));
-    watcher.finish_all();
-    Outcome {
-        manifest: pipeline.location.file.display().to_string(),
-        process: pipeline.name.clone(),
-        selector: args.selector.clone().or_else(|| pipeline.selector.clone()),
-        run_id: run_id.to_owned(),
-        result,
-        seconds: began.elapsed().as_secs_f64(),
-        attempts: watcher.attempts(&pipeline.name),
-        max_attempts: args.retry_attempts.saturating_add(1),
-        retry_backoff_seconds: args.retry_backoff_seconds.as_secs_f64(),
+impl Job {
+    async fn prepare(args: &RunArgs, stderr: Style) -> Result<Self> {
+        let loaded = args.definition.load_with(&args.scheduler.vars())?;
+        let selected = loaded.select(args.selector.as_deref())?;
+        let scheduled = args.scheduler.run_id().map(|id| parse_run_id(&id)).transpose().map_err(|expected| {
+            Error::configuration(format!("the scheduler's identity makes no run id: {expected}"))
+                .with_hint("give one with --run-id")
+        })?;
+        let run_id = args.run_id.clone().or(scheduled).unwrap_or_else(|| ulid::Ulid::generate().to_string());
+        let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections);
+
+        let (mut ledger, unreachable) = args.open_ledger().await?;
+        let known = match &mut ledger {
+            Some(ledger) if args.needs_state() => recording::reachable(ledger.successes()).await?,
+            _ => Successes::new(),
+        };
+        let chosen = match &args.selector {
+            Some(_) => selected.iter().filter_map(|p| graph.find(&p.name)).collect(),
+            None if args.selects() => {
+                recording::resolve(&args.select, &args.exclude, &graph, &loaded.project.pipelines, &known)?
+            }
+            None => (0..graph.len()).collect(),
+        };
+        let pipelines: Vec<Pipeline> = chosen.iter().map(|at: &usize| loaded.project.pipelines[*at].clone()).collect();
+        loaded.warn(&pipelines, stderr);
+
+        let several = chosen.len() > 1 || args.selects();
+        let mut recording = Recording::begin(&args.runs_dir, &run_id, several, stderr)?;
+        if let Some(address) = args.metrics_listen {
+            listen::listen(address, Arc::clone(&recording.recorder)).await?;
+        }
+        recording.send_telemetry();
+        if let Some(error) = unreachable {
+            recording.warn(&format!("the ledger does not record this run: {error}"));
+        }
+        if let Some(ledger) = ledger.filter(|_| !chosen.is_empty()) {
+            match Session::begin(ledger, &run_id, &graph, &chosen).await {
+                Ok(session) => recording.enter(session),
+                Err(error) if args.ledger.is_explicit() => return Err(error),
+                Err(error) => recording.warn(&format!("the ledger does not record this run: {error}")),
+            }
+        }
+        Ok(Self { loaded, graph, chosen, run_id, recording })
     }
+
+    /// Why a pipeline is not begun, if it is not.
+    fn keep_from(&self, at: usize, context: &RunContext, outcomes: &[Outcome], args: &RunArgs) -> Option<String> {
+        if context.cancel.is_cancelled() {
+            return Some("the run was stopped".to_owned());
+        }
+        let failed = |n: usize| outcomes.iter().any(|o| o.at == n && o.result.is_err());
+        if args.fail_fast && outcomes.iter().any(|o| o.result.is_err()) {
+            return Some("another pipeline failed, and --fail-fast is given".to_owned());
+        }
+        // What was selected because of what it reads from has nothing new to read.
+        let done = |n: usize| outcomes.iter().any(|o| o.at == n && o.result.is_ok());
+        let missing = |n: usize| failed(n) || (self.chosen.contains(&n) && !done(n) && !self.follows(n, at));
+        let upstream = self.graph.upstream(at).iter().copied().filter(|_| args.selects()).find(|n| missing(*n))?;
+        Some(format!("{} is not done, and this reads from it", self.graph.name(upstream)))
+    }
+
+    /// Whether the one is to run after the other, as in a circle.
+    fn follows(&self, one: usize, other: usize) -> bool {
+        let place = |n: usize| self.chosen.iter().position(|at| *at == n);
+        place(one) > place(other)
+    }
+}
+
+impl RunArgs {
+    fn selects(&self) -> bool {
+        !self.select.is_empty() || !self.exclude.is_empty()
+    }
+
+    fn needs_state(&self) -> bool {
+        self.select.iter().chain(&self.exclude).any(Selection::needs_state)
+    }
+
+    fn tries(&self) -> Tries {
+        Tries {
+            max_attempts: self.retry_attempts.saturating_add(1),
+            backoff_seconds: self.retry_backoff_seconds.as_secs_f64(),
+            backoff_max_seconds: self.retry_backoff_max_seconds.as_secs_f64(),
+        }
+    }
+
+    /// The ledger, or why the run goes without it.
+    async fn open_ledger(&self) -> Result<(Option<Ledger>, Option<Error>)> {
+        if self.ledger.is_none() {
+            if self.needs_state() {
+                return Err(Error::configuration("state: asks the ledger what succeeded, and --ledger none has none"));
+            }
+            return Ok((None, None));
+        }
+        match self.ledger.open().await {
+            Ok(ledger) => Ok((Some(ledger), None)),
+            Err(error) if self.ledger.is_explicit() || self.needs_state() => Err(error),
+            Err(error) => Ok((None, Some(error))),
+        }
+    }
+}
+
+/// Who reads reports of runs gets one also where nothing could be begun.
+fn refused(args: &RunArgs, error: &Error, stderr: Style) -> Result<Exit> {
+    render::error::tell(error, stderr);
+    let files: Vec<_> = args.definition.files.iter().map(|file| file.display().to_string()).collect();
+    let recording = Recording::printed(args.run_id.as_deref().unwrap_or_default(), stderr);
+    let tries = args.tries();
+    recording.recorder.begin(Begun {
+        manifest: files.join(", "),
+        selector: args.selector.clone(),
+        max_attempts: tries.max_attempts,
+        retry_backoff_seconds: tries.backoff_seconds,
+        retry_backoff_max_seconds: tries.backoff_max_seconds,
+        ..Begun::default()
+    });
+    recording.recorder.refuse(error);
+    let (document, _) = recording.recorder.finish();
+    output::print_json(&document.to_value()?)?;
+    Ok(Exit::of(error))
 }
 
 /// Tells one outcome as soon as it is known. JSON waits for all of them: it is one document.
@@ -205,25 +327,20 @@ fn report(outcome: &Outcome, format: Format, style: Style, stderr: Style) -> Res
     }
 }
 
-fn summarise(outcomes: &[Outcome], not_run: &[&str], format: Format, style: Style) -> Result<()> {
-    let failed: Vec<&str> = outcomes.iter().filter(|o| o.result.is_err()).map(|o| o.process.as_str()).collect();
-    let several = outcomes.len() + not_run.len() > 1;
+fn summarise(document: &RunDocument, outcomes: &[Outcome], format: Format, style: Style) -> Result<()> {
     if format == Format::Json {
-        return output::print_json(&match outcomes {
-            [one] if !several => one.document(),
-            _ => json!({
-                "passed": failed.is_empty() && not_run.is_empty(),
-                "run_id": outcomes.first().map(|o| o.run_id.as_str()),
-                "runs": outcomes.iter().map(Outcome::document).collect::<Vec<_>>(),
-                "not_run": not_run,
-            }),
-        });
+        return output::print_json(&document.to_value()?);
     }
-    if !several {
+    let failed: Vec<&str> = outcomes.iter().filter(|o| o.result.is_err()).map(|o| o.process.as_str()).collect();
+    let not_run: Vec<&str> = document.not_run.iter().map(|left| left.process.as_str()).collect();
+    let asked = outcomes.len() + not_run.len();
+    if asked == 0 {
+        return output::print("nothing to run: every selected pipeline is as it was when it last succeeded");
+    }
+    if asked == 1 && not_run.is_empty() {
         return Ok(());
     }
-    let done = outcomes.len() - failed.len();
-    let mut text = format!("{} of {} pipelines done", done, outcomes.len() + not_run.len());
+    let mut text = format!("{} of {asked} pipelines done", outcomes.len() - failed.len());
     if !failed.is_empty() {
         text.push_str(&format!("; failed: {}", failed.join(", ")));
     }

@@ -1,91 +1,10 @@
-//! The receipt that ends a run, and the document of `dpone run --format json`.
+//! The receipt that ends a run.
 
+use dpone_engine::Receipt;
 use dpone_engine::receipt::RunStatus;
-use dpone_engine::{Error, Receipt};
-use serde_json::{Value, json};
 
 use super::units;
 use crate::style::Style;
-
-/// How one pipeline of a command ended.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) manifest: String,
-    pub(crate) process: String,
-    pub(crate) selector: Option<String>,
-    pub(crate) run_id: String,
-    pub(crate) result: Result<Receipt, Error>,
-    pub(crate) seconds: f64,
-    pub(crate) attempts: u32,
-    pub(crate) max_attempts: u32,
-    pub(crate) retry_backoff_seconds: f64,
-}
-
-impl Outcome {
-    /// The document of one run. A failure is told in two places: `error`, as by every command, and `result`, where the
-    /// report of a run has it.
-    pub(crate) fn document(&self) -> Value {
-        let mut document = json!({
-            "manifest": self.manifest,
-            "process": self.process,
-            "selector": self.selector,
-            "run_id": self.run_id,
-            "passed": self.result.is_ok(),
-            "result": match &self.result {
-                Ok(receipt) => success(receipt),
-                Err(error) => failure(error, self.seconds),
-            },
-            "attempts": self.attempts,
-            "max_attempts": self.max_attempts,
-            "retry_backoff_seconds": self.retry_backoff_seconds,
-        });
-        if let Err(error) = &self.result {
-            document["error"] = super::error::document(error);
-        }
-        document
-    }
-}
-
-fn success(receipt: &Receipt) -> Value {
-    let rows = &receipt.rows;
-    json!({
-        "status": match receipt.status {
-            RunStatus::Committed => "committed",
-            RunStatus::AlreadyCommitted => "already_committed",
-            RunStatus::Skipped => "skipped",
-        },
-        "extracted_rows": rows.extracted,
-        "inserted_rows": rows.inserted,
-        "updated_rows": rows.updated,
-        "deleted_rows": rows.deleted,
-        "unchanged_rows": rows.unchanged,
-        "quarantined_rows": rows.quarantined,
-        "skipped_rows": rows.skipped,
-        "staged_rows": rows.staged,
-        "bytes": receipt.bytes,
-        "duration_seconds": receipt.seconds,
-        "rows_per_second": (receipt.seconds > 0.0).then(|| rows.extracted as f64 / receipt.seconds),
-        "errors": [],
-        "error_class": null,
-        "details": receipt,
-    })
-}
-
-fn failure(error: &Error, seconds: f64) -> Value {
-    json!({
-        "status": "failed",
-        "extracted_rows": 0,
-        "inserted_rows": 0,
-        "updated_rows": 0,
-        "deleted_rows": 0,
-        "unchanged_rows": 0,
-        "quarantined_rows": 0,
-        "duration_seconds": seconds,
-        "errors": [super::error::document(error)],
-        "error_class": error.kind().as_str(),
-        "details": {},
-    })
-}
 
 /// The receipt for people.
 pub(crate) fn text(receipt: &Receipt, style: Style) -> String {
@@ -235,30 +154,5 @@ mod tests {
              \x20 run        r1 (load l1)\n\
              \x20 note       first line\n  second\n"
         );
-    }
-
-    #[test]
-    fn the_document_has_the_contracts_shape() {
-        let outcome = |result| Outcome {
-            manifest: "orders.yml".into(),
-            process: "orders".into(),
-            selector: None,
-            run_id: "r1".into(),
-            result,
-            seconds: 1.5,
-            attempts: 1,
-            max_attempts: 3,
-            retry_backoff_seconds: 0.5,
-        };
-        let done = outcome(Ok(receipt())).document();
-        assert_eq!(done["passed"], true);
-        assert_eq!(done["result"]["status"], "committed");
-        assert_eq!(done["result"]["inserted_rows"], 1000);
-        assert_eq!(done["result"]["details"]["load_id"], "l1");
-        let failed = outcome(Err(Error::conflict("held by another run"))).document();
-        assert_eq!(failed["passed"], false);
-        assert_eq!(failed["result"]["error_class"], "conflict");
-        assert_eq!(failed["result"]["errors"][0]["message"], "held by another run");
-        assert_eq!(failed["result"]["duration_seconds"], 1.5);
     }
 }

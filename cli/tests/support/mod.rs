@@ -1,6 +1,8 @@
 //! Runs the binary in a folder of its own, and makes what it prints comparable.
 #![allow(dead_code)] // Not every suite needs all of it.
 
+pub mod schema;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -40,9 +42,17 @@ impl Project {
         let built = std::env::var_os("DPONE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_dpone").into());
         let mut command = Command::new(built);
         command.args(args).current_dir(self.path());
-        for name in
-            ["DPONE_DAG_ID", "DPONE_LOGICAL_DATE", "DPONE_BACKFILL_STATE_DIR", "RUST_LOG", "RUST_BACKTRACE", "NO_COLOR"]
-        {
+        for name in [
+            "DPONE_LEDGER",
+            "DPONE_RUNS_DIR",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "DPONE_DAG_ID",
+            "DPONE_LOGICAL_DATE",
+            "DPONE_BACKFILL_STATE_DIR",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "NO_COLOR",
+        ] {
             command.env_remove(name);
         }
         command

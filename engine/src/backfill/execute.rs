@@ -17,7 +17,7 @@ use super::plan::count_rows;
 use super::report::{CampaignReport, Failure, add};
 use crate::failpoint;
 use crate::receipt::{Receipt, RowCounts, RunStatus};
-use crate::run::{Observer, Progress, RunContext, Stage, holder, run_load};
+use crate::run::{Event, Observer, Progress, RunContext, Stage, holder, run_load};
 use crate::{Error, ErrorKind, Result};
 
 /// Failures in a row after which the rest is not tried: the cause is not in the chunks.
@@ -252,6 +252,12 @@ impl Shared {
         self.observer.note(&self.campaign.pipeline.name, text);
     }
 
+    /// Tells the evidence of a chunk: rows and bytes of what was loaded.
+    fn chunk(&self, id: &str, loaded: Option<bool>, (rows, bytes): (u64, u64)) {
+        let event = Event::Chunk { id: id.to_owned(), loaded, rows, bytes };
+        self.observer.event(&self.campaign.pipeline.name, &event);
+    }
+
     async fn report(
         &self,
         started_at: String,
@@ -396,6 +402,7 @@ impl Worker {
             .chunk(&partition.id)
             .ok_or_else(|| Error::internal(format!("the manifest has the chunk {:?}", partition.id)))?;
         let pipeline = campaign.chunk_pipeline(chunk);
+        shared.chunk(&partition.id, None, (0, 0));
         let began = Instant::now();
         let keeper = ClaimKeeper::start(campaign, partition, shared.cancel.child_token());
         let mut context = self.context.clone();
@@ -407,6 +414,8 @@ impl Worker {
             other => other,
         };
         let taken = keeper.stop().await;
+        let counts = result.as_ref().map_or((0, 0), |receipt| (receipt.rows.staged, receipt.bytes));
+        shared.chunk(&partition.id, Some(result.is_ok()), counts);
         let seconds = began.elapsed().as_secs_f64();
         let attempt = match &result {
             Ok(receipt) => success(receipt, seconds)?,
@@ -639,5 +648,9 @@ impl Observer for ChunkObserver {
 
     fn note(&self, _: &str, text: &str) {
         self.inner.note(&self.label, text);
+    }
+
+    fn event(&self, _: &str, event: &Event) {
+        self.inner.event(&self.label, event);
     }
 }

@@ -31,7 +31,10 @@ pub struct RunOptions {
     pub lease_ttl: Duration,
     /// How often a transient failure is tried again, staging from scratch.
     pub retries: u32,
+    /// The first wait lies between nothing and this; each next one may be twice as long.
     pub retry_backoff: Duration,
+    /// No wait is longer.
+    pub retry_backoff_max: Duration,
     /// Run the staging plan as it comes back from its serialised form, as a worker on another machine would.
     pub serialise_plans: bool,
 }
@@ -46,6 +49,7 @@ impl Default for RunOptions {
             lease_ttl: Duration::from_secs(60),
             retries: 0,
             retry_backoff: Duration::from_secs(1),
+            retry_backoff_max: Duration::from_secs(60),
             serialise_plans: false,
         }
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::comparison;
 use super::context::RunContext;
 use super::evolve::{Applied, Governor};
-use super::observer::{Progress, Stage};
+use super::observer::{Event, Planned, Progress, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
 use crate::backfill;
 use crate::codec::EngineCodec;
@@ -30,6 +30,7 @@ use crate::failpoint;
 use crate::partitions::scoped;
 use crate::probe::{PartitionFacts, ProbeSpec, add_counts, boundary_schema};
 use crate::receipt::{Receipt, RowCounts, RunStatus};
+use crate::retry::Backoff;
 use crate::sift::{SiftExec, SiftFacts, write_evidence};
 use crate::sink::Commit;
 use crate::stage::{PartitionReport, StageExec, StageSpec};
@@ -62,7 +63,10 @@ pub(crate) async fn run_load(context: &RunContext, pipeline: &Pipeline, run_id: 
             return Err(error);
         }
         attempt += 1;
-        let pause = context.options.retry_backoff * 2_u32.saturating_pow(attempt - 1);
+        let backoff = Backoff { base: context.options.retry_backoff, cap: context.options.retry_backoff_max };
+        let pause = backoff.wait(attempt);
+        let retry = Event::Retry { attempt, kind: error.kind(), message: error.to_string(), wait: pause };
+        context.observer.event(&pipeline.name, &retry);
         context.observer.note(&pipeline.name, &format!("{error}; trying again in {:.1} s", pause.as_secs_f64()));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -244,6 +248,24 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, load: LoadIdentity) -> Lo
     }
 }
 
+/// Two plans with the same digest read the same, stage the same columns, write them the same way and check the same.
+fn plan_sha256(plan: &LoadPlan) -> String {
+    let schemas = [&plan.staged_schema, &plan.target_schema].map(|s| format!("{:?}", s.fields()));
+    let decided = format!(
+        "{}\n{}\n{}\n{:?}\n{}\n{:?}\n{:?}\n{:?}\n{}",
+        plan.strategy,
+        plan.target,
+        plan.logical.display_indent_schema(),
+        plan.write_mode,
+        schemas.join("\n"),
+        plan.ddl,
+        plan.checks,
+        plan.cursor,
+        plan.state_digest,
+    );
+    crate::schema::files::sha256(decided.as_bytes())
+}
+
 async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = work => result,
@@ -271,6 +293,11 @@ impl Attempt<'_> {
         }
         let load = load_spec(pipeline, &prepared, load);
         tracing::debug!(load_id = load.load_id, mode = load.write_mode.name(), "planned");
+        context.observer.event(&pipeline.name, &self.planned(&prepared, &load)?);
+        if !applied.statements.is_empty() {
+            let statements = applied.statements.clone();
+            context.observer.event(&pipeline.name, &Event::SchemaChanged { statements });
+        }
         let result = self.stage_and_commit(&prepared, &load, applied).await;
         self.stage(Stage::Discard);
         let discarded = ends.sink.discard(&load).await;
@@ -292,6 +319,26 @@ impl Attempt<'_> {
         }
         failpoint::reach("discarded").await?;
         Ok(receipt)
+    }
+
+    /// The plan, for the evidence of the run.
+    fn planned(&self, prepared: &Prepared, load: &LoadSpec) -> Result<Event> {
+        let plan = &prepared.plan;
+        let changed = plan.schema.as_ref().filter(|schema| !schema.changes.is_empty());
+        Ok(Event::Planned(Box::new(Planned {
+            load_id: load.load_id.clone(),
+            strategy: plan.strategy.clone(),
+            write_mode: load.write_mode.name().to_owned(),
+            source: source_name(self.pipeline, &prepared.source.plan),
+            target: format!("{}.{}", self.pipeline.sink.connection, load.target),
+            target_exists: load.target_exists,
+            partitions: load.partitions,
+            sha256: plan_sha256(plan),
+            source_position: prepared.snapshots.position(),
+            watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
+            schema: changed.map(SchemaPlan::document).transpose()?,
+            notes: plan.notes.clone(),
+        })))
     }
 
     /// Plans the load, with the target changed as the schema plan says.
@@ -484,7 +531,12 @@ async fn stage(
         tokio::select! {
             done = running.join_next() => match done {
                 None => break,
-                Some(Ok(report)) => reports.push(report.map_err(|e| comparison::mark(e, node.as_ref()))?),
+                Some(Ok(report)) => {
+                    let report = report.map_err(|e| comparison::mark(e, node.as_ref()))?;
+                    let StagedPartition { partition, rows, bytes, .. } = report.staged;
+                    context.observer.event(&pipeline.name, &Event::Partition { partition, rows, bytes });
+                    reports.push(report);
+                }
                 Some(Err(failed)) => return Err(Error::internal(format!("a staging task ended early: {failed}"))),
             },
             _ = tick.tick() => {}

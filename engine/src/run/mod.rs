@@ -15,4 +15,4 @@ pub use execute::run;
 pub(crate) use execute::{holder, run_load};
 pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
-pub use observer::{Observer, Progress, Quiet, Stage};
+pub use observer::{Event, Observer, Planned, Progress, Quiet, Several, Stage};

@@ -1,9 +1,17 @@
-//! Who watches a run: progress bars on a terminal, lines in a log.
+//! Who watches a run: progress bars on a terminal, lines in a log, the evidence of the run.
 
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dpone_planner::state::Watermark;
+
+use crate::ErrorKind;
 
 /// The stages of a run, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     Lease,
@@ -41,12 +49,71 @@ pub struct Progress {
     pub partitions: usize,
 }
 
+/// What a run knows and decides on its way. Sent a few times a run, and once for each partition: never for a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Everything that the load will do is decided. Sent again by each attempt.
+    Planned(Box<Planned>),
+    /// One partition is staged.
+    Partition { partition: usize, rows: u64, bytes: u64 },
+    /// A chunk of a backfill is begun (`None`), was loaded, or failed.
+    Chunk { id: String, loaded: Option<bool>, rows: u64, bytes: u64 },
+    /// The target's columns were changed, by these statements.
+    SchemaChanged { statements: Vec<String> },
+    /// An attempt failed, and is made again after the wait.
+    Retry { attempt: u32, kind: ErrorKind, message: String, wait: Duration },
+}
+
+/// A planned load, as evidence keeps it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Planned {
+    pub load_id: String,
+    pub strategy: String,
+    pub write_mode: String,
+    pub source: String,
+    pub target: String,
+    pub target_exists: bool,
+    pub partitions: usize,
+    /// SHA-256 of the plan: what is read, what is staged, how it is written and what is checked.
+    pub sha256: String,
+    /// What the read is consistent with.
+    pub source_position: String,
+    pub watermark_before: Option<Watermark>,
+    /// The document of the schema plan, where source and target differ.
+    pub schema: Option<serde_json::Value>,
+    pub notes: Vec<String>,
+}
+
 /// Told what happens, from any thread. Must not block.
 pub trait Observer: Debug + Send + Sync {
     fn stage(&self, pipeline: &str, stage: Stage);
     fn progress(&self, pipeline: &str, progress: Progress);
     /// Something the user should know while the run goes on: a retry, a fallback.
     fn note(&self, pipeline: &str, text: &str);
+    /// Facts for the evidence of the run.
+    fn event(&self, _pipeline: &str, _event: &Event) {}
+}
+
+/// Tells all of several.
+#[derive(Debug, Clone)]
+pub struct Several(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Several {
+    fn stage(&self, pipeline: &str, stage: Stage) {
+        self.0.iter().for_each(|one| one.stage(pipeline, stage));
+    }
+
+    fn progress(&self, pipeline: &str, progress: Progress) {
+        self.0.iter().for_each(|one| one.progress(pipeline, progress));
+    }
+
+    fn note(&self, pipeline: &str, text: &str) {
+        self.0.iter().for_each(|one| one.note(pipeline, text));
+    }
+
+    fn event(&self, pipeline: &str, event: &Event) {
+        self.0.iter().for_each(|one| one.event(pipeline, event));
+    }
 }
 
 /// Watches nothing.

@@ -15,12 +15,12 @@ use crate::{Error, Result};
 /// No artifact of a schema change is larger: what is, is another file.
 pub(super) const MAX_BYTES: u64 = 16 << 20;
 
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
 /// Pretty JSON that ends with a newline, in the order of the fields.
-pub(super) fn json_bytes<T: Serialize>(document: &T) -> Result<Vec<u8>> {
+pub(crate) fn json_bytes<T: Serialize>(document: &T) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(document)
         .map_err(|error| Error::internal(format!("an artifact cannot be written as JSON: {error}")))?;
     bytes.push(b'\n');

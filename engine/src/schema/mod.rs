@@ -3,7 +3,7 @@
 
 mod approval;
 mod canonical;
-mod files;
+pub(crate) mod files;
 mod history;
 mod keys;
 mod ledger;

@@ -2,6 +2,7 @@
 
 mod client;
 mod error;
+mod runs;
 mod schema;
 mod store;
 

@@ -43,7 +43,7 @@ pub(crate) const CHAIN: Chain = Chain(&[
 const ORIGINAL: usize = 3;
 
 /// `dpo` as a number: whoever moves the schema holds it until the transaction ends.
-const LOCK: i64 = i64::from_be_bytes(*b"\0\0\0\0\0dpo");
+pub(super) const LOCK: i64 = i64::from_be_bytes(*b"\0\0\0\0\0dpo");
 
 /// Where a database stands.
 struct Standing {

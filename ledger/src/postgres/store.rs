@@ -55,7 +55,7 @@ impl Store {
         schema::revision(&mut self.0.inner).await
     }
 
-    async fn begin(&mut self) -> Result<Transaction<'_>> {
+    pub(super) async fn begin(&mut self) -> Result<Transaction<'_>> {
         begin(&mut self.0.inner).await
     }
 
@@ -200,7 +200,7 @@ async fn lock_execution(transaction: &Transaction<'_>, execution: Uuid) -> Resul
     state(&row.ok_or_else(|| rules::unknown_execution(execution))?, 0)
 }
 
-async fn commit(transaction: Transaction<'_>) -> Result<()> {
+pub(super) async fn commit(transaction: Transaction<'_>) -> Result<()> {
     transaction.commit().await.map_err(from_driver)
 }
 

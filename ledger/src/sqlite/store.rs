@@ -19,19 +19,19 @@ use crate::revision::{Direction, Goal};
 use crate::rules::{self, COMPLETED, IN_PROGRESS, State};
 
 /// How long a command waits for another that is writing.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(crate) struct Store(Connection);
+pub(crate) struct Store(pub(super) Connection);
 
 impl Store {
     /// Opens the file, or creates it in a folder that exists.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, patience: Duration) -> Result<Self> {
         let connection = Connection::open(path).map_err(|e| {
             Error::database(format!("the SQLite file {} cannot be opened: {}", path.display(), reason(&e)))
                 .with_hint("its folder must exist and be writable")
         })?;
-        connection.busy_timeout(PATIENCE).map_err(failed)?;
+        connection.busy_timeout(patience).map_err(failed)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
         Ok(Self(connection))
     }
@@ -176,7 +176,7 @@ fn state(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<State> {
     Ok(State { status: row.get(first)?, completed_on: row.get(first + 1)? })
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     text(Utc::now())
 }
 
@@ -192,7 +192,7 @@ fn completion(started_on: String, open_steps: Vec<String>) -> Completion {
     Completion { started_on, completed_on: text(end), milliseconds, open_steps }
 }
 
-fn parse_id(text: String) -> Result<Uuid> {
+pub(super) fn parse_id(text: String) -> Result<Uuid> {
     Uuid::try_parse(&text).map_err(|_| Error::database("the ledger holds an id that is not a GUID"))
 }
 

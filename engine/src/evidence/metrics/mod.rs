@@ -1,0 +1,13 @@
+//! Metrics of runs, from the documents that runs leave: for Prometheus, for OpenTelemetry, for machines and for people.
+
+mod measures;
+mod otlp;
+mod prometheus;
+mod report;
+mod trace;
+
+pub use measures::{Kind, Labels, Measure, Options, check_label, check_name, measures};
+pub use otlp::{Resource, metrics as otlp_metrics};
+pub use prometheus::text as prometheus_text;
+pub use report::{machine, markdown};
+pub use trace::traces as otlp_traces;

@@ -1,0 +1,2 @@
+CREATE PIPELINE products INTO lake.landing.products STRATEGY full_refresh
+AS SELECT * FROM shop.files.products;
