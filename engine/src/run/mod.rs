@@ -1,18 +1,23 @@
 //! Runs a pipeline: lease, describe, plan, stage, verify, commit, discard.
 
+mod attempt;
 mod changes;
 mod comparison;
 mod context;
 mod evolve;
 mod execute;
 mod explain;
+mod keeper;
 mod observer;
 mod prepare;
+mod staging;
+mod verify;
 
 pub use context::{RunContext, RunOptions};
 pub use evolve::moved;
 pub use execute::run;
-pub(crate) use execute::{holder, run_load};
+pub(crate) use execute::run_load;
 pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
+pub(crate) use keeper::holder;
 pub use observer::{Event, Observer, Planned, Progress, Quiet, Several, Stage};
