@@ -1,7 +1,8 @@
 """Counts what a client and a PostgreSQL server say to each other: a relay that reads the framing of the protocol.
 
-Nothing is asked of either side, so the counts are those of the wire. A round trip is one message after which the client
-waits: a query or a Sync. Bytes are those inside of CopyData, rows those that the server says COPY stored.
+Nothing is asked of either side, so the counts are those of the wire. A round trip is a message after which the client
+waits: a query, or a Sync that ends more than the closing of a statement, which nobody waits for and which is lost where
+the connection ends first. Bytes are those inside of CopyData, rows those that the server says COPY stored.
 """
 
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 
 # https://www.postgresql.org/docs/current/protocol-message-formats.html
-WAITS = b"QS"
+QUERY, SYNC, CLOSE = b"QSC"
 COPY_DATA = ord("d")
 COMMAND_COMPLETE = ord("C")
 
@@ -77,25 +78,26 @@ class Relay:
             self.add("connections")
             with self.lock:
                 self.open += 2
-            copying = [False]
+            state = {"copying": False, "waits": False}
             for source, sink, seen, startup in (
-                (client, server, lambda *m, c=copying: self.said(c, *m), True),
-                (server, client, lambda *m, c=copying: self.answered(c, *m), False),
+                (client, server, lambda *m, c=state: self.said(c, *m), True),
+                (server, client, lambda *m, c=state: self.answered(c, *m), False),
             ):
                 threading.Thread(target=self.pass_on, args=(source, sink, Messages(seen, startup)), daemon=True).start()
 
-    def said(self, copying, kind, length, _):
+    def said(self, state, kind, length, _):
         if kind == COPY_DATA:
-            copying[0] = True
+            state["copying"] = True
             self.add("bytes_written", length)
-        elif kind is not None and kind in WAITS:
+        elif kind == QUERY or (kind == SYNC and state["waits"]):
             self.add("round_trips")
+        state["waits"] = kind not in (SYNC, QUERY) and (state["waits"] or kind != CLOSE)
 
-    def answered(self, copying, kind, length, body):
+    def answered(self, state, kind, length, body):
         if kind == COPY_DATA:
             self.add("bytes_read", length)
-        elif kind == COMMAND_COMPLETE and body.startswith(b"COPY ") and copying[0]:
-            copying[0] = False
+        elif kind == COMMAND_COMPLETE and body.startswith(b"COPY ") and state["copying"]:
+            state["copying"] = False
             self.add("rows_staged", int(body[5:].rstrip(b"\0")))
 
     def pass_on(self, source, sink, messages):

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::environment;
 
@@ -36,22 +38,30 @@ impl ClickHouse {
 
     /// Sends a statement; the server's answer, or its error.
     pub fn try_ask(&self, sql: &str) -> Result<String, String> {
-        let mut stream = TcpStream::connect(&self.authority).unwrap();
-        let head = format!(
-            "POST /?database={} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
-            if sql.starts_with("CREATE DATABASE") { "default" } else { &self.database },
-            self.authority,
-            sql.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(sql.as_bytes()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        match head.lines().next().unwrap_or_default().contains(" 200 ") {
-            true => Ok(body.to_owned()),
-            false => Err(body.to_owned()),
+        let database = if sql.starts_with("CREATE DATABASE") { "default" } else { &self.database };
+        ask(&self.authority, database, sql)
+    }
+
+    /// Asks the same, over and over, until it is told to stop; gives the distinct answers in their order.
+    pub fn poll(&self, sql: &str) -> impl FnOnce() -> Vec<String> + use<> {
+        let (authority, database, sql) = (self.authority.clone(), self.database.clone(), sql.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut seen: Vec<String> = Vec::new();
+            let mut last = false;
+            while !last {
+                last = stopped.load(Ordering::SeqCst);
+                let found = ask(&authority, &database, &sql).unwrap_or_else(|error| error);
+                if seen.last() != Some(&found) {
+                    seen.push(found);
+                }
+            }
+            seen
+        });
+        move || {
+            stop.store(true, Ordering::SeqCst);
+            thread.join().expect("the reader does not panic")
         }
     }
 
@@ -89,6 +99,22 @@ impl ClickHouse {
             "SELECT name FROM system.tables WHERE database = '{}' AND name LIKE '\\_\\_dpone\\_\\_stage%'",
             self.database
         ))
+    }
+}
+
+fn ask(authority: &str, database: &str, sql: &str) -> Result<String, String> {
+    let mut stream = TcpStream::connect(authority).unwrap();
+    let head =
+        format!("POST /?database={database} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: {}\r\n\r\n", sql.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(sql.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    match head.lines().next().unwrap_or_default().contains(" 200 ") {
+        true => Ok(body.to_owned()),
+        false => Err(body.to_owned()),
     }
 }
 

@@ -441,8 +441,10 @@ impl Answer {
         let address = self.server.config().address();
         self.named(match why {
             Some(why) => Error::internal(format!("what {address} sent is no Arrow stream: {why}")),
-            None => Error::transient(format!("{address} stopped in the middle of its answer"))
-                .with_hint("the server's log has the reason under the query id"),
+            None => Error::transient(format!("{address} stopped in the middle of its answer")).with_hint(
+                "the server's log has the reason under the query id; where it waited too long for a slow reader, raise \
+                     http_send_timeout in its default profile",
+            ),
         })
     }
 

@@ -196,3 +196,46 @@ impl TableProvider for ParquetTable {
         Some(statistics)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Name and range of each file, group by group.
+    fn parts(sizes: &[u64], parallelism: usize) -> Vec<(String, Option<(i64, i64)>)> {
+        let file = |(i, size): (usize, &u64)| vec![PartitionedFile::new(format!("{i}"), *size)];
+        let groups = spread(sizes.iter().enumerate().map(file).collect(), parallelism);
+        assert!(groups.len() <= parallelism.max(sizes.len()), "{sizes:?}");
+        let files = groups.into_iter().flatten();
+        files.map(|f| (f.object_meta.location.to_string(), f.range.map(|r| (r.start, r.end)))).collect()
+    }
+
+    #[test]
+    fn every_byte_of_a_file_is_in_one_range() {
+        for (sizes, parallelism) in [(vec![100 << 20], 3), (vec![100 << 20, 1 << 20], 4), (vec![64 << 20, 65 << 20], 8)]
+        {
+            let parts = parts(&sizes, parallelism);
+            for (i, size) in sizes.iter().enumerate() {
+                let mut ranges: Vec<_> = parts
+                    .iter()
+                    .filter(|(name, _)| *name == i.to_string())
+                    .map(|(_, r)| r.unwrap_or((0, *size as i64)))
+                    .collect();
+                ranges.sort_unstable();
+                assert_eq!((ranges[0].0, ranges.last().unwrap().1), (0, *size as i64));
+                assert!(ranges.windows(2).all(|pair| pair[0].1 == pair[1].0), "{ranges:?}");
+            }
+        }
+        assert_eq!(parts(&[100 << 20], 3).len(), 3);
+        assert_eq!(parts(&[100 << 20, 1 << 20], 4).len(), 4);
+    }
+
+    #[test]
+    fn small_files_and_full_groups_stay_whole() {
+        assert_eq!(parts(&[20 << 20], 8), [("0".to_owned(), None)]);
+        assert_eq!(parts(&[1 << 30, 1 << 30], 2).iter().filter(|(_, range)| range.is_some()).count(), 0);
+        assert_eq!(parts(&[1 << 30], 1), [("0".to_owned(), None)]);
+    }
+}

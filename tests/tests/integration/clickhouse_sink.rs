@@ -273,3 +273,50 @@ fn a_run_that_was_taken_over_changes_nothing() {
         });
     });
 }
+
+/// What the page on ClickHouse as a sink says that a reader sees: the rows of before and of after alone, or others too.
+fn seen_by_a_reader(target: &Target, strategy: &Strategy) -> (Vec<String>, bool) {
+    let case = Case::new(From::Postgres, strategy, target);
+    case.project.run(FILE, "first").ok();
+    orders::change(&case.pg);
+    let checksum = format!(
+        "SELECT concat(toString(count()), ' ', toString(sum(cityHash64({ROW})))) FROM orders{} FORMAT TabSeparatedRaw",
+        case.last()
+    );
+    let before = case.ch.execute(&checksum);
+    let stop = case.ch.poll(&checksum);
+    // Time for the reader between two steps, where there are two.
+    case.project.run_with_failpoint(FILE, "second", "commit.step=sleep:400").ok();
+    let seen = stop();
+    let after = case.ch.execute(&checksum);
+    assert_ne!(before, after);
+    assert_eq!((seen.first(), seen.last()), (Some(&before), Some(&after)), "{strategy:?} by {}", target.name);
+    let whole = seen == [before, after];
+    (seen, whole)
+}
+
+#[test]
+fn a_reader_sees_what_the_page_says() {
+    let (exchange, truncate, append, merge) = (&STRATEGIES[0], &STRATEGIES[1], &STRATEGIES[3], &STRATEGIES[4]);
+    let [plain, mutation, swap, versions, .., months] = TARGETS else { unreachable!() };
+    every_case(
+        [
+            (plain, exchange, true),
+            (plain, truncate, true),
+            (plain, append, true),
+            (plain, merge, false),
+            (mutation, merge, false),
+            (swap, merge, true),
+            (versions, merge, true),
+            (months, exchange, true),
+            (months, truncate, false),
+        ]
+        .map(|(target, strategy, whole)| (target.name, strategy.name, whole)),
+        |(target, strategy, whole)| {
+            let target = TARGETS.iter().find(|t| t.name == *target).unwrap();
+            let strategy = STRATEGIES.iter().find(|s| s.name == *strategy).unwrap();
+            let (seen, only_whole) = seen_by_a_reader(target, strategy);
+            assert_eq!(only_whole, *whole, "{strategy:?} by {}: {seen:?}", target.name);
+        },
+    );
+}

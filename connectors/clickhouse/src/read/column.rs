@@ -189,6 +189,8 @@ fn wire(own: &ChType, sends: Sends) -> Option<(DataType, Decode)> {
         | ChType::Date32
         | ChType::FixedString(_) => (own.data_type(), Decode::Same),
         ChType::Uuid if sends.uuid => (own.data_type(), Decode::Same),
+        // Without the word whose zone it is: the server has the instant alone.
+        ChType::DateTime(_) | ChType::DateTime64(..=6, _) => (D::Timestamp(MICROS, None), Decode::Instant),
         ChType::String => (D::Binary, Decode::Same),
         ChType::Int { bits: 128, .. } | ChType::Plain("IPv6") => (D::FixedSizeBinary(16), Decode::Same),
         ChType::Int { bits: 256, .. } => (D::FixedSizeBinary(32), Decode::Same),

@@ -2,6 +2,7 @@
 //! process reads the same partitions from the JSON.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -102,8 +103,9 @@ impl Scan for ClickHouseScan {
         }
     }
 
-    /// Reads in a task, so that the next batch is on its way while one is worked on. Dropping the stream ends the task,
-    /// and with it the connection, upon which the server stops the query.
+    /// Reads in a task, so that the next batch is on its way while one is worked on. The query begins when the first batch
+    /// is asked for: a server does not wait for long with an answer that nobody reads. Dropping the stream ends the task and
+    /// stops the query.
     fn read(&self, partition: usize, batch_rows: usize) -> Result<SendableRecordBatchStream> {
         let runtime = tokio::runtime::Handle::try_current()
             .map_err(|_| Error::internal("a table is read outside the asynchronous runtime"))?;
@@ -117,18 +119,27 @@ impl Scan for ClickHouseScan {
             },
             began: self.began.clone(),
         };
-        let (batches, mut received) = mpsc::channel(1);
         let table = self.spec.table.clone();
-        let task = AbortOnDrop(runtime.spawn(async move {
-            if let Err(error) = read.run(&batches).await {
-                let error = error.with("table", table).with("partition", partition.to_string());
-                // A closed channel means that nobody waits for the error any more.
-                let _ = batches.send(Err(error)).await;
-            }
-        }));
+        let start = move || {
+            let (batches, received) = mpsc::channel(1);
+            let task = AbortOnDrop(runtime.spawn(async move {
+                if let Err(error) = read.run(&batches).await {
+                    let error = error.with("table", table).with("partition", partition.to_string());
+                    // A closed channel means that nobody waits for the error any more.
+                    let _ = batches.send(Err(error)).await;
+                }
+            }));
+            (task, received)
+        };
+        let (mut start, mut running) = (Some(start), None);
         let stream = futures::stream::poll_fn(move |context| {
-            let _running = &task;
-            received.poll_recv(context)
+            if let Some(start) = start.take() {
+                running = Some(start());
+            }
+            match &mut running {
+                Some((_, received)) => received.poll_recv(context),
+                None => Poll::Ready(None),
+            }
         });
         let stream = stream.map(|batch| batch.map_err(DataFusionError::from));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
