@@ -124,3 +124,65 @@ pub(crate) fn superseded(execution: &str, table: &str) -> String {
          AND s.status = 'SUCCEEDED' AND s.started_on > r.started_on))"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Ledger, Target};
+
+    fn record(execution: Uuid, run_id: &str, state: RunState, started_on: &str, digest: &str) -> RunRecord {
+        RunRecord {
+            execution,
+            pipeline: "orders".into(),
+            run_id: run_id.into(),
+            step: StepName::Load,
+            state,
+            digest: digest.into(),
+            strategy: String::new(),
+            source: String::new(),
+            target: String::new(),
+            host: String::new(),
+            started_on: started_on.into(),
+            completed_on: None,
+            rows_read: i64::MAX,
+            rows_inserted: 0,
+            rows_updated: 0,
+            rows_deleted: 0,
+            bytes: 0,
+            attempts: 1,
+            error_class: Some("transient".into()),
+            error_message: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_failed_stays_open_until_it_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::parse(&format!("sqlite:///{}", dir.path().join("l.sqlite").display())).unwrap();
+        let mut ledger = Ledger::connect(&target).await.unwrap();
+        assert!(!ledger.has_runs().await.unwrap());
+        ledger.prepare().await.unwrap();
+        for _ in 0..2 {
+            ledger.prepare_runs().await.unwrap();
+        }
+        let first = ledger.init_execution(None).await.unwrap();
+        let failed = record(first, "r1", RunState::Failed, "2026-01-01T00:00:00Z", "one");
+        ledger.put_run(&failed).await.unwrap();
+        assert_eq!(ledger.runs(Some(first), 9).await.unwrap(), std::slice::from_ref(&failed));
+        assert_eq!(ledger.supersede().await.unwrap(), 0);
+        assert!(ledger.successes().await.unwrap().is_empty());
+        assert_eq!(ledger.open_execution("r1").await.unwrap(), Some(first));
+
+        let second = ledger.init_execution(None).await.unwrap();
+        let done = record(second, "r2", RunState::Succeeded, "2026-01-02T00:00:00Z", "two");
+        ledger.put_run(&done).await.unwrap();
+        ledger.complete_execution(second).await.unwrap();
+        assert_eq!(ledger.successes().await.unwrap()["orders"], "two");
+        // Closed, and never a success.
+        assert_eq!(ledger.supersede().await.unwrap(), 1);
+        assert_eq!(ledger.open_execution("r1").await.unwrap(), None);
+        assert_eq!(ledger.last_successful_execution().await.unwrap(), Some(second));
+        assert_eq!(ledger.runs(None, 1).await.unwrap(), [done]);
+    }
+}
