@@ -100,6 +100,12 @@ impl Collector {
             ));
             return None;
         }
+        if protocol == "http/protobuf" {
+            missing.push(format!(
+                "{} are sent as http/json, which a collector takes at the same address, and not as http/protobuf",
+                signal.to_lowercase()
+            ));
+        }
         let timeout = milliseconds(either(signal, "TIMEOUT"), 10_000);
         match reqwest::Client::builder().timeout(timeout).build() {
             Ok(client) => {

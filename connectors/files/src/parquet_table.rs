@@ -15,9 +15,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use dpone_engine::{Error, ReadRequest, Result, SourceTable};
 use dpone_planner::types::logical_name;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
-use crate::location::{Location, PinnedFile};
+use crate::location::{Location, PinnedFile, store_error};
 use crate::source::{FileSource, deal, table};
 
 /// Footers that are read at once.
@@ -60,6 +61,16 @@ async fn footer(location: &Location, pinned: PinnedFile) -> Result<ParquetFile> 
             .with_hint("is it still being written, or encrypted?")
     };
     let object = location.object(&pinned)?;
+    // The reader subtracts the length that the file names from its size before it looks.
+    let tail = object.size.saturating_sub(8)..object.size;
+    let tail = store.get_range(&object.location, tail).await.map_err(|e| store_error(&pinned.path, e))?;
+    let named = match tail.as_ref() {
+        [a, b, c, d, b'P', b'A', b'R', b'1'] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])),
+        _ => return Err(unreadable()),
+    };
+    if named + 8 > object.size {
+        return Err(unreadable());
+    }
     let metadata = DFParquetMetadata::new(store.as_ref(), &object).fetch_metadata().await;
     let metadata = metadata.map_err(|e| unreadable().with_source(e))?;
     let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new());
