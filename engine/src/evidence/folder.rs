@@ -147,7 +147,11 @@ impl Runs {
         if path.join(DOCUMENT).is_file() {
             return read(&path);
         }
-        let (runs, _) = self.list()?;
+        let (runs, unread) = self.list()?;
+        if let (Some(error), "last") = (unread.first(), run_id) {
+            return Err(Error::data_quality(format!("which run is the last cannot be told: {error}"))
+                .with_hint("name the run: `dpone runs verify <run id>` says what of it was changed"));
+        }
         let known = |run: &&StoredRun| run.name.starts_with(run_id) || run.document.head.run_id.starts_with(run_id);
         let found: Vec<&StoredRun> = match run_id {
             "last" => runs.first().into_iter().collect(),
@@ -166,8 +170,33 @@ impl Runs {
     /// Compares the folder of a run with its checksums. A document that cannot be read is a difference, no error.
     pub fn verify(&self, run_id: &str) -> Result<Verification> {
         let direct = self.dir.join(folder_name(run_id));
-        let path = if direct.is_dir() { direct } else { self.find(run_id)?.path };
+        let path = match direct.is_dir() {
+            true => direct,
+            // By the name of its folder: what is in there may be what was changed.
+            false => match self.folders(run_id)?.as_slice() {
+                [one] => one.clone(),
+                _ => self.find(run_id)?.path,
+            },
+        };
         verify(&path, run_id)
+    }
+
+    /// The folders of the runs whose id begins so.
+    fn folders(&self, beginning: &str) -> Result<Vec<PathBuf>> {
+        let beginning = folder_name(beginning);
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(unreadable(&self.dir, &e)),
+        };
+        let paths = entries.map(|entry| Ok(entry.map_err(|e| unreadable(&self.dir, &e))?.path()));
+        let paths = paths.collect::<Result<Vec<_>>>()?;
+        let begins = |path: &PathBuf| {
+            !beginning.is_empty()
+                && path.is_dir()
+                && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&beginning))
+        };
+        Ok(paths.into_iter().filter(begins).collect())
     }
 }
 
@@ -498,5 +527,9 @@ mod tests {
         fs::write(runs.dir().join("bad/run.json"), "[]").unwrap();
         let (listed, unread) = runs.list().unwrap();
         assert_eq!((listed.len(), unread.len()), (2, 1));
+        // What cannot be read may be the last one, and is still checked by the beginning of its id.
+        assert!(runs.find("last").unwrap_err().message().contains("bad/run.json"));
+        assert!(!runs.verify("ba").unwrap().passed && runs.verify("01AB").unwrap().passed);
+        assert!(runs.verify("last").is_err() && runs.verify("").is_err());
     }
 }
