@@ -62,7 +62,7 @@ async fn footer(location: &Location, pinned: PinnedFile) -> Result<ParquetFile> 
     };
     let object = location.object(&pinned)?;
     // The reader subtracts the length that the file names from its size before it looks.
-    let tail = object.size.saturating_sub(8)..object.size;
+    let tail = object.size.checked_sub(8).ok_or_else(unreadable)?..object.size;
     let tail = store.get_range(&object.location, tail).await.map_err(|e| store_error(&pinned.path, e))?;
     let named = match tail.as_ref() {
         [a, b, c, d, b'P', b'A', b'R', b'1'] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])),
