@@ -4,8 +4,11 @@
 
 mod backfill;
 mod classes;
+mod clickhouse_kills;
+mod clickhouse_readers;
 mod clickhouse_sink;
 mod clickhouse_source;
+mod clickhouse_types;
 mod comparing;
 mod connecting;
 mod cursors;
