@@ -598,7 +598,7 @@ def table(results, rows, options):
     ]
     for r in results:
         l, d, c = r["medians"]["limit"], r["medians"]["dpone"], r["counts"]
-        counts = f"{c['rows_staged']:,} | {c['bytes_read'] / 1e6:.0f} / {c['bytes_written'] / 1e6:.0f} | {c['round_trips']}" if c else " | | "
+        counts = f"{c['rows_staged']:,} | {c['bytes_read'] / 1e6:.0f} / {c['bytes_written'] / 1e6:.0f} | {c['round_trips']}" if c else " |  | "
         out.append(
             f"| {r['route']} | `{r['limit']}` | {l['wall']:.2f} | {d['wall']:.2f} | **{r['ratio']:.2f}** | {r['target']} | "
             f"{r['control']:.2f} | {l['cpu']:.2f} / {d['cpu']:.2f} | {l['server_cpu']:.2f} / {d['server_cpu']:.2f} | {d['memory']:.0f} | "
