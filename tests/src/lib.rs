@@ -12,12 +12,14 @@ pub mod oracle;
 mod pg;
 pub mod properties;
 mod reader;
+mod relay;
 
 pub use clickhouse::ClickHouse;
 pub use dpone::{Outcome, Project};
 pub use lake::{Lake, PYTHON_HINT, write_delta, write_parquet};
 pub use pg::{Pg, connect, environment};
 pub use reader::PollingReader;
+pub use relay::LossyRelay;
 
 /// Where a run may be killed: the failpoints of the commit protocol, in its order.
 pub const COMMIT_STEPS: &[&str] = &[

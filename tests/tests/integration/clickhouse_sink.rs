@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use dpone_tests::{ClickHouse, Outcome, Pg, Project, assert_same_rows, every_case};
+use dpone_tests::{ClickHouse, LossyRelay, Outcome, Pg, Project, assert_same_rows, every_case};
 
 use crate::matrix::{From, Into, export, manifest};
 use crate::orders::{self, STRATEGIES, Strategy};
@@ -201,6 +201,46 @@ fn a_lost_acknowledgement_is_looked_up() {
         assert_eq!(outcome.status(), "committed", "{}", outcome.text());
         assert_same_rows("after a lost acknowledgement", case.oracle(strategy), case.rows());
         assert_eq!(case.project.run(FILE, "first").ok().status(), "already_committed");
+        assert_eq!(case.ch.leftovers(), Vec::<String>::new());
+    });
+}
+
+/// The server did what it was asked, and its answer got lost: nothing is there twice, and nothing is missing.
+#[test]
+fn a_statement_whose_answer_was_lost_is_done_once() {
+    let cases = [
+        ("INSERT", "incremental_append", 1),
+        ("INSERT", "incremental_append", 3),
+        ("MOVE", "incremental_append", 1),
+        ("MOVE", "incremental_append", 2),
+        ("EXCHANGE", "full_refresh (exchange)", 1),
+        ("REPLACE", "full_refresh (truncate_insert)", 1),
+        ("DELETE", "incremental_merge", 1),
+        ("MOVE", "incremental_merge", 2),
+        ("__dpone__commits", "incremental_append", 2),
+        ("__dpone__loads", "incremental_append", 2),
+        ("__dpone__state", "incremental_append", 2),
+        ("__dpone__lease", "incremental_append", 1),
+    ];
+    every_case(cases, |(word, by, times)| {
+        let strategy = STRATEGIES.iter().find(|s| s.name == *by).unwrap();
+        let mut case = Case::new(From::Postgres, strategy, &TARGETS[0]);
+        case.project.run(FILE, "first").ok();
+        case.oracle(strategy);
+        orders::change(&case.pg);
+        let expected = case.oracle(strategy);
+        let authority = case.ch.url().split('/').nth(2).unwrap().to_owned();
+        let relay = LossyRelay::start(&authority, word, *times);
+        case.project = case.project.env("DPONE_CONN_CH_URL", format!("http://127.0.0.1:{}/", relay.port));
+        let outcome = case.project.run(FILE, "second");
+        assert!(relay.all_lost(), "{word}, {by}: not so many of them");
+        if outcome.code() != Some(0) {
+            assert_eq!(outcome.json()["result"]["error_class"], "transient", "{word}, {by}: {}", outcome.text());
+            case.rerun("second");
+        }
+        assert_same_rows(&format!("{by}, {times} answers to {word} lost"), expected.clone(), case.rows());
+        case.rerun("third");
+        assert_same_rows(&format!("{by}, the run after lost answers to {word}"), expected, case.rows());
         assert_eq!(case.ch.leftovers(), Vec::<String>::new());
     });
 }
