@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 #[derive(Debug)]
 pub struct LossyRelay {
     pub port: u16,
+    times: i64,
     left: Arc<AtomicI64>,
 }
 
@@ -25,13 +26,12 @@ impl LossyRelay {
                 pass(client, server, word.clone(), Arc::clone(&counter));
             }
         });
-        Self { port, left }
+        Self { port, times, left }
     }
 
     /// How many answers were lost.
-    #[track_caller]
-    pub fn all_lost(&self) -> bool {
-        self.left.load(Ordering::SeqCst) <= 0
+    pub fn lost(&self) -> i64 {
+        self.times - self.left.load(Ordering::SeqCst).max(0)
     }
 }
 

@@ -105,6 +105,29 @@ fn overwrites_survive_kill_between_their_statements() {
     steps_between(&["lightweight deletion"], &["incremental_append"]);
 }
 
+/// There is no table, or the finished one; and whoever comes next finds it as its own.
+#[test]
+fn the_first_load_survives_kill_between_its_statements() {
+    let steps = COMMIT_STEPS_BETWEEN.iter().chain(&["commit.applied"]);
+    every_case(steps.flat_map(|step| [(step, "lightweight deletion"), (step, "versions")]), |(step, into)| {
+        let strategy = strategy("incremental_merge");
+        let case = Case::new(From::Postgres, strategy, target(into));
+        let expected = case.oracle(strategy);
+        if case.project.run_with_failpoint(FILE, "first", &format!("{step}=kill")).code() == Some(0) {
+            assert!(step.contains('@') && !step.ends_with("@1"), "nobody was killed at {step}");
+            return;
+        }
+        let found = case.rows();
+        assert!(found.is_empty() || found == expected, "killed at {step}: part of a load is visible");
+        assert_eq!(case.rerun("first").status(), "already_committed", "killed at {step}");
+        assert_same_rows(&format!("killed at {step}"), expected.clone(), case.rows());
+        let outcome = case.rerun("second");
+        assert!(outcome.rows("extracted") < 40, "killed at {step}: {}", outcome.text());
+        assert_same_rows(&format!("the run after a kill at {step}"), expected, case.rows());
+        assert_eq!(case.ch.leftovers(), Vec::<String>::new());
+    });
+}
+
 /// The run that finishes a commit dies too, wherever the first one did.
 #[test]
 fn a_run_that_finishes_the_commit_of_another_may_be_killed_as_well() {

@@ -103,25 +103,14 @@ impl Work<'_> {
 
     /// Brings the staged rows into another table of the load: parts are moved where the structure is the same.
     pub(crate) async fn fill(&self, into: &Relation) -> Result<()> {
-        let partitions = catalog::partitions(self.session, &self.rows).await?;
-        for (number, partition) in partitions.iter().enumerate() {
-            let sql = format!(
-                "ALTER TABLE {} MOVE PARTITION ID {} TO TABLE {}",
-                relation(&self.rows),
-                literal(partition),
-                relation(into)
-            );
-            match self.session.run_long(&sql, &[]).await {
-                Ok(()) => {}
-                // Columns that the table requires and the batch does not: their rows are written again.
-                Err(error) if number == 0 && !error.is_transient() => {
-                    tracing::debug!(%error, "parts cannot be moved: the rows are written again");
-                    return self.copy(into).await;
-                }
-                Err(error) => return Err(error),
+        match staging::move_all(self.session, &self.rows, into).await {
+            // Columns that the table requires and the batch does not: what was not moved is written again.
+            Err(error) if !error.is_transient() => {
+                tracing::debug!(%error, "parts cannot be moved: the rows are written again");
+                self.copy(into).await
             }
+            other => other,
         }
-        Ok(())
     }
 
     async fn copy(&self, into: &Relation) -> Result<()> {
@@ -396,7 +385,7 @@ fn refused(error: Error, plan: &CommitPlan, step: &Step) -> Error {
 }
 
 /// Waits until no statement is at work that names the table.
-async fn quiet(session: &Session, name: &str) -> Result<()> {
+pub(crate) async fn quiet(session: &Session, name: &str) -> Result<()> {
     let began = std::time::Instant::now();
     let sql = format!(
         "SELECT toString(count()) FROM system.processes WHERE position(query, {}) > 0 \

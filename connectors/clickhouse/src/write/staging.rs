@@ -1,6 +1,7 @@
 //! Staging: one table for each attempt at a partition, so that what a failed attempt left is never picked up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
@@ -17,6 +18,9 @@ use super::names::{StagingNames, like, list, relation};
 use super::options::Options;
 use super::session::Session;
 use crate::types::literal;
+
+/// How often staged rows are moved when the answer did not come.
+const ATTEMPTS: u32 = 4;
 
 /// What all parts of a load know of its target.
 #[derive(Debug, Clone)]
@@ -253,6 +257,36 @@ pub(crate) async fn union(session: &Session, layout: &Layout, staged: &[StagedPa
     Ok(format!("({})", selects.join(" UNION ALL ")))
 }
 
+/// Moves a table's partitions into another one, again when an answer did not come: what was moved is no longer there.
+pub(crate) async fn move_all(session: &Session, from: &Relation, into: &Relation) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match move_once(session, from, into).await {
+            Err(error) if error.is_transient() && attempt < ATTEMPTS => {
+                tracing::debug!(%error, attempt, "staged rows are moved again");
+                tokio::time::sleep(Duration::from_millis(200) * attempt).await;
+                attempt += 1;
+                // The statement may be at work although its answer did not come.
+                super::commit::quiet(session, &from.name).await?;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn move_once(session: &Session, from: &Relation, into: &Relation) -> Result<()> {
+    for partition in catalog::partitions(session, from).await? {
+        let sql = format!(
+            "ALTER TABLE {} MOVE PARTITION ID {} TO TABLE {}",
+            relation(from),
+            literal(&partition),
+            relation(into)
+        );
+        session.run_long(&sql, &[]).await?;
+    }
+    Ok(())
+}
+
 /// Brings all staged rows into one table. Parts are moved, not written again.
 pub(crate) async fn gather(
     session: &Session,
@@ -265,15 +299,7 @@ pub(crate) async fn gather(
         session.run(&layout.definition(&rows, load)?).await?;
     }
     for table in staged_tables(layout, staged)? {
-        for partition in catalog::partitions(session, &table).await? {
-            let sql = format!(
-                "ALTER TABLE {} MOVE PARTITION ID {} TO TABLE {}",
-                relation(&table),
-                literal(&partition),
-                relation(&rows)
-            );
-            session.run_long(&sql, &[]).await?;
-        }
+        move_all(session, &table, &rows).await?;
     }
     let expected: u64 = staged.iter().map(|part| part.rows).sum();
     let found = session.count(&relation(&rows)).await?;
