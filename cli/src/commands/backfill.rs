@@ -254,7 +254,7 @@ async fn run(which: &Which, how: &How, engine: &EngineArgs, choice: Choice, colo
     let (loaded, pipelines) = which.load()?;
     let stderr = Style::for_stderr(color);
     loaded.warn(&pipelines, stderr);
-    let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections);
+    let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections)?;
     let places: Vec<usize> = pipelines.iter().filter_map(|p| graph.find(&p.name)).collect();
     let run_id = how.run_id.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string());
     let ledger = how.record.open_ledger(false).await?;

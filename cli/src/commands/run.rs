@@ -195,7 +195,7 @@ impl Job {
                 .with_hint("give one with --run-id")
         })?;
         let run_id = args.run_id.clone().or(scheduled).unwrap_or_else(|| ulid::Ulid::generate().to_string());
-        let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections);
+        let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections)?;
 
         let (mut ledger, unreachable) = args.record.open_ledger(args.needs_state()).await?;
         let known = match &mut ledger {
