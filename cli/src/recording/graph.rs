@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dpone_engine::evidence::Definition;
 use dpone_engine::federation::tables_of;
-use dpone_ledger::StepName;
 use dpone_engine::{Error, Result};
+use dpone_ledger::StepName;
 use dpone_planner::definition::{Connection, Pipeline, SourceQuery, StateSpec};
 use dpone_planner::state::hex;
 use serde_json::{Value, json};
@@ -213,7 +213,9 @@ fn digest(pipeline: &Pipeline, places: &Places<'_>) -> Result<String> {
     }
     let places: Vec<Value> = connections.iter().map(|name| places.describe(name)).collect();
     let part = |made: serde_json::Result<Value>| {
-        made.map_err(|e| Error::internal(format!("a definition cannot be digested: {e}")).with("pipeline", &pipeline.name))
+        made.map_err(|e| {
+            Error::internal(format!("a definition cannot be digested: {e}")).with("pipeline", &pipeline.name)
+        })
     };
     let document = json!({
         "made_of": DIGEST,
@@ -320,7 +322,11 @@ mod tests {
     fn a_digest_covers_what_a_pipeline_writes() {
         let with = |more: &str| {
             let text = PROJECT.replace("orders STRATEGY full_refresh\n", "orders STRATEGY full_refresh");
-            digests(&text.replacen("lake.landing.orders STRATEGY full_refresh", &format!("lake.landing.orders STRATEGY full_refresh {more}"), 1))
+            digests(&text.replacen(
+                "lake.landing.orders STRATEGY full_refresh",
+                &format!("lake.landing.orders STRATEGY full_refresh {more}"),
+                1,
+            ))
         };
         let plain = with("");
         for (more, want) in [
