@@ -6,7 +6,7 @@ use dpone_engine::{Error, ErrorClassifier, ErrorKind, ErrorRule};
 use object_store::Error as StoreError;
 
 /// What storage and the log say, by name: neither has numbers.
-pub static ERRORS: ErrorClassifier = ErrorClassifier {
+pub(crate) static ERRORS: ErrorClassifier = ErrorClassifier {
     system: "delta",
     codes: "errors of storage, of the log and of Parquet",
     rules: &[

@@ -344,7 +344,7 @@ fn bad_pattern(path: &str, error: &glob::PatternError) -> Error {
 }
 
 /// What the file system and object stores say, by name: neither has numbers that all systems share.
-pub static ERRORS: ErrorClassifier = ErrorClassifier {
+pub(crate) static ERRORS: ErrorClassifier = ErrorClassifier {
     system: "file",
     codes: "errors of the file system and of object stores",
     rules: &[

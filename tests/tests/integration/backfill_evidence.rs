@@ -25,6 +25,11 @@ fn loaded(document: &Value) -> u64 {
     document["partitions"].as_array().unwrap().iter().filter(own).map(|p| p["rows"].as_u64().unwrap()).sum()
 }
 
+/// What is in the target by now.
+fn stored(case: &Case) -> u64 {
+    case.pg.value("SELECT count(*) FROM landing.events").parse().unwrap()
+}
+
 fn dpone(case: &Case, arguments: &[&str]) -> Outcome {
     case.project.dpone(arguments)
 }
@@ -53,7 +58,7 @@ fn a_backfill_of_several_workers_leaves_one_folder_with_every_chunk() {
         let found = document.pointer(pointer).unwrap_or(&Value::Null);
         assert!(found == &want || pointer.ends_with("url"), "{pointer}: {document:#}");
     }
-    assert!(!document.to_string().contains(&case.pg.url()));
+    assert!(!document.to_string().contains(case.pg.url()));
     dpone(&case, &["runs", "verify", "history"]).ok();
 
     // Once more: nothing is left to load, and that is a run of its own.
@@ -88,16 +93,16 @@ fn chunks_that_failed_are_told_beside_those_that_were_loaded() {
     let counts = (one["status"].as_str(), one["result"]["error_class"].as_str());
     assert_eq!(counts, (Some("failed"), Some("data_quality")));
     // What was committed is counted, although the run failed.
-    assert_eq!((loaded(&one), one["result"]["inserted_rows"].as_u64()), (880, Some(880)), "{one:#}");
+    let first = stored(&case);
+    assert_eq!((loaded(&one), one["result"]["inserted_rows"].as_u64()), (first, Some(first)), "{one:#}");
     assert!(!one.to_string().contains("5000"), "{one:#}");
 
     case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000 AND day = '2026-01-05'");
     assert_eq!(case.backfill("retry-failed", &["--run-id", "two"], "").code(), Some(1));
     let two = evidence(&case, "two");
-    assert_eq!(
-        (chunks(&two).as_str(), two["result"]["inserted_rows"].as_u64()),
-        ("1 failed, 8 skipped, 1 success", Some(110))
-    );
+    let more = stored(&case) - first;
+    assert!(more > 0 && chunks(&two) == "1 failed, 8 skipped, 1 success", "{two:#}");
+    assert_eq!((loaded(&two), two["result"]["inserted_rows"].as_u64()), (more, Some(more)));
 
     case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000");
     case.backfill("retry-failed", &["--run-id", "three"], "").ok();
@@ -117,13 +122,14 @@ fn a_killed_backfill_leaves_evidence_of_where_it_stopped() {
     );
     assert_eq!((document["stage"].as_str(), &document["stages"][0]["seconds"]), (Some("stage"), &Value::Null));
     let run = &listed(&case)[0];
-    assert_eq!((run["status"].as_str(), run["rows_read"].as_u64()), (Some("killed"), Some(220)), "{run:#}");
+    assert_eq!((run["status"].as_str(), run["rows_read"].as_u64()), (Some("killed"), Some(stored(&case))), "{run:#}");
     dpone(&case, &["runs", "show", "k"]).ok().says("at work on: 00003");
     assert_eq!(dpone(&case, &["runs", "verify", "k"]).code(), Some(1));
 
+    let before = stored(&case);
     case.backfill("resume", &["--run-id", "k"], "").ok();
     let resumed = evidence(&case, "k");
-    assert_eq!((chunks(&resumed).as_str(), loaded(&resumed)), ("2 skipped, 8 success", 880));
+    assert_eq!((chunks(&resumed).as_str(), loaded(&resumed)), ("2 skipped, 8 success", 1100 - before));
     // What the killed call left is kept beside it, and its execution was gone on with.
     assert!(case.project.path(".dpone/runs/k/earlier/1/run.json").is_file());
     assert_eq!(resumed["execution_id"], document["execution_id"]);
