@@ -5,8 +5,11 @@
 mod backfill;
 mod backfill_evidence;
 mod classes;
+mod clickhouse_kills;
+mod clickhouse_readers;
 mod clickhouse_sink;
 mod clickhouse_source;
+mod clickhouse_types;
 mod comparing;
 mod connecting;
 mod cursors;
