@@ -52,7 +52,7 @@ fn the_digest_of_a_plan_is_the_same_in_every_run() {
         // Another plan has another digest.
         if twice {
             let text = std::fs::read_to_string(project.path("load.yaml")).unwrap();
-            project.write("load.yaml", text.replace("options: {}}", "options: {predicate: 'id < 2'}}"));
+            project.write("load.yaml", text.replace("options: {}}", "options: {custom_predicate: 'id < 2'}}"));
             pg.execute("DELETE FROM landing.t WHERE id = 2");
             assert_ne!(second, digest(&format!("t {strategy}")), "{strategy}");
         }
