@@ -18,7 +18,7 @@ mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::{Connector, ResolvedConnection, Sink, Source};
+use dpone_engine::{Connector, ErrorClassifier, ResolvedConnection, Sink, Source};
 use dpone_planner::Result;
 
 pub use dialect::ClickHouseDialect;
@@ -38,6 +38,10 @@ impl Connector for ClickHouseConnector {
 
     fn options(&self) -> &'static [&'static str] {
         config::OPTIONS
+    }
+
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        Some(&error::ERRORS)
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {
