@@ -46,7 +46,13 @@ impl Layout {
         let create = match (&load.write_mode, &table) {
             (WriteMode::Changes { key, .. }, _) => Create::Changes(key.clone()),
             (_, Some(table)) => Create::Like(Box::new(table.clone())),
-            (_, None) => Create::New(Creation::new(load, &create::stored_schema(load), &options)?),
+            (_, None) => Create::New(Creation::new(&create::Wanted {
+                schema: &create::stored_schema(load),
+                primary_key: &load.primary_key,
+                partition_by: &load.partition_by,
+                cursor: load.cursor.as_deref(),
+                options: &options,
+            })?),
         };
         Ok(Self { target: target.clone(), names: StagingNames::new(load, target), table, options, create })
     }

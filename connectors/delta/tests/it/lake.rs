@@ -46,6 +46,7 @@ impl Load {
             pipeline: "orders".into(),
             run_id: unique(),
             mode,
+            cursor: None,
             partition_by: vec![],
             primary_key: vec![],
             max_delete_rows: None,
