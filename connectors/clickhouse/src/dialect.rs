@@ -93,10 +93,7 @@ impl Dialect for ClickHouseDialect {
         check_table(table)?;
         let (options, cursor) = (&Options::new(more.options)?, more.cursor);
         let creation = Creation::new(&Wanted { schema, primary_key, partition_by, cursor, options })?;
-        Ok(vec![
-            format!("CREATE DATABASE IF NOT EXISTS {}", types::quote(&table.schema)),
-            creation.target(table),
-        ])
+        Ok(vec![format!("CREATE DATABASE IF NOT EXISTS {}", types::quote(&table.schema)), creation.target(table)])
     }
 
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
@@ -110,7 +107,8 @@ impl Dialect for ClickHouseDialect {
                 self.render_with(table, change, &TableOptions { options: &BTreeMap::new(), cursor: None })?
             }
             SchemaChange::AddColumn { column } => {
-                let mut statements = vec![format!("ALTER TABLE {on} ADD COLUMN {}", definition_as(column, false, None)?)];
+                let mut statements =
+                    vec![format!("ALTER TABLE {on} ADD COLUMN {}", definition_as(column, false, None)?)];
                 if default_of(column).is_some_and(|default| is_computed(column, default)) {
                     statements.push(materialize(&on, column.name()));
                 }

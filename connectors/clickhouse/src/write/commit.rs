@@ -95,7 +95,8 @@ impl Work<'_> {
         };
         let next = self.names().next();
         let cursor = self.commit.load.cursor.as_deref();
-        let creation = Creation::new(&Wanted { schema, primary_key, partition_by, cursor, options: &self.layout.options })?;
+        let creation =
+            Creation::new(&Wanted { schema, primary_key, partition_by, cursor, options: &self.layout.options })?;
         staging::drop_table(self.session, &next).await?;
         self.session.run(&creation.target(&next)).await?;
         Ok(next)

@@ -6,6 +6,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
+use dpone_planner::types::is_string;
 use futures::StreamExt;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ use super::encode::Blocks;
 use super::names::{StagingNames, like, list, relation};
 use super::options::Options;
 use super::session::Session;
-use crate::types::literal;
+use crate::types::{ChType, literal};
 
 /// What all parts of a load know of its target.
 #[derive(Debug, Clone)]
@@ -83,6 +84,20 @@ impl Layout {
 
 /// Checks what can be checked before rows are read, and removes what dead runs of the pipeline left.
 pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout) -> Result<()> {
+    for (field, native) in load.staged_schema.fields().iter().zip(layout.natives(&load.staged_schema)?) {
+        if matches!(ChType::native(&native), Some(ChType::Map(..))) && is_string(field.data_type()) {
+            return Err(Error::configuration(format!(
+                "column {:?} of {} is {native}, and comes as text, of which the server makes no map",
+                field.name(),
+                layout.target
+            ))
+            .with("column", field.name())
+            .with_hint(
+                "give it a column of the type String; from ClickHouse, by a strategy that does not compare the column, it \
+                 goes as it is",
+            ));
+        }
+    }
     if let Some(table) = &layout.table {
         for field in load.staged_schema.fields().iter().filter(|f| f.name() != OPERATION_COLUMN) {
             if let Some(column) = table.column(field.name()).filter(|c| !c.is_stored()) {

@@ -46,7 +46,6 @@ impl Load {
             pipeline: "orders".into(),
             run_id: unique(),
             mode,
-            cursor: None,
             partition_by: vec![],
             primary_key: vec![],
             max_delete_rows: None,
@@ -128,6 +127,7 @@ impl Lake {
             target_exists: exists,
             partitions: 1,
             primary_key: load.primary_key.clone(),
+            cursor: None,
             partition_by: load.partition_by.clone(),
             options: BTreeMap::new(),
         };
