@@ -68,7 +68,14 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
             .with_hint("write it into the option proxy: http://user:password@host:port, as env:NAME or file:PATH");
     }
     if let Some(io) = cause::<std::io::Error>(&error) {
-        return from_io(io, &reached, error.is_connect());
+        let error = from_io(io, &reached, error.is_connect());
+        // A server may close before its alert was read.
+        return match io.kind() {
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof if config.client_cert.is_some() => {
+                error.with_hint("the server's log says why: it may not trust the certificate of client_cert")
+            }
+            _ => error,
+        };
     }
     if error.is_timeout() {
         return Error::transient(format!("{address} did not answer in time")).with_hint(

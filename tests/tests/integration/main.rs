@@ -6,6 +6,7 @@ mod backfill;
 mod classes;
 mod clickhouse_sink;
 mod clickhouse_source;
+mod clickhouse_tables;
 mod comparing;
 mod connecting;
 mod cursors;

@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -39,11 +39,17 @@ impl Listening {
                 let (kept, answer, tls) = (Arc::clone(&kept), Arc::clone(&answer), tls.clone());
                 std::thread::spawn(move || {
                     let client = client.unwrap();
+                    let mut raw = client.try_clone().unwrap();
                     let mut road: Box<dyn Road> = match tls {
                         Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(tls).unwrap(), client)),
                         None => Box::new(client),
                     };
-                    let Some(head) = request(road.as_mut()) else { return };
+                    let Some(head) = request(road.as_mut()) else {
+                        // Closed with something unread, a connection is reset, and the alert in it is lost.
+                        let _ = raw.shutdown(Shutdown::Write);
+                        let _ = raw.read_to_end(&mut Vec::new());
+                        return;
+                    };
                     kept.lock().unwrap().push(head.clone());
                     answer(&head, road.as_mut());
                     let _ = road.flush();
