@@ -238,6 +238,11 @@ impl From<DataFusionError> for Error {
                 Err(shared) => from_shared(&shared),
             },
             DataFusionError::ArrowError(inner, _) => Error::from(*inner),
+            // A query that is wrong in several places: the first says enough.
+            DataFusionError::Collection(several) => match several.into_iter().next() {
+                Some(first) => Error::from(first),
+                None => Error::unknown("several errors, and none is told"),
+            },
             DataFusionError::SQL(_, _) | DataFusionError::Plan(_) | DataFusionError::SchemaError(_, _) => {
                 Error::configuration(error.strip_backtrace())
             }
@@ -272,7 +277,31 @@ fn from_shared(error: &DataFusionError) -> Error {
             Some(ours) => ours.copy(),
             None => Error::unknown(without_values(&error.strip_backtrace())),
         },
-        _ => Error::unknown(without_values(&error.strip_backtrace())),
+        root => Error::new(kind_of_shared(root), without_values(&error.strip_backtrace())),
+    }
+}
+
+/// The class that the error would have if it could be moved.
+fn kind_of_shared(error: &DataFusionError) -> ErrorKind {
+    use arrow::error::ArrowError;
+    match error {
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::ResourcesExhausted(_) => ErrorKind::Configuration,
+        DataFusionError::Internal(_) => ErrorKind::Internal,
+        DataFusionError::ArrowError(inner, _) => match inner.as_ref() {
+            ArrowError::CastError(_)
+            | ArrowError::ParseError(_)
+            | ArrowError::ArithmeticOverflow(_)
+            | ArrowError::DivideByZero
+            | ArrowError::CsvError(_)
+            | ArrowError::JsonError(_) => ErrorKind::DataQuality,
+            ArrowError::ParquetError(_) => ErrorKind::Configuration,
+            _ => ErrorKind::Unknown,
+        },
+        _ => ErrorKind::Unknown,
     }
 }
 
@@ -344,6 +373,28 @@ mod tests {
         let execution = DataFusionError::Execution("Error parsing timestamp from 'hunter2': bad".into());
         for error in [Error::from(cast), Error::from(execution)] {
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    /// A shared error has the class that it has alone, and several have that of the first.
+    #[test]
+    fn errors_that_are_wrapped_keep_their_class() {
+        use arrow::error::ArrowError;
+        let cast = || DataFusionError::from(ArrowError::CastError("'hunter2' is no number".into()));
+        for (make, want) in [
+            (&cast as &dyn Fn() -> DataFusionError, ErrorKind::DataQuality),
+            (&|| DataFusionError::Plan("no such column".into()), ErrorKind::Configuration),
+            (&|| DataFusionError::ResourcesExhausted("memory".into()), ErrorKind::Configuration),
+            (&|| DataFusionError::Internal("a bug".into()), ErrorKind::Internal),
+        ] {
+            let shared = std::sync::Arc::new(make());
+            let held = std::sync::Arc::clone(&shared);
+            let several = DataFusionError::Collection(vec![make(), DataFusionError::Execution("x".into())]);
+            for error in [Error::from(make()), Error::from(DataFusionError::Shared(shared)), Error::from(several)] {
+                assert_eq!(error.kind(), want, "{error:?}");
+                assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+            }
+            drop(held);
         }
     }
 

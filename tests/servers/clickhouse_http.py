@@ -218,6 +218,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
     engine = args = None                            # set by main()
+    shown = None                                    # the result that the answer is a view of
 
     def log_message(self, fmt, *a):
         if self.args.verbose:
@@ -303,6 +304,7 @@ class Handler(BaseHTTPRequestHandler):
             except (ConnectionError, ValueError):
                 self.close_connection = True
         self.reply(status, body, head)
+        self.shown = None
 
     do_POST = do_PUT = do_HEAD = do_GET
 
@@ -377,6 +379,8 @@ class Handler(BaseHTTPRequestHandler):
                 kind = next(words(sql), ("",))[0].upper()
                 fmt = (kind != "INSERT" and shape(sql)) or fmt
                 r = session.query(sql, fmt)
+                # A view does not keep what it shows: without the result it shows memory that others write into.
+                self.shown = r
                 result = r.get_memview().view() if r.size() else b""
                 stats = (r.rows_read(), r.bytes_read(), r.rows_written(), r.bytes_written())
         finally:

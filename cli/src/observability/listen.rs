@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dpone_engine::evidence::metrics::{Kind, Labels, Measure, Options, measures, prometheus_text};
+use dpone_engine::evidence::metrics::{self, Instrument, Kind, Labels, Measure, Options, measures, prometheus_text};
 use dpone_engine::evidence::{PipelineRun, Recorder, Status};
 use dpone_engine::{Error, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,37 +94,37 @@ pub(crate) fn now(recorder: &Recorder) -> Vec<Measure> {
     all
 }
 
+const IN_PROGRESS: Instrument = gauge("dpone_run_in_progress", "1 while the pipeline runs, else 0.", "1");
+const ROWS: Instrument = gauge("dpone_run_staging_rows", "Rows staged so far.", "{row}");
+const BYTES: Instrument = gauge("dpone_run_staging_bytes", "Bytes of Arrow data staged so far.", "By");
+const DONE: Instrument = gauge("dpone_run_staging_partitions_done", "Partitions staged so far.", "{partition}");
+const PARTITIONS: Instrument = gauge("dpone_run_staging_partitions", "Partitions to stage.", "{partition}");
+const STAGE: Instrument = gauge("dpone_run_stage", "1 for the stage that the run is in.", "1");
+
+const fn gauge(name: &'static str, help: &'static str, unit: &'static str) -> Instrument {
+    Instrument::new(name, help, unit, Kind::Gauge)
+}
+
+/// Everything that [`now`] can tell.
+pub(super) fn instruments() -> impl Iterator<Item = Instrument> {
+    metrics::instruments().chain([IN_PROGRESS, ROWS, BYTES, DONE, PARTITIONS, STAGE])
+}
+
 fn progress(run: &PipelineRun) -> Vec<Measure> {
+    let labels = || Labels::from([("pipeline".to_owned(), run.process.clone())]);
     let going = run.status == Status::Running;
-    let mut all = vec![gauge(
-        run,
-        "dpone_run_in_progress",
-        "1 while the pipeline runs, else 0.",
-        "1",
-        f64::from(u8::from(going)),
-    )];
+    let mut all = vec![IN_PROGRESS.measure(labels(), f64::from(u8::from(going)))];
     if going {
         let staged = run.staged;
-        let at = |name, help, unit, value| gauge(run, name, help, unit, value);
-        all.push(at("dpone_run_staging_rows", "Rows staged so far.", "{row}", staged.rows as f64));
-        all.push(at("dpone_run_staging_bytes", "Bytes of Arrow data staged so far.", "By", staged.bytes as f64));
-        all.push(at(
-            "dpone_run_staging_partitions_done",
-            "Partitions staged so far.",
-            "{partition}",
-            staged.partitions_done as f64,
-        ));
-        all.push(at("dpone_run_staging_partitions", "Partitions to stage.", "{partition}", staged.partitions as f64));
+        all.push(ROWS.measure(labels(), staged.rows as f64));
+        all.push(BYTES.measure(labels(), staged.bytes as f64));
+        all.push(DONE.measure(labels(), staged.partitions_done as f64));
+        all.push(PARTITIONS.measure(labels(), staged.partitions as f64));
         if let Some(stage) = run.stage {
-            let mut entry = at("dpone_run_stage", "1 for the stage that the run is in.", "1", 1.0);
-            entry.labels.insert("stage".to_owned(), stage.as_str().to_owned());
-            all.push(entry);
+            let mut labels = labels();
+            labels.insert("stage".to_owned(), stage.as_str().to_owned());
+            all.push(STAGE.measure(labels, 1.0));
         }
     }
     all
-}
-
-fn gauge(run: &PipelineRun, name: &str, help: &'static str, unit: &'static str, value: f64) -> Measure {
-    let labels = Labels::from([("pipeline".to_owned(), run.process.clone())]);
-    Measure { name: name.to_owned(), help, unit, kind: Kind::Gauge, labels, value, started_at: None, at: None }
 }

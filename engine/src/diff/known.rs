@@ -25,8 +25,11 @@ pub(super) struct Known {
     entries: Entries,
     /// Rows whose hash was never stored, in order: few or none. They equal no row.
     unhashed: Vec<u32>,
-    /// Row numbers by key hash, with linear probing.
+    /// By key hash, with linear probing: row numbers, and above them, in the bits that they leave, some of the key's. A
+    /// neighbour's row is told apart without a look at its entry, which lies far away.
     slots: Vec<u32>,
+    /// The bits of a slot that number a row.
+    row_bits: u32,
     /// One bit a row: the source has its key.
     seen: Vec<AtomicU64>,
     /// Whether some rows count as deleted.
@@ -40,7 +43,7 @@ pub(super) struct Known {
 
 /// The low 96 bits of a hash. Of the key's, the splitting into parts uses others, so all of these tell rows of a part
 /// apart: two keys of a thousand million that share them are less likely than one in 10^11.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Low([u32; 3]);
 
 impl Low {
@@ -50,8 +53,18 @@ impl Low {
     }
 }
 
-/// What a lookup needs of a row lies side by side.
+/// Keys that are looked up together.
+pub(super) const AT_ONCE: usize = 64;
+
+/// A row that has a key.
 #[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) row: u32,
+    digest: Low,
+}
+
+/// What a lookup needs of a row lies side by side.
+#[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     key: Low,
     /// Where digests are hashes.
@@ -66,7 +79,7 @@ struct Entries {
 }
 
 /// Entries of a piece: a power of two.
-const PIECE: usize = 1 << 10;
+const PIECE: usize = 1 << 12;
 
 impl Entries {
     fn len(&self) -> usize {
@@ -133,21 +146,23 @@ impl Known {
     }
 
     fn index(&mut self) {
-        for row in 0..self.entries.len() {
-            let row = row as u32;
-            let key = self.entries.at(row).key;
-            let mut slot = self.slot(key);
-            loop {
-                match self.slots[slot] {
-                    EMPTY => {
-                        self.slots[slot] = row;
-                        break;
-                    }
-                    other if self.entries.at(other).key == key => {
-                        self.duplicates += 1;
-                        break;
-                    }
-                    _ => slot = self.after(slot),
+        let mut firsts = [EMPTY; AT_ONCE];
+        for start in (0..self.entries.len()).step_by(AT_ONCE) {
+            let rows = start..(start + AT_ONCE).min(self.entries.len());
+            for (first, row) in firsts.iter_mut().zip(rows.clone()) {
+                *first = self.slots[self.slot(self.entries.at(row as u32).key)];
+            }
+            for (first, row) in firsts.iter().zip(rows) {
+                let row = row as u32;
+                let key = self.entries.at(row).key;
+                let slot = self.slot(key);
+                let free = match *first == EMPTY && self.slots[slot] == EMPTY {
+                    true => Err(slot),
+                    false => self.search(key),
+                };
+                match free {
+                    Ok(_) => self.duplicates += 1,
+                    Err(free) => self.slots[free] = row | self.tag(key),
                 }
             }
         }
@@ -168,23 +183,61 @@ impl Known {
         self.entries.len() as u64 + self.left_out
     }
 
-    /// The row with this key.
-    pub(super) fn find(&self, key: u128) -> Option<u32> {
-        let key = Low::of(key);
-        let mut slot = self.slot(key);
-        loop {
-            match self.slots[slot] {
-                EMPTY => return None,
-                row if self.entries.at(row).key == key => return Some(row),
-                _ => slot = self.after(slot),
+    /// The rows with these keys, at most [`AT_ONCE`] of them.
+    ///
+    /// Each lookup goes to two places far apart in memory. All first places are asked for before any is waited for, and
+    /// then all second ones: what one wait costs serves many rows.
+    pub(super) fn find(&self, keys: &[u128], found: &mut [Option<Found>; AT_ONCE]) {
+        let mut candidates = [0; AT_ONCE];
+        for (candidate, key) in candidates.iter_mut().zip(keys) {
+            *candidate = self.slots[self.slot(Low::of(*key))];
+        }
+        let mut entries = [Entry::default(); AT_ONCE];
+        if self.entries.len() > 0 {
+            for ((entry, candidate), _) in entries.iter_mut().zip(&candidates).zip(keys) {
+                let row = candidate & self.row_bits;
+                *entry = *self.entries.at(if *candidate == EMPTY { 0 } else { row });
             }
+        }
+        for (((found, candidate), entry), key) in found.iter_mut().zip(candidates).zip(entries).zip(keys) {
+            let key = Low::of(*key);
+            *found = match candidate {
+                EMPTY => None,
+                _ if entry.key == key => Some(Found { row: candidate & self.row_bits, digest: entry.digest }),
+                _ => self.search(key).ok().map(|row| Found { row, digest: self.entries.at(row).digest }),
+            };
         }
     }
 
+    /// The row with this key, or the slot where it would be.
+    #[inline]
+    fn search(&self, key: Low) -> Result<u32, usize> {
+        let tag = self.tag(key);
+        let mut slot = self.slot(key);
+        loop {
+            let held = self.slots[slot];
+            if held == EMPTY {
+                return Err(slot);
+            }
+            let row = held & self.row_bits;
+            if held & !self.row_bits == tag && self.entries.at(row).key == key {
+                return Ok(row);
+            }
+            slot = self.after(slot);
+        }
+    }
+
+    /// The bits of a key that a slot has room for beside the row. Others than those that choose the slot.
+    #[inline]
+    fn tag(&self, key: Low) -> u32 {
+        key.0[1] & !self.row_bits
+    }
+
     /// Whether the row holds these values, and counts as being there.
-    pub(super) fn holds(&self, row: u32, digests: &Digests, of: usize) -> bool {
+    pub(super) fn holds(&self, found: Found, digests: &Digests, of: usize) -> bool {
+        let row = found.row;
         let same = match digests.hash(of) {
-            Some(hash) => self.entries.at(row).digest == Low::of(hash) && self.unhashed.binary_search(&row).is_err(),
+            Some(hash) => found.digest == Low::of(hash) && self.unhashed.binary_search(&row).is_err(),
             None => {
                 let (batch, position) = self.position(row);
                 digests.same_exactly(of, self.batches[batch].exact.as_ref(), position)
@@ -335,6 +388,8 @@ impl<'a> Filling<'a> {
             batches: self.batches,
             starts: self.starts,
             slots: vec![EMPTY; slots],
+            // No row has all of these bits set, so that none of the slots in use looks empty.
+            row_bits: (rows as u32).checked_add(1).and_then(u32::checked_next_power_of_two).map_or(u32::MAX, |n| n - 1),
             unhashed: self.unhashed,
             has_gone: self.has_gone,
             duplicates: left_out,

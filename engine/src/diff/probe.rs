@@ -14,7 +14,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc::Sender;
 
 use super::changes::{Columns, SourceBatch, number};
-use super::known::{Known, Room};
+use super::known::{AT_ONCE, Known, Room};
 use super::{DiffFacts, Shared};
 
 /// One partition at work.
@@ -120,20 +120,25 @@ impl Probing {
         let mut differs = BooleanBufferBuilder::new(rows);
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
-        for row in 0..rows {
-            let change = match known.find(number(batch.keys.value(row))) {
-                None => Some(NEW),
-                Some(at) => {
-                    facts.duplicate_source_keys += u64::from(known.see(at));
-                    let same = known.holds(at, &batch.digests, row);
+        let mut keys = Vec::with_capacity(AT_ONCE);
+        let mut found = [None; AT_ONCE];
+        for start in (0..rows).step_by(AT_ONCE) {
+            let together = start..(start + AT_ONCE).min(rows);
+            keys.clear();
+            keys.extend(together.clone().map(|row| number(batch.keys.value(row))));
+            known.find(&keys, &mut found);
+            for (row, found) in together.zip(found) {
+                let change = found.map_or(Some(NEW), |found| {
+                    facts.duplicate_source_keys += u64::from(known.see(found.row));
+                    let same = known.holds(found, &batch.digests, row);
                     if !same {
-                        replaced.push(at);
+                        replaced.push(found.row);
                     }
                     (!same).then_some(CHANGED)
-                }
-            };
-            differs.append(change.is_some());
-            changes.extend(change);
+                });
+                differs.append(change.is_some());
+                changes.extend(change);
+            }
         }
         facts.new += (changes.len() - replaced.len()) as u64;
         facts.changed += replaced.len() as u64;

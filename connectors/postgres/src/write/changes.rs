@@ -3,11 +3,14 @@
 //! The table is locked in SHARE ROW EXCLUSIVE mode: readers go on, other writers wait. Between looking for a key and
 //! inserting it nobody else can insert it, which is what `ON CONFLICT` would be for, without needing a unique index, and
 //! without its side effects on sequences and triggers. Rows whose values are the same are not touched.
+//!
+//! Deletions, updates and insertions are a statement each, in this order, or one [`merge`].
 
 use dpone_engine::Result;
 use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, PATCH, STAMPS};
 
 use super::commit::{Applied, Apply};
+use super::merge;
 use super::names::{list, quote, relation};
 use super::staging::has_operation;
 use super::target::TargetColumn;
@@ -33,14 +36,24 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
     };
     let upsert = is(INSERT_OR_UPDATE);
 
+    let delete = is(DELETE);
+    // Counted first only where a guard asks: a comparison has asked its own already.
+    if operations && (apply.commit.max_delete_rows.is_some() || apply.commit.max_delete_ratio.is_some()) {
+        let doomed = format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}");
+        apply.guard(apply.count(&doomed).await?).await?;
+    }
+    let whole: Vec<_> = updatable(apply, key).collect();
+    if patch.is_empty() && merge::is_possible(apply, key).await? {
+        let changes = merge::Changes {
+            matches: &matches,
+            delete: operations.then_some(delete.as_str()),
+            upsert: &upsert,
+            update: sets(apply, &whole).map(|sets| (sets, differs(&whole, apply))),
+        };
+        return merge::apply(apply, &changes).await;
+    }
     let mut applied = Applied::default();
     if operations {
-        let delete = is(DELETE);
-        // Counted first only where a guard asks: a comparison has asked its own already.
-        if apply.commit.max_delete_rows.is_some() || apply.commit.max_delete_ratio.is_some() {
-            let doomed = format!("SELECT count(*) FROM {target} t JOIN {rows} s ON {matches}{delete}");
-            apply.guard(apply.count(&doomed).await?).await?;
-        }
         applied.deleted = apply
             .client
             .execute(&format!("DELETE FROM {target} t USING {rows} s WHERE {matches}{delete}"), &[])
@@ -54,7 +67,6 @@ pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -
         applied.updated += apply.client.execute(&sql, &[]).await?;
     }
     let all_new = !patch.is_empty() && are_later(apply, key, &upsert).await?;
-    let whole: Vec<_> = updatable(apply, key).collect();
     if !all_new && let Some(update) = update(apply, &whole) {
         let sql = format!("{update} WHERE {matches}{upsert}{}", differs(&whole, apply));
         applied.updated += apply.client.execute(&sql, &[]).await?;
@@ -141,11 +153,15 @@ fn compares_by_identity(receive: &str) -> bool {
 }
 
 fn update(apply: &Apply<'_>, columns: &[&TargetColumn]) -> Option<String> {
+    let sets = sets(apply, columns)?;
+    Some(format!("UPDATE {} t SET {sets} FROM {} s", relation(&apply.target), relation(&apply.rows)))
+}
+
+/// The columns with their staged values, where there are any.
+fn sets(apply: &Apply<'_>, columns: &[&TargetColumn]) -> Option<String> {
     let sets: Vec<String> =
         columns.iter().map(|c| format!("{} = {}", quote(&c.name), apply.layout.value(&c.name))).collect();
-    (!sets.is_empty()).then(|| {
-        format!("UPDATE {} t SET {} FROM {} s", relation(&apply.target), sets.join(", "), relation(&apply.rows))
-    })
+    (!sets.is_empty()).then(|| sets.join(", "))
 }
 
 /// ` AND (a value differs)`. Types whose equality is identity are compared by it; for the others (1.0 and 1.00, -0 and

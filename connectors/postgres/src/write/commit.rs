@@ -46,16 +46,16 @@ impl Apply<'_> {
 
     /// `INSERT INTO target (…) SELECT … FROM staging s`, to which a mode appends its condition.
     pub(crate) fn insert_select(&self) -> String {
+        let (columns, values) = self.inserted();
+        format!("INSERT INTO {} {columns}SELECT {values} FROM {} s", relation(&self.target), relation(&self.rows))
+    }
+
+    /// The columns that an INSERT names, with what it has to say of identities, and their staged values.
+    pub(crate) fn inserted(&self) -> (String, String) {
         let columns = self.layout.names();
         let values: Vec<String> = columns.iter().map(|c| self.staged_value(c)).collect();
-        format!(
-            "INSERT INTO {} ({}) {}SELECT {} FROM {} s",
-            relation(&self.target),
-            list(columns.iter().copied()),
-            self.table.overriding(&columns),
-            values.join(", "),
-            relation(&self.rows)
-        )
+        let names = format!("({}) {}", list(columns.iter().copied()), self.table.overriding(&columns));
+        (names, values.join(", "))
     }
 
     pub(crate) async fn count(&self, sql: &str) -> Result<u64> {

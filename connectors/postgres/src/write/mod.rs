@@ -9,6 +9,7 @@ mod evolve;
 mod exchange;
 pub(crate) mod expand_contract;
 mod keep;
+mod merge;
 pub(crate) mod names;
 mod numeric;
 mod overwrite;

@@ -42,17 +42,68 @@ pub struct Options {
     pub run_id: bool,
 }
 
-/// What a counter or a gauge is read from.
+/// What is measured: all that the numbers of one name have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instrument {
+    /// Without a suffix such as `_total`: that is each format's own.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub unit: &'static str,
+    pub kind: Kind,
+}
+
+impl Instrument {
+    pub const fn new(name: &'static str, help: &'static str, unit: &'static str, kind: Kind) -> Self {
+        Self { name, help, unit, kind }
+    }
+
+    /// A number of it, with no time of its own.
+    pub fn measure(&self, labels: Labels, value: f64) -> Measure {
+        let Self { name, help, unit, kind } = *self;
+        Measure { name: name.to_owned(), help, unit, kind, labels, value, started_at: None, at: None }
+    }
+}
+
+/// Where in a report a number is read.
 struct Field {
     pointer: &'static str,
-    name: &'static str,
-    help: &'static str,
-    unit: &'static str,
-    kind: Kind,
+    instrument: Instrument,
 }
 
 const fn field(pointer: &'static str, name: &'static str, help: &'static str, unit: &'static str, kind: Kind) -> Field {
-    Field { pointer, name, help, unit, kind }
+    Field { pointer, instrument: Instrument::new(name, help, unit, kind) }
+}
+
+const THROUGHPUT: Instrument = Instrument::new(
+    "dpone_throughput_rows_per_second",
+    "Rows that the source gave, by the time of the run.",
+    "{row}/s",
+    Kind::Gauge,
+);
+const PASSED: Instrument =
+    Instrument::new("dpone_run_passed", "1 where the run did all that was asked for, else 0.", "1", Kind::Gauge);
+const FINISHED: Instrument = Instrument::new(
+    "dpone_run_finished_timestamp_seconds",
+    "When the run ended, in seconds since 1970.",
+    "s",
+    Kind::Gauge,
+);
+const ERRORS: Instrument =
+    Instrument::new("dpone_errors", "Errors that ended a run, by their class.", "{error}", Kind::Counter);
+const RETRIES: Instrument = Instrument::new(
+    "dpone_retries",
+    "Attempts that failed and were made again, by the class of the error.",
+    "{retry}",
+    Kind::Counter,
+);
+const WARNINGS: Instrument = Instrument::new("dpone_warnings", "Notes of the run.", "{note}", Kind::Counter);
+const STAGE: Instrument =
+    Instrument::new("dpone_stage_duration_seconds", "How long the run was in each of its stages.", "s", Kind::Gauge);
+
+/// Everything that [`measures`] can find in a report.
+pub fn instruments() -> impl Iterator<Item = Instrument> {
+    let others = [THROUGHPUT, PASSED, FINISHED, ERRORS, RETRIES, WARNINGS, STAGE];
+    FIELDS.iter().map(|field| field.instrument).chain(others)
 }
 
 const FIELDS: &[Field] = &[
@@ -80,13 +131,6 @@ const FIELDS: &[Field] = &[
     field("/attempts", "dpone_attempts", "Attempts at loading.", "{attempt}", Kind::Counter),
     field("/result/final_rows", "dpone_final_rows", "Rows of the target after the run.", "{row}", Kind::Gauge),
     field("/result/duration_seconds", "dpone_duration_seconds", "How long the run took.", "s", Kind::Gauge),
-    field(
-        "/result/rows_per_second",
-        "dpone_throughput_rows_per_second",
-        "Rows that the source gave, by the time of the run.",
-        "{row}/s",
-        Kind::Gauge,
-    ),
     field("/max_attempts", "dpone_max_attempts", "Attempts that a run may make.", "{attempt}", Kind::Gauge),
     field("/retry_backoff_seconds", "dpone_retry_backoff_seconds", "The longest first wait.", "s", Kind::Gauge),
 ];
@@ -133,51 +177,42 @@ fn of_run(run: &Value, options: &Options, all: &mut Measured) {
     let labels = labels(run, options);
     let started_at = time(run.get("started_at"));
     let at = time(run.get("finished_at")).or(started_at);
-    let mut add =
-        |name: &str, help: &'static str, unit: &'static str, kind: Kind, more: &[(&str, &str)], value: f64| {
-            let mut labels = labels.clone();
-            labels.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-            all.add(Measure { name: name.to_owned(), help, unit, kind, labels, value, started_at, at });
-        };
+    let mut add = |instrument: &Instrument, more: &[(&str, &str)], value: f64| {
+        let mut labels = labels.clone();
+        labels.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        all.add(Measure { started_at, at, ..instrument.measure(labels, value) });
+    };
     for field in FIELDS {
         if let Some(value) = run.pointer(field.pointer).and_then(Value::as_f64) {
-            add(field.name, field.help, field.unit, field.kind, &[], value);
+            add(&field.instrument, &[], value);
         }
     }
     let per_second = run.pointer("/result/rows_per_second").and_then(Value::as_f64);
     let rows = run.pointer("/result/extracted_rows").and_then(Value::as_f64);
     let seconds = run.pointer("/result/duration_seconds").and_then(Value::as_f64).filter(|s| *s > 0.0);
-    if let (None, Some(rows), Some(seconds)) = (per_second, rows, seconds) {
-        let help = "Rows that the source gave, by the time of the run.";
-        add("dpone_throughput_rows_per_second", help, "{row}/s", Kind::Gauge, &[], rows / seconds);
+    if let Some(value) = per_second.or_else(|| Some(rows? / seconds?)) {
+        add(&THROUGHPUT, &[], value);
     }
     if let Some(passed) = run.get("passed").and_then(Value::as_bool) {
-        let help = "1 where the run did all that was asked for, else 0.";
-        add("dpone_run_passed", help, "1", Kind::Gauge, &[], f64::from(u8::from(passed)));
+        add(&PASSED, &[], f64::from(u8::from(passed)));
     }
     if let Some(end) = time(run.get("finished_at")) {
-        let help = "When the run ended, in seconds since 1970.";
-        add("dpone_run_finished_timestamp_seconds", help, "s", Kind::Gauge, &[], end as f64 / 1e9);
+        add(&FINISHED, &[], end as f64 / 1e9);
     }
-    let errors = run.pointer("/result/errors").and_then(Value::as_array);
-    if let Some(errors) = errors {
+    if let Some(errors) = run.pointer("/result/errors").and_then(Value::as_array) {
         let class = run.pointer("/result/error_class").and_then(Value::as_str);
-        let help = "Errors that ended a run, by their class.";
         match (errors.len(), class) {
-            (0, _) | (_, None) => add("dpone_errors", help, "{error}", Kind::Counter, &[], errors.len() as f64),
-            (n, Some(class)) => {
-                add("dpone_errors", help, "{error}", Kind::Counter, &[("error_class", class)], n as f64);
-            }
+            (0, _) | (_, None) => add(&ERRORS, &[], errors.len() as f64),
+            (n, Some(class)) => add(&ERRORS, &[("error_class", class)], n as f64),
         }
     }
     for retry in list(run, "retries") {
         let class = retry.get("error_class").and_then(Value::as_str).unwrap_or("unknown");
-        let help = "Attempts that failed and were made again, by the class of the error.";
-        add("dpone_retries", help, "{retry}", Kind::Counter, &[("error_class", class)], 1.0);
+        add(&RETRIES, &[("error_class", class)], 1.0);
     }
     let told = [run.get("notes"), run.pointer("/result/warnings")];
     for notes in told.into_iter().flatten().filter_map(Value::as_array) {
-        add("dpone_warnings", "Notes of the run.", "{note}", Kind::Counter, &[], notes.len() as f64);
+        add(&WARNINGS, &[], notes.len() as f64);
     }
     let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
     for stage in list(run, "stages") {
@@ -186,8 +221,7 @@ fn of_run(run: &Value, options: &Options, all: &mut Measured) {
         }
     }
     for (stage, seconds) in stages {
-        let help = "How long the run was in each of its stages.";
-        add("dpone_stage_duration_seconds", help, "s", Kind::Gauge, &[("stage", stage)], seconds);
+        add(&STAGE, &[("stage", stage)], seconds);
     }
 }
 
@@ -277,6 +311,7 @@ mod tests {
         assert_eq!(value(&all, "dpone_retries"), [2.0]);
         let each = measures(&reports, &Options { run_id: true, ..Options::default() });
         assert_eq!(value(&each, "dpone_inserted_rows"), [3.0, 5.0]);
+        assert!(all.iter().all(|m| instruments().any(|i| i.name == m.name && i.kind == m.kind)));
         let labels = &all[0].labels;
         let want =
             [("pipeline", "orders"), ("sink", "delta"), ("source", "postgres"), ("strategy", "incremental_merge")];

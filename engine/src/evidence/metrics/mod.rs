@@ -6,8 +6,8 @@ mod prometheus;
 mod report;
 mod trace;
 
-pub use measures::{Kind, Labels, Measure, Options, check_label, check_name, measures};
+pub use measures::{Instrument, Kind, Labels, Measure, Options, check_label, check_name, instruments, measures};
 pub use otlp::{Resource, metrics as otlp_metrics};
 pub use prometheus::text as prometheus_text;
 pub use report::{machine, markdown};
-pub use trace::traces as otlp_traces;
+pub use trace::{Parent, Span, spans, traces as otlp_traces};
