@@ -27,8 +27,11 @@ pub const STEPS: &[&str] = &[
     "staged",
     "verified",
     "commit.begun",
-    // Only in sinks whose commit takes several statements: after each of them.
+    // Only in sinks whose commit takes several statements: when they are written down, after each of them, and between
+    // the receipt and the state.
+    "commit.planned",
     "commit.step",
+    "commit.recorded",
     "commit.applied",
     "commit.acknowledged",
     "committed",

@@ -42,6 +42,13 @@ impl ClickHouse {
         ask(&self.authority, database, sql)
     }
 
+    /// The server's answer as it is: for binary formats.
+    #[track_caller]
+    pub fn bytes(&self, sql: &str) -> Vec<u8> {
+        answer(&self.authority, &self.database, sql)
+            .unwrap_or_else(|error| panic!("{}: {sql}", String::from_utf8_lossy(&error)))
+    }
+
     /// Asks the same, over and over, until it is told to stop; gives the distinct answers in their order.
     pub fn poll(&self, sql: &str) -> impl FnOnce() -> Vec<String> + use<> {
         let (authority, database, sql) = (self.authority.clone(), self.database.clone(), sql.to_owned());
@@ -103,6 +110,11 @@ impl ClickHouse {
 }
 
 fn ask(authority: &str, database: &str, sql: &str) -> Result<String, String> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("an answer in UTF-8");
+    answer(authority, database, sql).map(text).map_err(text)
+}
+
+fn answer(authority: &str, database: &str, sql: &str) -> Result<Vec<u8>, Vec<u8>> {
     let mut stream = TcpStream::connect(authority).unwrap();
     let head =
         format!("POST /?database={database} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: {}\r\n\r\n", sql.len());
@@ -110,11 +122,12 @@ fn ask(authority: &str, database: &str, sql: &str) -> Result<String, String> {
     stream.write_all(sql.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    match head.lines().next().unwrap_or_default().contains(" 200 ") {
-        true => Ok(body.to_owned()),
-        false => Err(body.to_owned()),
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer of HTTP");
+    let body = answer.split_off(end + 4);
+    let status = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    match status.windows(5).any(|window| window == b" 200 ") {
+        true => Ok(body),
+        false => Err(body),
     }
 }
 

@@ -36,6 +36,12 @@ pub fn write_delta(table: &Path, csv: &Path, types: &str) {
     python("write_delta.py", &[&table.display().to_string(), &csv.display().to_string(), types]);
 }
 
+/// Writes a Parquet file with DuckDB from a CSV file that PostgreSQL exported.
+#[track_caller]
+pub fn write_parquet(file: &Path, csv: &Path, types: &str) {
+    python("write_parquet.py", &[&file.display().to_string(), &csv.display().to_string(), types]);
+}
+
 #[track_caller]
 fn python(script: &str, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(script);

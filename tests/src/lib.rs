@@ -15,7 +15,7 @@ mod reader;
 
 pub use clickhouse::ClickHouse;
 pub use dpone::{Outcome, Project};
-pub use lake::{Lake, PYTHON_HINT, write_delta};
+pub use lake::{Lake, PYTHON_HINT, write_delta, write_parquet};
 pub use pg::{Pg, connect, environment};
 pub use reader::PollingReader;
 
@@ -34,6 +34,11 @@ pub const COMMIT_STEPS: &[&str] = &[
     "committed",
     "discarded",
 ];
+
+/// Steps of a commit of several statements at which a reader may see a part: what was written down is finished by the
+/// next run.
+pub const COMMIT_STEPS_BETWEEN: &[&str] =
+    &["commit.planned", "commit.step@1", "commit.step@2", "commit.step@3", "commit.recorded"];
 
 /// Fails with the first rows in which two multisets differ. Both are sorted here: order means nothing in a table.
 #[track_caller]

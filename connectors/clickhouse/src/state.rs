@@ -101,19 +101,28 @@ impl StateTables {
         session.put(&self.loads, &row).await
     }
 
-    pub(crate) async fn put_state(&self, session: &Session, state: &PipelineState) -> Result<()> {
+    /// The state that a load leaves. A run that was taken over and wakes up writes in vain: states of later leases stay.
+    pub(crate) async fn put_state(&self, session: &Session, state: &PipelineState, lease: Option<u64>) -> Result<()> {
         let text = serde_json::to_string(state).map_err(|e| Error::internal(format!("a state: {e}")))?;
-        self.put(session, &state.pipeline, &text, [&state.load_id, &state.run_id, &state.committed_at]).await
+        self.put(session, &state.pipeline, &text, [&state.load_id, &state.run_id, &state.committed_at], lease).await
     }
 
-    /// The lease is held, so nobody else numbers the pipeline's versions.
-    async fn put(&self, session: &Session, pipeline: &str, text: &str, about: [&String; 3]) -> Result<()> {
+    /// Versions of a lease are greater than those of all leases before it. Without a lease, greater than all.
+    async fn put(
+        &self,
+        session: &Session,
+        pipeline: &str,
+        text: &str,
+        about: [&String; 3],
+        lease: Option<u64>,
+    ) -> Result<()> {
+        let (first, last) = lease.map_or((0, u64::MAX), |token| (token << 32, (token + 1) << 32));
         let sql = format!(
-            "SELECT toString(max(version)) FROM {} WHERE pipeline = {}",
+            "SELECT toString(max(version)) FROM {} WHERE pipeline = {} AND version < {last}",
             relation(&self.state),
             literal(pipeline)
         );
-        let version = session.number(&sql).await? + 1;
+        let version = session.number(&sql).await?.max(first) + 1;
         let [load_id, run_id, committed_at] = about;
         let row = json!({
             "pipeline": pipeline, "state": text, "load_id": load_id, "run_id": run_id, "committed_at": committed_at,
@@ -204,7 +213,8 @@ impl StateStore for ClickHouseState {
             })
             .await?;
         let nothing = String::new();
-        let forgotten = self.tables.put(&self.session, pipeline, "", [&nothing, &nothing, &nothing]).await;
+        let about = [&nothing, &nothing, &nothing];
+        let forgotten = self.tables.put(&self.session, pipeline, "", about, Some(lease.token)).await;
         self.leases().release(&lease).await?;
         forgotten.map(|()| true)
     }
@@ -217,6 +227,6 @@ impl StateStore for ClickHouseState {
             "run_id": receipt.run_id, "token": 0, "receipt": text,
         });
         self.session.put(&self.tables.loads, &row).await?;
-        self.tables.put_state(&self.session, state).await
+        self.tables.put_state(&self.session, state, None).await
     }
 }

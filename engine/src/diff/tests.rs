@@ -5,14 +5,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::array::{FixedSizeBinaryArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::pretty::pretty_format_batches;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, ident};
 use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use dpone_planner::diff::{DIGEST, Diff, KEY_HASH};
+use dpone_planner::diff::{CHANGE, DIGEST, Diff, KEY_HASH};
 use dpone_planner::row_hash::{DigestKind, digest};
 use futures::StreamExt;
 
@@ -157,5 +160,56 @@ async fn one_key_over_and_over_is_counted() {
         let facts = outcome.facts;
         assert_eq!((facts.duplicate_target_keys, facts.duplicate_source_keys), (50_000, 5), "with {limit} bytes");
         assert_eq!((facts.target_rows, facts.source_rows), (59_000, 9005));
+    }
+}
+
+/// Rows with hashes made by hand: all keys begin their search at the same place, and few differ in what a slot keeps.
+fn crowded(ids: std::ops::Range<i64>, changed: i64) -> Arc<dyn ExecutionPlan> {
+    let hash =
+        |low: u32, second: u32, third: u32| (u128::from(third) << 64) | (u128::from(second) << 32) | u128::from(low);
+    let keys = ids.clone().map(|id| hash(7, (id as u32 % 3) << 30, id as u32).to_be_bytes());
+    let digests = ids.clone().map(|id| u128::from(id % 10 == changed).to_be_bytes());
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new(KEY_HASH, DataType::FixedSizeBinary(16), false),
+        Field::new(DIGEST, DataType::FixedSizeBinary(16), false),
+    ]));
+    let batch = RecordBatch::try_new(
+        Arc::clone(&schema),
+        vec![
+            Arc::new(Int64Array::from_iter_values(ids)),
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(keys.map(Some), 16).unwrap()),
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(digests.map(Some), 16).unwrap()),
+        ],
+    );
+    MemorySourceConfig::try_new_exec(&[vec![batch.unwrap()]], schema, None).unwrap()
+}
+
+#[tokio::test]
+async fn keys_that_crowd_at_one_place_are_told_apart() {
+    let spec = DiffSpec {
+        method: Method::Hash,
+        key: vec!["id".to_owned()],
+        carried: Vec::new(),
+        missing: true,
+        replaced: false,
+        quarantine_null_keys: false,
+    };
+    let columns = vec![Field::new("id", DataType::Int64, false), Field::new(CHANGE, DataType::Int8, false)];
+    for (old, new) in [(0..1000, 300..1500), (0..0, 0..100), (0..1, 1..2)] {
+        let (source, target) = (crowded(new.clone(), 3), crowded(old.clone(), 99));
+        let exec =
+            Arc::new(DiffExec::new(source, target, Arc::new(spec.clone()), Arc::new(Schema::new(columns.clone()))));
+        let plan: Arc<dyn ExecutionPlan> = exec.clone();
+        let mut stream = execute_stream(plan, Arc::default()).unwrap();
+        while let Some(batch) = stream.next().await {
+            batch.unwrap();
+        }
+        let both = |id: &i64| old.contains(id);
+        let facts = exec.facts();
+        assert_eq!(facts.new, new.clone().filter(|id| !both(id)).count() as u64);
+        assert_eq!(facts.changed, new.clone().filter(|id| both(id) && id % 10 == 3).count() as u64);
+        assert_eq!(facts.missing, old.clone().filter(|id| !new.contains(id)).count() as u64);
+        assert_eq!((facts.duplicate_source_keys, facts.duplicate_target_keys), (0, 0));
     }
 }

@@ -43,10 +43,10 @@ pub(super) fn manifest(design: &Design, from: Origin, sink: Sink, database: Opti
         Sink::Delta => "type: delta, path: lake",
         Sink::ClickHouse => clickhouse,
     };
-    let sink_options = design
-        .freedom
-        .folders
-        .map_or_else(String::new, |at| format!("  options: {{partition_by: [{}]}}\n", shape.columns[at].name));
+    let folders = design.freedom.folders.map(|at| format!("partition_by: [{}]", shape.columns[at].name));
+    let engine = if design.merge_policy == Some("replacing") { ", engine: ReplacingMergeTree" } else { "" };
+    let policy = design.merge_policy.map(|policy| format!("connector: {{merge_policy: {policy}{engine}}}"));
+    let sink_options = folders.or(policy).map_or_else(String::new, |option| format!("  options: {{{option}}}\n"));
     format!(
         "name: case\nsource: {{{source}, table: {{{table}}}, options: {{{}}}}}\n\
          sink:\n  {into}\n  table: {{schema: {schema}, name: t}}\n  strategy: {{{}}}\n{sink_options}",

@@ -16,7 +16,18 @@ pub struct Design {
     pub target_made_before: bool,
     /// Partitions that are read at once.
     pub workers: usize,
+    /// How a ClickHouse sink changes rows.
+    pub merge_policy: Option<&'static str>,
 }
+
+const MERGE_POLICIES: &[Option<&str>] = &[
+    None,
+    None,
+    Some("lightweight_delete_insert"),
+    Some("mutation_delete_insert"),
+    Some("shadow_swap"),
+    Some("replacing"),
+];
 
 impl Design {
     pub fn full_refresh(random: &mut Random, sink: Sink) -> Self {
@@ -176,7 +187,13 @@ impl Design {
             rows: *random.pick(&[0, 1, 5, 10, 20, 60]),
         };
         let workers = *random.pick(&[1, 1, 2, 4]);
-        Self { shape, strategy, freedom, target_made_before, workers }
+        let mut merge_policy = if sink == Sink::ClickHouse { *random.pick(MERGE_POLICIES) } else { None };
+        let by_key = matches!(strategy, Strategy::IncrementalMerge(_) | Strategy::SnapshotDiff(_));
+        if merge_policy == Some("replacing") && !by_key {
+            // A table that keeps one row for each key is for these alone.
+            merge_policy = Some("shadow_swap");
+        }
+        Self { shape, strategy, freedom, target_made_before, workers, merge_policy }
     }
 }
 

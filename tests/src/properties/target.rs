@@ -26,10 +26,16 @@ pub fn postgres_rows(pg: &Pg, table: &str, columns: &[(String, Kind)]) -> Vec<Ro
     pg.table(&format!("SELECT {} FROM {table}", texts.join(", ")))
 }
 
-/// Every row of a table, by the server, as PostgreSQL spells them. The table has these columns, and no others.
+/// Every row of a table, by the server, as PostgreSQL spells them. The table has these columns, and no others but the
+/// two by which it replaces rows.
 pub(super) fn clickhouse_rows(clickhouse: &ClickHouse, table: &str, columns: &[(String, Kind)]) -> Vec<Row> {
+    let replaces = clickhouse.value(&format!(
+        "SELECT engine FROM system.tables WHERE database = '{}' AND name = '{table}'",
+        clickhouse.database
+    )) == "ReplacingMergeTree";
     let there = clickhouse.value(&format!(
-        "SELECT count() FROM system.columns WHERE database = '{}' AND table = '{table}'",
+        "SELECT count() FROM system.columns WHERE database = '{}' AND table = '{table}' \
+         AND name NOT IN ('__dpone__version', '__dpone__deleted')",
         clickhouse.database
     ));
     assert_eq!(there, columns.len().to_string(), "the number of columns of {table}");
@@ -55,7 +61,8 @@ pub(super) fn clickhouse_rows(clickhouse: &ClickHouse, table: &str, columns: &[(
             }
         })
         .collect();
-    clickhouse.table(&format!("SELECT {} FROM {table}", texts.join(", ")))
+    let last = if replaces { " FINAL" } else { "" };
+    clickhouse.table(&format!("SELECT {} FROM {table}{last}", texts.join(", ")))
 }
 
 /// A Python process that reads Delta tables, for as many reads as a test has.

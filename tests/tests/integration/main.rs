@@ -4,9 +4,12 @@
 
 mod backfill;
 mod classes;
+mod clickhouse_kills;
+mod clickhouse_readers;
 mod clickhouse_sink;
 mod clickhouse_source;
 mod clickhouse_tables;
+mod clickhouse_types;
 mod comparing;
 mod connecting;
 mod cursors;

@@ -2,7 +2,7 @@
 //!
 //! Whether a table is right is decided by readers that are not ours, row by row as a multiset.
 
-use dpone_tests::{Lake, Pg, Project, assert_same_rows, every_case, write_delta};
+use dpone_tests::{Lake, Pg, Project, assert_same_rows, every_case, write_delta, write_parquet};
 
 use crate::orders::{self, COLUMNS, STRATEGIES, Strategy};
 
@@ -10,6 +10,8 @@ use crate::orders::{self, COLUMNS, STRATEGIES, Strategy};
 pub(crate) enum From {
     Postgres,
     Csv,
+    Ndjson,
+    Parquet,
     Delta,
 }
 
@@ -116,6 +118,12 @@ pub(crate) fn manifest(from: From, into: Into, strategy: &Strategy) -> String {
             let separator = if options.is_empty() { "" } else { ", " };
             format!("{{type: file, path: orders.csv, options: {{{file_options}{separator}{options}}}}}")
         }
+        From::Ndjson => {
+            let separator = if options.is_empty() { "" } else { ", " };
+            let columns = columns.join(", ");
+            format!("{{type: file, path: orders.ndjson, options: {{columns: [{columns}]{separator}{options}}}}}")
+        }
+        From::Parquet => format!("{{type: file, path: orders.parquet, options: {{{options}}}}}"),
         From::Delta => {
             format!("{{type: delta, path: source, table: {{schema: shop, name: orders}}, options: {{{options}}}}}")
         }
@@ -134,14 +142,23 @@ pub(crate) fn manifest(from: From, into: Into, strategy: &Strategy) -> String {
 
 /// Writes the source's rows to where the definition reads them: by PostgreSQL, or by the Python package.
 pub(crate) fn export(pg: &Pg, project: &Project, from: From) {
-    if from == From::Postgres {
-        return;
+    match from {
+        From::Postgres => return,
+        From::Ndjson => {
+            // Not as `text`, whose backslashes are doubled: a line of JSON has none of these two characters.
+            let json = "SELECT to_json(o) FROM shop.orders o ORDER BY order_id";
+            let lines = pg.copy_out(json, "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'");
+            return project.write("orders.ndjson", lines);
+        }
+        From::Csv | From::Parquet | From::Delta => {}
     }
     let csv = pg.copy_out("SELECT * FROM shop.orders ORDER BY order_id", "FORMAT csv, HEADER");
     project.write("orders.csv", csv);
-    if from == From::Delta {
-        let types: Vec<_> = COLUMNS.iter().map(|c| format!("'{}': '{}'", c.name, c.duckdb)).collect();
-        let types = format!("{{{}}}", types.join(", "));
-        write_delta(&project.path("source/shop/orders"), &project.path("orders.csv"), &types);
+    let types: Vec<_> = COLUMNS.iter().map(|c| format!("'{}': '{}'", c.name, c.duckdb)).collect();
+    let types = format!("{{{}}}", types.join(", "));
+    match from {
+        From::Delta => write_delta(&project.path("source/shop/orders"), &project.path("orders.csv"), &types),
+        From::Parquet => write_parquet(&project.path("orders.parquet"), &project.path("orders.csv"), &types),
+        _ => {}
     }
 }

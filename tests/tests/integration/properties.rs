@@ -36,7 +36,7 @@ properties! {
 }
 
 macro_rules! from_clickhouse {
-    ($($to_postgres:ident, $to_delta:ident: $design:path;)*) => {$(
+    ($($to_postgres:ident, $to_delta:ident, $to_clickhouse:ident: $design:path;)*) => {$(
         #[test]
         fn $to_postgres() {
             check_from(Origin::ClickHouse, Sink::Postgres, |random| $design(random, Sink::Postgres));
@@ -46,18 +46,28 @@ macro_rules! from_clickhouse {
         fn $to_delta() {
             check_from(Origin::ClickHouse, Sink::Delta, |random| $design(random, Sink::Delta));
         }
+
+        #[test]
+        fn $to_clickhouse() {
+            check_from(Origin::ClickHouse, Sink::ClickHouse, |random| $design(random, Sink::ClickHouse));
+        }
     )*};
 }
 
 from_clickhouse! {
-    clickhouse_full_refresh_to_postgres, clickhouse_full_refresh_to_delta: Design::full_refresh;
-    clickhouse_replace_to_postgres, clickhouse_replace_to_delta: Design::replace;
-    clickhouse_append_to_postgres, clickhouse_append_to_delta: Design::incremental_append;
-    clickhouse_merge_to_postgres, clickhouse_merge_to_delta: Design::incremental_merge;
-    clickhouse_partition_replace_to_postgres, clickhouse_partition_replace_to_delta: Design::partition_replace;
-    clickhouse_snapshot_diff_to_postgres, clickhouse_snapshot_diff_to_delta: Design::snapshot_diff;
-    clickhouse_scd2_to_postgres, clickhouse_scd2_to_delta: Design::scd2;
-    clickhouse_scd2_of_a_log_to_postgres, clickhouse_scd2_of_a_log_to_delta: Design::scd2_of_a_log;
+    clickhouse_full_refresh_to_postgres, clickhouse_full_refresh_to_delta, clickhouse_full_refresh_to_clickhouse:
+        Design::full_refresh;
+    clickhouse_replace_to_postgres, clickhouse_replace_to_delta, clickhouse_replace_to_clickhouse: Design::replace;
+    clickhouse_append_to_postgres, clickhouse_append_to_delta, clickhouse_append_to_clickhouse:
+        Design::incremental_append;
+    clickhouse_merge_to_postgres, clickhouse_merge_to_delta, clickhouse_merge_to_clickhouse: Design::incremental_merge;
+    clickhouse_partition_replace_to_postgres, clickhouse_partition_replace_to_delta,
+        clickhouse_partition_replace_to_clickhouse: Design::partition_replace;
+    clickhouse_snapshot_diff_to_postgres, clickhouse_snapshot_diff_to_delta, clickhouse_snapshot_diff_to_clickhouse:
+        Design::snapshot_diff;
+    clickhouse_scd2_to_postgres, clickhouse_scd2_to_delta, clickhouse_scd2_to_clickhouse: Design::scd2;
+    clickhouse_scd2_of_a_log_to_postgres, clickhouse_scd2_of_a_log_to_delta, clickhouse_scd2_of_a_log_to_clickhouse:
+        Design::scd2_of_a_log;
 }
 
 /// The oracle compares texts: each value of the pools must be spelled as the server spells it, and as it comes back

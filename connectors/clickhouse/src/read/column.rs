@@ -199,6 +199,8 @@ fn wire(own: &ChType, sends: Sends) -> Option<(DataType, Decode)> {
         ChType::Uuid if sends.uuid => (own.data_type(), Decode::Same),
         // Without the word whose zone it is: the server has the instant alone.
         ChType::DateTime(_) | ChType::DateTime64(..=6, _) => (D::Timestamp(MICROS, None), Decode::Instant),
+        // Nanoseconds on both sides. Seven and eight digits are made into nanoseconds, which not all of them fit.
+        ChType::DateTime64(9, _) => (D::Timestamp(TimeUnit::Nanosecond, None), Decode::Instant),
         ChType::String => (D::Binary, Decode::Same),
         ChType::Int { bits: 128, .. } | ChType::Plain("IPv6") => (D::FixedSizeBinary(16), Decode::Same),
         ChType::Int { bits: 256, .. } => (D::FixedSizeBinary(32), Decode::Same),

@@ -185,6 +185,11 @@ fn wide(array: &ArrayRef, signed: bool) -> Decoded {
 
 /// Seconds as a number, or a timestamp of a coarser unit: neither can leave the range of microseconds.
 fn instant(array: &ArrayRef, to: &DataType) -> Decoded {
+    if let (DataType::Timestamp(TimeUnit::Nanosecond, zone), Some(nanos)) =
+        (to, array.as_primitive_opt::<TimestampNanosecondType>())
+    {
+        return Ok(Arc::new(nanos.clone().with_timezone_opt(zone.clone())));
+    }
     let DataType::Timestamp(TimeUnit::Microsecond, zone) = to else { return Err(Bad::Type) };
     let (values, factor): (ArrayRef, i64) = match array.data_type() {
         DataType::UInt32 => {

@@ -311,6 +311,7 @@ impl Execution<'_> {
             journal.abandon(self.session, pipeline, token, &plan.receipt.load_id).await?;
             return Err(lost);
         }
+        failpoint::reach("commit.planned").await?;
         self.go_on(plan, 0).await
     }
 
@@ -336,7 +337,8 @@ impl Execution<'_> {
             }
         }
         self.tables.put_load(self.session, &plan.receipt, &plan.target, token).await?;
-        self.tables.put_state(self.session, &plan.state).await?;
+        failpoint::reach("commit.recorded").await?;
+        self.tables.put_state(self.session, &plan.state, Some(token)).await?;
         let answered = failpoint::reach("commit.applied").await? == Reached::GoOn;
         journal.finish(self.session, pipeline, token, load).await?;
         Ok(failpoint::reach("commit.acknowledged").await? == Reached::GoOn && answered)
@@ -417,6 +419,8 @@ pub(crate) async fn recover(session: &Session, tables: &StateTables, lease: &Lea
     for entry in tables.journal.open(session, &lease.pipeline).await? {
         let execution = Execution { session, tables, lease };
         if tables.of_load(session, &entry.load_id).await?.is_some() {
+            // Its rows and its receipt are there. Its state may not be: it is written, or written again.
+            tables.put_state(session, &entry.plan.state, Some(lease.token)).await?;
             tables.journal.finish(session, &lease.pipeline, lease.token, &entry.load_id).await?;
         } else if tables.is_passed(session, &lease.pipeline, entry.token).await? {
             // Written down by a run that had lost its lease, and was killed before it saw that: it did no step.

@@ -42,7 +42,14 @@ pub(crate) fn or_nothing<T: Default>(found: Result<T>) -> Result<T> {
 
 impl Session {
     pub(crate) async fn run(&self, sql: &str) -> Result<()> {
-        self.server.run(Statement::new(sql)).await.map(|_| ())
+        let mut statement = Statement::new(sql);
+        if sql.starts_with("CREATE TABLE") {
+            // Types that a server advises against were chosen by whoever made the table that is copied.
+            for setting in ["allow_suspicious_low_cardinality_types", "allow_suspicious_fixed_string_types"] {
+                statement = statement.setting(setting, "1");
+            }
+        }
+        self.server.run(statement).await.map(|_| ())
     }
 
     /// Runs what may take long, with settings: mutations, and inserts that read.

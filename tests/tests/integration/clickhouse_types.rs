@@ -1,0 +1,388 @@
+//! Every type of ClickHouse: to other systems, compared with what ClickHouse prints; to another table of ClickHouse, byte
+//! by byte; and what is refused, by name.
+
+use dpone_tests::{ClickHouse, Lake, Pg, Project, assert_same_rows};
+
+/// A column, its values, and how ClickHouse, PostgreSQL and DuckDB write them as the same text.
+struct Kind {
+    native: &'static str,
+    values: [&'static str; 3],
+    clickhouse: &'static str,
+    postgres: &'static str,
+    duckdb: &'static str,
+    /// Delta has no type for it.
+    delta: bool,
+}
+
+const fn plain(native: &'static str, values: [&'static str; 3]) -> Kind {
+    Kind { native, values, clickhouse: "toString({})", postgres: "{}::text", duckdb: "{}::varchar", delta: true }
+}
+
+const fn spelled(
+    native: &'static str,
+    values: [&'static str; 3],
+    clickhouse: &'static str,
+    postgres: &'static str,
+    duckdb: &'static str,
+) -> Kind {
+    Kind { native, values, clickhouse, postgres, duckdb, delta: true }
+}
+
+const ZOO: &[Kind] = &[
+    plain("Nullable(Bool)", ["true", "false", "NULL"]),
+    plain("Int8", ["-128", "0", "127"]),
+    plain("Int64", ["-9223372036854775808", "0", "9223372036854775807"]),
+    plain("UInt32", ["0", "1", "4294967295"]),
+    plain("UInt64", ["0", "1", "18446744073709551615"]),
+    plain("UInt256", ["0", "1", "'115792089237316195423570985008687907853269984665640564039457584007913129639935'"]),
+    plain("Nullable(Float64)", ["1.5", "-0.25", "NULL"]),
+    spelled(
+        "Decimal(12, 2)",
+        ["'0'", "'-0.01'", "'9999999999.99'"],
+        "toDecimalString({}, 2)",
+        "{}::text",
+        "{}::varchar",
+    ),
+    spelled(
+        "Decimal(38, 10)",
+        ["'0'", "'-0.0000000001'", "'9999999999999999999999999999.9999999999'"],
+        "toDecimalString({}, 10)",
+        "{}::text",
+        "{}::varchar",
+    ),
+    plain("Date", ["'1970-01-01'", "'2020-02-29'", "'2149-06-06'"]),
+    plain("Nullable(Date32)", ["'1900-01-01'", "'2299-12-31'", "NULL"]),
+    plain("String", ["''", "'żółw'", "'it''s | \\\\ \\n'"]),
+    plain("LowCardinality(Nullable(String))", ["'a'", "'b'", "NULL"]),
+    spelled("FixedString(4)", ["'ab'", "'abcd'", "''"], "lower(hex({}))", "encode({}, 'hex')", "lower(hex({}))"),
+    plain(
+        "UUID",
+        [
+            "'00112233-4455-6677-8899-aabbccddeeff'",
+            "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+            "'00000000-0000-0000-0000-000000000000'",
+        ],
+    ),
+    plain("Enum8('low' = -1, 'it''s' = 2)", ["'low'", "'it''s'", "'low'"]),
+    plain("IPv4", ["'1.2.3.4'", "'0.0.0.0'", "'255.255.255.255'"]),
+    plain("Nullable(IPv6)", ["'::1'", "'2001:db8::1'", "NULL"]),
+    spelled(
+        "DateTime",
+        ["toDateTime(0)", "toDateTime(1577836800)", "toDateTime(4294967295)"],
+        "toString(toUnixTimestamp({}))",
+        "extract(epoch from {})::bigint::text",
+        "(epoch_ms({}) // 1000)::varchar",
+    ),
+    spelled(
+        "DateTime64(3, 'Europe/Berlin')",
+        ["'1900-01-01 12:00:00.001'", "'2020-10-25 02:30:00'", "'2299-12-31 00:00:00.999'"],
+        "toString(toUnixTimestamp64Milli({}))",
+        "(extract(epoch from {}) * 1000)::bigint::text",
+        "epoch_ms({}::timestamptz)::varchar",
+    ),
+    spelled(
+        "Nullable(DateTime64(9))",
+        ["'1970-01-01 00:00:00.000001'", "'2020-01-01 00:00:00.123456'", "NULL"],
+        "toString(toUnixTimestamp64Micro({}))",
+        "(extract(epoch from {}) * 1000000)::bigint::text",
+        "epoch_us({}::timestamp)::varchar",
+    ),
+    plain("JSON", ["'{\"a\":1}'", "'{\"b\":[\"x\",2]}'", "'{}'"]),
+    plain("Map(String, UInt8)", ["map('k', 1)", "map()", "map('a', 1, 'b', 2)"]),
+    plain("Tuple(a Int8, b String)", ["(1, 'x')", "(2, '')", "(-1, 'it''s')"]),
+    spelled(
+        "Array(Int32)",
+        ["[]", "[1]", "[1, -2147483648]"],
+        "toString({})",
+        "array_to_json({})::text",
+        "to_json({})::varchar",
+    ),
+    Kind { delta: false, ..plain("Int128", ["0", "-5", "'170141183460469231731687303715884105727'"]) },
+];
+
+/// All columns of a row as one text.
+fn row(spelling: impl Fn(&Kind) -> &'static str, delta: bool, quote: char) -> String {
+    let columns: Vec<_> = ZOO
+        .iter()
+        .enumerate()
+        .filter(|(_, kind)| kind.delta || !delta)
+        .map(|(n, kind)| spelling(kind).replace("{}", &format!("{quote}c{n}{quote}")))
+        .map(|text| format!("coalesce({text}, 'NULL')"))
+        .collect();
+    columns.join(" || '|' || ")
+}
+
+fn zoo(ch: &ClickHouse) {
+    let columns: Vec<_> = ZOO.iter().enumerate().map(|(n, kind)| format!("c{n} {}", kind.native)).collect();
+    ch.execute(&format!("CREATE TABLE zoo ({}) ENGINE = MergeTree ORDER BY tuple()", columns.join(", ")));
+    for at in 0..3 {
+        let values: Vec<_> = ZOO.iter().map(|kind| kind.values[at]).collect();
+        ch.execute(&format!("INSERT INTO zoo VALUES ({})", values.join(", ")));
+    }
+}
+
+#[test]
+fn every_type_arrives_as_clickhouse_prints_it() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    zoo(&ch);
+    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+    let load = |sink: &str, options: &str| {
+        project.write(
+            "load.yaml",
+            format!(
+                "name: zoo\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, \
+                 table: {{schema: {}, name: zoo}}{options}}}\n\
+                 sink: {{{sink}, table: {{schema: landing, name: zoo}}, strategy: {{mode: full_refresh}}}}\n",
+                ch.database
+            ),
+        );
+        project.run("load.yaml", &ulid::Ulid::generate().to_string()).ok();
+    };
+    let printed = |delta: bool| ch.column(&format!("SELECT {} FROM zoo", row(|kind| kind.clickhouse, delta, '`')));
+
+    load("type: postgres, connection_type: env, connection_id: DB", "");
+    let found = pg.column(&format!("SELECT {} FROM landing.zoo", row(|kind| kind.postgres, false, '"')));
+    assert_same_rows("in PostgreSQL", printed(false), found);
+
+    // DuckDB has no decimals of 39 digits either.
+    let fewer = ZOO.iter().enumerate().filter(|(_, kind)| !kind.delta).map(|(n, _)| format!("c{n}"));
+    let fewer = format!(", options: {{exclude_columns: [{}]}}", fewer.collect::<Vec<_>>().join(", "));
+    load("type: delta, path: lake", &fewer);
+    let found = Lake::Delta.rows(&project.path("lake/landing/zoo"), &row(|kind| kind.duckdb, true, '"'));
+    assert_same_rows("in Delta", printed(true), found);
+
+    load("type: parquet, path: files", &fewer);
+    let found = Lake::Parquet.rows(&project.path("files/landing/zoo"), &row(|kind| kind.duckdb, true, '"'));
+    assert_same_rows("in Parquet", printed(true), found);
+}
+
+/// Columns, and two values of each: what arrives is compared as the bytes of the server's own binary format.
+const SAME: &[(&str, [&str; 2])] = &[
+    ("Bool", ["true", "false"]),
+    ("Nullable(Bool)", ["true", "NULL"]),
+    ("Int8", ["-128", "127"]),
+    ("Int16", ["-32768", "32767"]),
+    ("Int32", ["-2147483648", "2147483647"]),
+    ("Int64", ["-9223372036854775808", "9223372036854775807"]),
+    ("Int128", ["'-170141183460469231731687303715884105728'", "'170141183460469231731687303715884105727'"]),
+    (
+        "Int256",
+        [
+            "toInt256('-57896044618658097711785492504343953926634992332820282019728792003956564819968')",
+            "'57896044618658097711785492504343953926634992332820282019728792003956564819967'",
+        ],
+    ),
+    ("UInt8", ["0", "255"]),
+    ("UInt16", ["0", "65535"]),
+    ("UInt32", ["0", "4294967295"]),
+    ("UInt64", ["0", "18446744073709551615"]),
+    ("Nullable(UInt128)", ["'340282366920938463463374607431768211455'", "NULL"]),
+    ("Nullable(UInt256)", ["'115792089237316195423570985008687907853269984665640564039457584007913129639935'", "NULL"]),
+    ("Float32", ["nan", "-0.0"]),
+    ("Float64", ["-inf", "reinterpretAsFloat64(toUInt64(1))"]),
+    ("Nullable(Float64)", ["reinterpretAsFloat64(toUInt64(18444492273895866369))", "NULL"]),
+    ("BFloat16", ["1.5", "-0.0"]),
+    ("Decimal(9, 4)", ["'-99999.9999'", "'0.0001'"]),
+    ("Decimal(18, 0)", ["'999999999999999999'", "'-1'"]),
+    ("Nullable(Decimal(38, 10))", ["'-9999999999999999999999999999.9999999999'", "NULL"]),
+    (
+        "Decimal(76, 20)",
+        [
+            "'-99999999999999999999999999999999999999999999999999999999.99999999999999999999'",
+            "'0.00000000000000000001'",
+        ],
+    ),
+    ("Date", ["'1970-01-01'", "'2149-06-06'"]),
+    ("Nullable(Date32)", ["'1900-01-01'", "NULL"]),
+    ("DateTime", ["toDateTime(0)", "toDateTime(4294967295)"]),
+    ("DateTime('Asia/Kathmandu')", ["toDateTime(1)", "toDateTime(1729990800)"]),
+    ("DateTime64(0)", ["'1900-01-01 00:00:00'", "'2299-12-31 23:59:59'"]),
+    ("DateTime64(3, 'Europe/Berlin')", ["'2020-10-25 02:30:00.001'", "'1900-01-01 12:00:00.001'"]),
+    ("Nullable(DateTime64(6))", ["'2299-12-31 23:59:59.999999'", "NULL"]),
+    ("DateTime64(7, 'UTC')", ["'2020-01-01 00:00:00.1234567'", "'1969-12-31 23:59:59.9999999'"]),
+    ("Nullable(DateTime64(9))", ["'1900-01-01 00:00:00.000000001'", "NULL"]),
+    ("DateTime64(9, 'Asia/Tokyo')", ["'2020-01-01 00:00:00.123456789'", "'2262-04-11 23:47:16.854775807'"]),
+    ("Time", ["'-100:00:00'", "'999:59:59'"]),
+    ("Time64(9)", ["'10:00:00.123456789'", "'-00:00:00.000000001'"]),
+    ("String", ["unhex('ff00')", "''"]),
+    ("Nullable(String)", ["''", "NULL"]),
+    ("LowCardinality(String)", ["unhex('80')", "'b'"]),
+    ("LowCardinality(Nullable(String))", ["''", "NULL"]),
+    ("LowCardinality(UInt32)", ["1", "4294967295"]),
+    ("FixedString(4)", ["'ab'", "unhex('ff000000')"]),
+    ("LowCardinality(FixedString(2))", ["'a'", "''"]),
+    ("Nullable(FixedString(3))", ["'abc'", "NULL"]),
+    ("UUID", ["'00112233-4455-6677-8899-aabbccddeeff'", "'00000000-0000-0000-0000-000000000000'"]),
+    ("Nullable(UUID)", ["'ffffffff-ffff-ffff-ffff-ffffffffffff'", "NULL"]),
+    ("IPv4", ["'255.255.255.255'", "'0.0.0.1'"]),
+    ("Nullable(IPv6)", ["'2001:db8::1'", "NULL"]),
+    ("Enum8('low' = -128, 'it''s' = 127)", ["'low'", "'it''s'"]),
+    ("Nullable(Enum16('a' = -32768, '' = 0))", ["''", "NULL"]),
+    ("JSON", ["'{\"a\":{\"b\":[1,2]},\"c\":\"x\"}'", "'{}'"]),
+    ("Array(Nullable(String))", ["[unhex('ff'), NULL, '']", "[]"]),
+    ("Array(Array(UInt256))", ["[[1], []]", "[]"]),
+    ("Array(Nullable(Decimal(40, 2)))", ["[1.5, NULL]", "[NULL]"]),
+    ("Array(DateTime64(3, 'Europe/Berlin'))", ["['2020-10-25 02:30:00.001']", "[]"]),
+    ("Array(DateTime64(9))", ["['2020-01-01 00:00:00.123456789', '1900-01-01 00:00:00.000000001']", "[]"]),
+    ("Array(LowCardinality(Nullable(String)))", ["['a', NULL]", "[]"]),
+    ("Array(Enum8('a' = 1))", ["['a', 'a']", "[]"]),
+    ("Array(UUID)", ["['00112233-4455-6677-8899-aabbccddeeff']", "[]"]),
+    ("Array(IPv6)", ["['::1']", "[]"]),
+    ("Array(Bool)", ["[true, false]", "[]"]),
+    ("Array(Tuple(a Int8, b Nullable(String)))", ["[(1, NULL)]", "[]"]),
+    ("Map(String, UInt8)", ["map('k', 1, 'j', 2)", "map()"]),
+    (
+        "Map(LowCardinality(String), Array(Nullable(UUID)))",
+        ["map('k', ['00112233-4455-6677-8899-aabbccddeeff', NULL])", "map()"],
+    ),
+    ("Map(String, DateTime64(3))", ["map('k', '2020-01-01 00:00:00.123')", "map()"]),
+    ("Map(String, DateTime64(9))", ["map('k', '2020-01-01 00:00:00.123456789')", "map()"]),
+    ("Map(Int64, Map(String, Decimal(5, 2)))", ["map(1, map('k', 1.25))", "map()"]),
+    ("Tuple(a Int8, b Tuple(c Decimal(5, 2)))", ["(1, tuple(2.5))", "(-1, tuple(-2.5))"]),
+    ("Tuple(Int8, Nullable(String))", ["(1, NULL)", "(2, '')"]),
+    (
+        "Tuple(DateTime, DateTime64(6, 'Asia/Tokyo'))",
+        ["('2020-01-01 00:00:00', '2020-01-01 00:00:00.123456')", "(toDateTime(0), toDateTime64(0, 6))"],
+    ),
+    (
+        "Tuple(at DateTime64(9, 'UTC'))",
+        ["tuple(toDateTime64('2020-01-01 00:00:00.123456789', 9, 'UTC'))", "tuple(toDateTime64(0, 9, 'UTC'))"],
+    ),
+    ("Tuple(a DateTime64(7), b Int8)", ["('2020-01-01 00:00:00.1234567', 1)", "('2299-12-31 00:00:00.1234567', 1)"]),
+    ("Nested(a Int8, b Nullable(String))", ["[1, 2], ['x', NULL]", "[], []"]),
+    ("SimpleAggregateFunction(sum, UInt64)", ["5", "0"]),
+    ("SimpleAggregateFunction(anyLast, Nullable(String))", ["'x'", "NULL"]),
+    ("Point", ["(1.5, 2)", "(0, -0.0)"]),
+];
+
+/// The names of the columns of a table, in their order, without the one that rows are sorted by.
+fn columns(ch: &ClickHouse, table: &str) -> Vec<String> {
+    ch.column(&format!(
+        "SELECT name FROM system.columns WHERE database = '{}' AND table = '{table}' AND name != 'n' ORDER BY position",
+        ch.database
+    ))
+}
+
+/// What goes from ClickHouse to ClickHouse arrives as it was, of whatever type, in a table that is made for it, and by
+/// every way of changing one.
+#[test]
+fn every_type_is_the_same_on_the_other_side() {
+    let ch = ClickHouse::new();
+    let defined: Vec<_> = SAME.iter().enumerate().map(|(n, (native, _))| format!("c{n} {native}")).collect();
+    ch.execute(&format!("CREATE TABLE zoo (n UInt8, {}) ENGINE = MergeTree ORDER BY n SETTINGS allow_suspicious_low_cardinality_types = 1", defined.join(", ")));
+    let insert = |number: usize, at: usize| {
+        let values: Vec<_> = SAME.iter().map(|(_, values)| values[at]).collect();
+        ch.execute(&format!("INSERT INTO zoo VALUES ({number}, {})", values.join(", ")));
+    };
+    insert(0, 0);
+    insert(1, 1);
+    let project = Project::new().env("DPONE_CONN_CH_URL", ch.url());
+    let side = "type: clickhouse, connection_type: env, connection_id: CH";
+    let load = |strategy: &str| {
+        project.write(
+            "load.yaml",
+            format!(
+                "name: zoo\nsource: {{{side}, table: {{schema: {0}, name: zoo}}}}\n\
+                 sink: {{{side}, table: {{schema: {0}, name: copy}}, strategy: {{{strategy}}}}}\n",
+                ch.database
+            ),
+        );
+        project.run("load.yaml", &ulid::Ulid::generate().to_string()).ok()
+    };
+    let same = |what: &str| {
+        for column in columns(&ch, "zoo") {
+            let native = |table: &str| {
+                let name = column.clone();
+                ch.value(&format!(
+                    "SELECT type FROM system.columns WHERE database = '{}' AND table = '{table}' AND name = '{name}'",
+                    ch.database
+                ))
+            };
+            assert_eq!(native("zoo"), native("copy"), "{what}: {column}");
+            // The order of the paths in an object is that of the part it lies in.
+            let value = if native("zoo") == "JSON" { format!("toString({column})") } else { column.clone() };
+            let bytes = |table: &str| ch.bytes(&format!("SELECT n, {value} FROM {table} ORDER BY n FORMAT RowBinary"));
+            assert_eq!(bytes("zoo"), bytes("copy"), "{what}: {column} {}", native("zoo"));
+        }
+    };
+    load("mode: full_refresh");
+    same("a new table");
+    // Values that are the same are known to be.
+    let outcome = load("mode: incremental_merge, unique_key: [n]");
+    assert_eq!((outcome.rows("updated"), outcome.rows("unchanged")), (0, 2), "{}", outcome.text());
+    ch.execute("ALTER TABLE zoo DELETE WHERE n = 0 SETTINGS mutations_sync = 2");
+    insert(0, 1);
+    insert(2, 0);
+    let outcome = load("mode: incremental_merge, unique_key: [n], merge_policy: shadow_swap");
+    assert_eq!((outcome.rows("updated"), outcome.rows("inserted")), (1, 1), "{}", outcome.text());
+    same("merged");
+}
+
+/// A type, a value of it, and who cannot hold it: the column is named, and nothing is made.
+const REFUSED: &[(&str, &str, &[&str])] = &[
+    (
+        "AggregateFunction(sum, UInt64)",
+        "initializeAggregation('sumState', toUInt64(1))",
+        &["postgres", "delta", "parquet"],
+    ),
+    ("Dynamic", "1", &["postgres", "delta", "parquet", "clickhouse"]),
+    ("Variant(String, UInt8)", "1", &["postgres", "delta", "parquet", "clickhouse"]),
+    ("Map(String, DateTime64(8))", "map('k', '2020-01-01 00:00:00.12345678')", &["clickhouse"]),
+    ("Map(String, Time)", "map('k', '10:00:00')", &["clickhouse"]),
+    ("Array(Time)", "['-10:00:00']", &["clickhouse", "postgres", "delta"]),
+    ("Array(DateTime64(7))", "['2299-12-31 00:00:00.1234567']", &["clickhouse", "postgres", "delta"]),
+    ("DateTime64(7)", "'2299-12-31 00:00:00.1234567'", &["clickhouse", "postgres", "delta"]),
+    ("Time", "'-10:00:00'", &["postgres", "delta"]),
+    ("Int128", "1", &["delta"]),
+    ("Decimal(76, 2)", "1", &["delta"]),
+    ("String", "unhex('ff')", &["postgres", "delta", "parquet"]),
+    ("Array(String)", "[unhex('ff')]", &["postgres", "delta", "parquet"]),
+    ("Map(String, String)", "map('k', unhex('ff'))", &["postgres", "delta", "parquet"]),
+];
+
+#[test]
+fn what_a_system_cannot_hold_is_refused_by_the_name_of_its_column() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+    let mut wrong = Vec::new();
+    for (at, (native, value, sinks)) in REFUSED.iter().enumerate() {
+        let table = format!("t{at}");
+        ch.execute(&format!("CREATE TABLE {table} (n Int8, odd_one {native}) ENGINE = MergeTree ORDER BY n SETTINGS allow_nullable_key = 1"));
+        ch.execute(&format!("INSERT INTO {table} SELECT 1, {value}"));
+        for sink in *sinks {
+            let (into, schema) = match *sink {
+                "postgres" => ("type: postgres, connection_type: env, connection_id: DB", "landing"),
+                "clickhouse" => ("type: clickhouse, connection_type: env, connection_id: CH", ch.database.as_str()),
+                "delta" => ("type: delta, path: lake", "landing"),
+                _ => ("type: parquet, path: files", "landing"),
+            };
+            project.write(
+                "load.yaml",
+                format!(
+                    "name: load_{at}\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {}, name: {table}}}}}\n\
+                     sink: {{{into}, table: {{schema: {schema}, name: out_{table}}}, strategy: {{mode: full_refresh}}}}\n",
+                    ch.database
+                ),
+            );
+            let outcome = project.run("load.yaml", &format!("{sink}-{at}"));
+            let named = outcome.stderr().contains("odd_one");
+            let class = if outcome.code() == Some(0) {
+                "loaded".to_owned()
+            } else {
+                outcome.json()["result"]["error_class"].to_string()
+            };
+            if !named || !["\"configuration\"", "\"data_quality\""].contains(&class.as_str()) {
+                wrong.push(format!("{native} to {sink}: {class}: {}", outcome.stderr()));
+            }
+            let there = match *sink {
+                "postgres" => pg.exists(&format!("landing.out_{table}")),
+                "clickhouse" => ch.exists(&format!("out_{table}")),
+                _ => false,
+            };
+            if there {
+                wrong.push(format!("{native} to {sink}: a table was made"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+}
