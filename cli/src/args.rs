@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Runs(runs::RunsArgs),
     Observability(observability::ObservabilityArgs),
     Plan(plan::PlanArgs),
-    Backfill(backfill::BackfillArgs),
+    Backfill(Box<backfill::BackfillArgs>),
     Check(check::CheckArgs),
     Query(query::QueryArgs),
     Connections(connections::ConnectionsArgs),

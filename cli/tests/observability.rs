@@ -54,16 +54,16 @@ fn prometheus_takes_the_text_without_a_complaint() {
     project.dpone(&["run", "--run-id", "r1"]);
     project.write("data/orders.csv", "order_id,other\n1,2\n");
     assert_ne!(project.dpone(&["run", "--run-id", "r2"]).code, 0);
-    let hostile = "note=a\"b\\c";
+    let hostile = "note=a\"b\\c\nd\u{1F600}ü\t";
     let ended = export(&project, &["--labels", "env=prod", "--label", hostile, "--metric", "queue_length=3"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     let text = read(&project, "prometheus_metrics.prom");
     promtool(&text);
     for line in [
         "# TYPE dpone_inserted_rows_total counter",
-        "dpone_inserted_rows_total{env=\"prod\",note=\"a\\\"b\\\\c\",pipeline=\"orders\",sink=\"delta\",source=\"file\",\
+        "dpone_inserted_rows_total{env=\"prod\",note=\"a\\\"b\\\\c\\nd\u{1F600}ü\t\",pipeline=\"orders\",sink=\"delta\",source=\"file\",\
          strategy=\"incremental_merge\"} 4",
-        "queue_length{env=\"prod\",note=\"a\\\"b\\\\c\"} 3",
+        "queue_length{env=\"prod\",note=\"a\\\"b\\\\c\\nd\u{1F600}ü\t\"} 3",
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }

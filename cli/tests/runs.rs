@@ -103,6 +103,33 @@ fn only_what_changed_runs_and_what_reads_from_it() {
 }
 
 #[test]
+fn old_runs_are_pruned_after_a_look() {
+    let project = Project::starter();
+    for id in ["r1", "r2", "r3"] {
+        assert_eq!(project.dpone(&["run", "--run-id", id]).code, 0);
+    }
+    project.write(".dpone/runs/notes/readme.txt", "mine");
+    let prune = |more: &[&str]| project.dpone(&[&["runs", "prune", "--format", "json"], more].concat());
+    assert_eq!(prune(&[]).code, 2, "a limit is asked for");
+    assert_eq!(prune(&["--older-than", "1 day"]).code, 2);
+    assert_eq!(prune(&["--older-than", "30d"]).json()["removed"], serde_json::json!([]));
+    let ids = |ended: &Ended| -> Vec<String> {
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let removed = ended.json()["removed"].as_array().unwrap().clone();
+        removed.iter().map(|run| run["run_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let look = prune(&["--keep", "1", "--dry-run"]);
+    assert_eq!((ids(&look), look.json()["dry_run"].clone()), (vec!["r2".to_owned(), "r1".to_owned()], true.into()));
+    assert_eq!(project.dpone(&["runs", "verify", "r1"]).code, 0);
+    assert_eq!(ids(&prune(&["--keep", "1", "--older-than", "0s"])), ["r2", "r1"]);
+    assert_eq!(project.dpone(&["runs", "verify", "r3"]).code, 0);
+    assert!(project.path().join(".dpone/runs/notes/readme.txt").is_file());
+    // The ledger keeps what it knows.
+    let known: Vec<Value> = listed(&project, &[]).iter().map(|run| run["known_from"].clone()).collect();
+    assert_eq!(known, ["evidence", "ledger", "ledger"]);
+}
+
+#[test]
 fn pipelines_are_selected_by_name_and_by_what_reads_from_them() {
     let project = five();
     let selected = |select: &[&str]| {

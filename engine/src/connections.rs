@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use dpone_planner::definition::{Connection, OptionValue};
 
-use crate::{Error, Result, Secret, Sink, Source};
+use crate::{Error, ErrorClassifier, Result, Secret, Sink, Source};
 
 /// One system's connector: makes sources and sinks from resolved connections. Opens nothing by itself.
 pub trait Connector: Debug + Send + Sync {
@@ -16,6 +16,11 @@ pub trait Connector: Debug + Send + Sync {
 
     /// The option names that it knows, for unknown-key errors. `name.*` stands for all that begin with `name.`.
     fn options(&self) -> &'static [&'static str];
+
+    /// The classes of its system's errors; none where it has no codes of its own.
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        None
+    }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>>;
 

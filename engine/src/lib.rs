@@ -8,6 +8,7 @@ pub mod backfill;
 pub mod codec;
 pub mod connections;
 pub mod diff;
+mod error_class;
 pub mod evidence;
 pub mod failpoint;
 pub mod federation;
@@ -29,6 +30,7 @@ pub mod testing;
 
 pub use connections::{Connections, Connector, ResolvedConnection};
 pub use dpone_planner::{Error, ErrorKind, Relation, Result, Secret};
+pub use error_class::{ErrorClassifier, ErrorRule};
 pub use receipt::{Receipt, RowCounts};
 pub use scan::{Scan, ScanExec};
 pub use sink::{Capabilities, Commit, Evolution, Evolved, LoadSpec, Sink, StagedPartition, TargetTable};

@@ -23,6 +23,18 @@ pub struct RowCounts {
 }
 
 impl RowCounts {
+    /// Adds what another load did.
+    pub fn add(&mut self, other: &Self) {
+        self.extracted += other.extracted;
+        self.staged += other.staged;
+        self.inserted += other.inserted;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.unchanged += other.unchanged;
+        self.quarantined += other.quarantined;
+        self.skipped += other.skipped;
+    }
+
     /// Completes the counts with what a sink's commit did to the target's rows.
     pub fn apply(&mut self, inserted: u64, updated: u64, deleted: u64, unchanged: u64) {
         self.inserted = inserted;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dpone_engine::backfill::{self, CampaignOptions, CampaignReport, Choice, PartitionManifest};
+use dpone_engine::run::{RunOptions, Several};
 use dpone_engine::{Error, Result};
 use dpone_planner::definition::Pipeline;
 use serde_json::{Value, json};
 
-use super::run::parse_lease;
+use super::run::{parse_lease, parse_run_id};
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_positive, parse_seconds};
 use crate::exit::Exit;
 use crate::progress::Watcher;
 use crate::project::Loaded;
+use crate::recording::{self, Graph, RecordingArgs, Tries};
 use crate::render::backfill as show;
 use crate::style::Style;
 use crate::{interrupt, output, render};
@@ -126,9 +128,14 @@ struct How {
     /// How long a run that no longer answers keeps others from its chunks
     #[arg(long, value_name = "S", default_value = "60", value_parser = parse_lease)]
     lease_seconds: Duration,
+    /// What this run is called. Chunks are loaded once whatever it is [default: a new ULID]
+    #[arg(long, value_name = "ID", value_parser = parse_run_id)]
+    run_id: Option<String>,
     /// A run is executed anyway: accepted for scripts that say so
     #[arg(long, hide = true)]
     execute: bool,
+    #[command(flatten)]
+    record: RecordingArgs,
 }
 
 impl BackfillArgs {
@@ -175,6 +182,35 @@ impl Which {
     }
 }
 
+impl How {
+    fn options(&self, engine: &EngineArgs) -> RunOptions {
+        RunOptions {
+            retries: self.retry_attempts,
+            retry_backoff: self.retry_backoff_seconds,
+            lease_ttl: self.lease_seconds,
+            ..engine.options()
+        }
+    }
+
+    fn campaign(&self, choice: Choice) -> CampaignOptions {
+        CampaignOptions {
+            choice,
+            workers: self.workers,
+            backfill_id: None,
+            pause: self.pause_seconds,
+            max_rows_per_second: self.max_rows_per_second.map(|n| n as f64),
+        }
+    }
+
+    fn tries(&self) -> Tries {
+        Tries {
+            max_attempts: self.retry_attempts.saturating_add(1),
+            backoff_seconds: self.retry_backoff_seconds.as_secs_f64(),
+            backoff_max_seconds: RunOptions::default().retry_backoff_max.as_secs_f64(),
+        }
+    }
+}
+
 pub(crate) async fn backfill(args: BackfillArgs, color: When) -> Result<Exit> {
     match args.verb {
         Verb::Plan { which, count, engine } => plan(&which, count, &engine, color).await,
@@ -216,38 +252,52 @@ async fn plan(which: &Which, count: bool, engine: &EngineArgs, color: When) -> R
 
 async fn run(which: &Which, how: &How, engine: &EngineArgs, choice: Choice, color: When) -> Result<Exit> {
     let (loaded, pipelines) = which.load()?;
-    loaded.warn(&pipelines, Style::for_stderr(color));
-    let mut options = engine.options();
-    options.retries = how.retry_attempts;
-    options.retry_backoff = how.retry_backoff_seconds;
-    options.lease_ttl = how.lease_seconds;
+    let stderr = Style::for_stderr(color);
+    loaded.warn(&pipelines, stderr);
+    let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections)?;
+    let places: Vec<usize> = pipelines.iter().filter_map(|p| graph.find(&p.name)).collect();
+    let run_id = how.run_id.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string());
+    let ledger = how.record.open_ledger(false).await?;
+    let several = pipelines.len() > 1;
+    let mut recording = how.record.begin(&run_id, ledger, &graph, &places, several, stderr).await?;
+
     let watcher = Arc::new(Watcher::new());
-    let mut context = loaded.context(options);
-    context.observer = watcher.clone();
+    let mut context = loaded.context(how.options(engine));
+    context.observer = Arc::new(Several(vec![watcher.clone(), recording.recorder.clone()]));
     context.cancel = interrupt::token();
-    let options = CampaignOptions {
-        choice,
-        workers: how.workers,
-        backfill_id: None,
-        pause: how.pause_seconds,
-        max_rows_per_second: how.max_rows_per_second.map(|n| n as f64),
-    };
+    let options = how.campaign(choice);
     let mut results: Vec<Result<CampaignReport>> = Vec::new();
     for pipeline in &pipelines {
         if context.cancel.is_cancelled() {
-            break;
+            recording.recorder.leave_out(&pipeline.name, "the run was stopped");
+            continue;
         }
-        results.push(backfill::run_campaign(&context, pipeline, &options).await);
+        let selector = which.selector.clone().or_else(|| pipeline.selector.clone());
+        let definition = graph.find(&pipeline.name).map(|at| graph.definition(at)).unwrap_or_default();
+        let begun = recording::begun(pipeline, selector, definition, &loaded.connections, how.tries());
+        recording.begin_pipeline(begun).await;
+        let result = backfill::run_campaign(&context, pipeline, &options).await;
         watcher.finish_all();
+        let receipt = match &result {
+            Ok(report) => report.receipt(&run_id),
+            Err(error) => Err(error.copy()),
+        };
+        recording.end_pipeline(&receipt).await?;
+        results.push(result);
     }
+    recording.finish().await;
     let style = Style::for_stdout(color);
     let errors: Vec<Error> = results.iter().filter_map(|r| r.as_ref().ok()?.error()).collect();
     for error in &errors {
-        render::error::tell(error, Style::for_stderr(color));
+        render::error::tell(error, stderr);
     }
-    let exit = finish(results, which.output.format, color, show::document, |report, format| {
-        show::report(report, format, style)
-    })?;
+    let document = |report: &CampaignReport| {
+        let mut document = show::document(report);
+        document["run_id"] = run_id.clone().into();
+        document
+    };
+    let exit =
+        finish(results, which.output.format, color, document, |report, format| show::report(report, format, style))?;
     let of_reports = Exit::of_all(&errors);
     Ok(if exit == Exit::Done { of_reports } else { exit })
 }

@@ -26,7 +26,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Runs(args) => runs::runs(args, color).await,
         Command::Observability(args) => observability::observability(args),
         Command::Plan(args) => plan::plan(args, color).await,
-        Command::Backfill(args) => backfill::backfill(args, color).await,
+        Command::Backfill(args) => backfill::backfill(*args, color).await,
         Command::Check(args) => check::check(args, color).await,
         Command::Query(args) => query::query(args, color).await,
         Command::Connections(args) => connections::connections(args, color).await,

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use dpone_engine::Result;
-use dpone_engine::evidence::metrics::{Labels, check_label, check_name};
+use dpone_engine::evidence::metrics::{Kind, Labels, check_label, check_name, instruments};
+use dpone_engine::{Error, Result};
 
 use crate::args::Format;
 use crate::exit::Exit;
@@ -83,6 +83,7 @@ impl ObservabilityArgs {
 pub(crate) fn observability(args: ObservabilityArgs) -> Result<Exit> {
     let format = args.format();
     let Verb::MetricsExport(args) = args.verb;
+    check_metrics(&args.metric)?;
     let request = Request {
         reports: args.reports.into_iter().chain(args.run_reports).collect(),
         output_dir: args.output_dir,
@@ -94,6 +95,27 @@ pub(crate) fn observability(args: ObservabilityArgs) -> Result<Exit> {
         run_id: args.run_id_label,
     };
     export::export(&request, format)
+}
+
+/// A page on which one name stands twice is refused by whoever scrapes it.
+fn check_metrics(metrics: &[(String, f64)]) -> Result<()> {
+    let ours = |name: &str| {
+        instruments()
+            .any(|i| name == i.name || (i.kind == Kind::Counter && name.strip_suffix("_total") == Some(i.name)))
+    };
+    for (n, (name, value)) in metrics.iter().enumerate() {
+        if ours(name) {
+            return Err(Error::configuration(format!("--metric {name}: dpone has a metric of this name"))
+                .with_hint("give it a name that does not begin with dpone_"));
+        }
+        if metrics.iter().take(n).any(|(other, _)| other == name) {
+            return Err(Error::configuration(format!("--metric {name} is given twice")));
+        }
+        if name.ends_with("_total") && *value < 0.0 {
+            return Err(Error::configuration(format!("--metric {name}: a counter is not negative")));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Clone)]
@@ -143,6 +165,11 @@ mod tests {
         assert_eq!(parse_metric("lag_seconds=1.5"), Ok(("lag_seconds".to_owned(), 1.5)));
         for wrong in ["x", "x=NaN", "x=inf", "x=", "a b=1"] {
             assert!(parse_metric(wrong).is_err(), "{wrong}");
+        }
+        let metrics = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), -1.0)).collect::<Vec<_>>();
+        assert!(check_metrics(&metrics(&["a", "b"])).is_ok());
+        for wrong in [&["a", "a"][..], &["dpone_inserted_rows"], &["dpone_inserted_rows_total"], &["a_total"]] {
+            assert!(check_metrics(&metrics(wrong)).is_err(), "{wrong:?}");
         }
     }
 }

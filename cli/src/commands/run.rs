@@ -7,15 +7,14 @@ use clap::Args;
 use dpone_engine::evidence::{Begun, RunDocument};
 use dpone_engine::run::{self, RunContext, Several};
 use dpone_engine::{Error, Receipt, Result};
-use dpone_ledger::{Ledger, Successes};
+use dpone_ledger::Successes;
 use dpone_planner::definition::Pipeline;
 
 use crate::args::{DefinitionArgs, EngineArgs, Format, OutputArgs, When, parse_seconds};
 use crate::exit::Exit;
-use crate::observability::listen;
 use crate::progress::Watcher;
 use crate::project::Loaded;
-use crate::recording::{self, Graph, LedgerArgs, Recording, RunsDirArgs, Selection, Session, Tries};
+use crate::recording::{self, Graph, Recording, RecordingArgs, Selection, Tries};
 use crate::render::receipt;
 use crate::style::Style;
 use crate::{interrupt, output, render};
@@ -71,13 +70,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     scheduler: SchedulerArgs,
     #[command(flatten)]
-    runs_dir: RunsDirArgs,
-    #[command(flatten)]
-    ledger: LedgerArgs,
-    /// Show the metrics of the run at http://ADDRESS/metrics while it goes on, such as 127.0.0.1:9187. OTLP is sent where
-    /// OTEL_EXPORTER_OTLP_ENDPOINT names a collector
-    #[arg(long, value_name = "ADDRESS", help_heading = "Evidence")]
-    metrics_listen: Option<std::net::SocketAddr>,
+    record: RecordingArgs,
 }
 
 /// Who a scheduler says that it is. Together they make the run id, so that a task that it repeats is loaded once.
@@ -124,7 +117,7 @@ impl SchedulerArgs {
 }
 
 /// A name for logs, tables and folders: nothing in it may steer a terminal.
-fn parse_run_id(text: &str) -> Result<String, String> {
+pub(super) fn parse_run_id(text: &str) -> Result<String, String> {
     let plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
     let expected = || "expected a name without control characters, of 200 characters at most".to_owned();
     if plain && text.chars().count() <= 200 { Ok(text.to_owned()) } else { Err(expected()) }
@@ -202,9 +195,9 @@ impl Job {
                 .with_hint("give one with --run-id")
         })?;
         let run_id = args.run_id.clone().or(scheduled).unwrap_or_else(|| ulid::Ulid::generate().to_string());
-        let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections);
+        let graph = Graph::new(&loaded.project.pipelines, &loaded.project.connections)?;
 
-        let (mut ledger, unreachable) = args.open_ledger().await?;
+        let (mut ledger, unreachable) = args.record.open_ledger(args.needs_state()).await?;
         let known = match &mut ledger {
             Some(ledger) if args.needs_state() => recording::reachable(ledger.successes()).await?,
             _ => Successes::new(),
@@ -220,21 +213,8 @@ impl Job {
         loaded.warn(&pipelines, stderr);
 
         let several = chosen.len() > 1 || args.selects();
-        let mut recording = Recording::begin(&args.runs_dir, &run_id, several, stderr)?;
-        if let Some(address) = args.metrics_listen {
-            listen::listen(address, Arc::clone(&recording.recorder)).await?;
-        }
-        recording.send_telemetry();
-        if let Some(error) = unreachable {
-            recording.warn(&format!("the ledger does not record this run: {error}"));
-        }
-        if let Some(ledger) = ledger.filter(|_| !chosen.is_empty()) {
-            match Session::begin(ledger, &run_id, &graph, &chosen).await {
-                Ok(session) => recording.enter(session),
-                Err(error) if args.ledger.is_explicit() => return Err(error),
-                Err(error) => recording.warn(&format!("the ledger does not record this run: {error}")),
-            }
-        }
+        let ledger = (ledger, unreachable);
+        let recording = args.record.begin(&run_id, ledger, &graph, &chosen, several, stderr).await?;
         Ok(Self { loaded, graph, chosen, run_id, recording })
     }
 
@@ -275,21 +255,6 @@ impl RunArgs {
             max_attempts: self.retry_attempts.saturating_add(1),
             backoff_seconds: self.retry_backoff_seconds.as_secs_f64(),
             backoff_max_seconds: self.retry_backoff_max_seconds.as_secs_f64(),
-        }
-    }
-
-    /// The ledger, or why the run goes without it.
-    async fn open_ledger(&self) -> Result<(Option<Ledger>, Option<Error>)> {
-        if self.ledger.is_none() {
-            if self.needs_state() {
-                return Err(Error::configuration("state: asks the ledger what succeeded, and --ledger none has none"));
-            }
-            return Ok((None, None));
-        }
-        match self.ledger.open().await {
-            Ok(ledger) => Ok((Some(ledger), None)),
-            Err(error) if self.ledger.is_explicit() || self.needs_state() => Err(error),
-            Err(error) => Ok((None, Some(error))),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `dpone runs`: what ran, from the evidence of runs and from the ledger.
 
-use chrono::DateTime;
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use dpone_engine::evidence::{PipelineRun, StoredRun, Verification};
 use dpone_engine::{Error, Result};
@@ -60,6 +60,44 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Remove the evidence of old runs. With both limits a run goes that is beyond both. Runs that go on stay, and what the
+    /// ledger knows stays
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Keep this many runs, the newest
+    #[arg(long, value_name = "N", required_unless_present = "older_than")]
+    keep: Option<usize>,
+    /// Remove runs that began longer ago, such as 30d, 12h, 90m, 45s or 2w
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    older_than: Option<TimeDelta>,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    runs_dir: RunsDirArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `30d`: a whole number of weeks, days, hours, minutes or seconds.
+fn parse_age(text: &str) -> Result<TimeDelta, String> {
+    let expected = || "expected an age such as 30d, 12h, 90m, 45s or 2w".to_owned();
+    let unit = text.chars().next_back().ok_or_else(expected)?;
+    let number = text.strip_suffix(unit).filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let number = number.and_then(|n| n.parse::<i64>().ok()).ok_or_else(expected)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(expected()),
+    };
+    // Longer than a calendar reaches is as good as never.
+    number.checked_mul(seconds).and_then(TimeDelta::try_seconds).ok_or_else(expected)
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +112,7 @@ impl RunsArgs {
     pub(crate) fn format(&self) -> Format {
         match &self.verb {
             Verb::List { output, .. } | Verb::Show { output, .. } | Verb::Verify { output, .. } => output.format,
+            Verb::Prune(args) => args.output.format,
         }
     }
 }
@@ -121,7 +160,26 @@ pub(crate) async fn runs(args: RunsArgs, color: When) -> Result<Exit> {
             verified(&found, output.format, style)?;
             Ok(if found.passed { Exit::Done } else { Exit::Failed })
         }
+        Verb::Prune(args) => prune(&args, style, Style::for_stderr(color)),
     }
+}
+
+fn prune(args: &PruneArgs, style: Style, stderr: Style) -> Result<Exit> {
+    let before = args.older_than.map(|age| {
+        Utc::now().checked_sub_signed(age).ok_or_else(|| {
+            Error::configuration("--older-than reaches further back than the calendar").with_hint("give fewer days")
+        })
+    });
+    let (pruned, unread) = args.runs_dir.runs()?.prune(args.keep, before.transpose()?, args.dry_run)?;
+    for error in unread {
+        render::error::warn(&format!("{error}; it is left as it is"), stderr);
+    }
+    if args.output.format == Format::Json {
+        output::print_json(&serde_json::to_value(&pruned).map_err(|e| Error::internal(e.to_string()))?)?;
+    } else {
+        output::print(&shown::pruned(&pruned, args.output.format, style))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Every pipeline of every run, newest first. What the ledger and the evidence both know is listed once.
@@ -256,4 +314,19 @@ fn verified(found: &Verification, format: Format, style: Style) -> Result<()> {
         return output::print_json(&document);
     }
     output::print(&shown::verification(found, style))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_a_number_and_a_unit() {
+        for (text, seconds) in [("30d", 2_592_000), ("12h", 43_200), ("90m", 5400), ("45s", 45), ("2w", 1_209_600)] {
+            assert_eq!(parse_age(text).map(|age| age.num_seconds()), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "d", "30", "-1d", "+1d", "1.5h", "30 d", "1y", "30D", "99999999999999999999d", "ü"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
 }

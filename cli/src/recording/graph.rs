@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dpone_engine::evidence::Definition;
 use dpone_engine::federation::tables_of;
+use dpone_engine::{Error, Result};
 use dpone_ledger::StepName;
-use dpone_planner::definition::{Connection, Pipeline, SourceQuery};
+use dpone_planner::definition::{Connection, Pipeline, SourceQuery, StateSpec};
 use dpone_planner::state::hex;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The pipelines of one command.
@@ -28,9 +30,9 @@ struct Node {
 }
 
 impl Graph {
-    pub(crate) fn new(pipelines: &[Pipeline], connections: &BTreeMap<String, Connection>) -> Self {
+    pub(crate) fn new(pipelines: &[Pipeline], connections: &BTreeMap<String, Connection>) -> Result<Self> {
         let places = Places { connections };
-        let mut nodes: Vec<Node> = pipelines
+        let mut nodes = pipelines
             .iter()
             .enumerate()
             .map(|(at, pipeline)| {
@@ -40,20 +42,15 @@ impl Graph {
                     (0..pipelines.len()).filter(|n| *n != at && writes(&pipelines[*n])).collect();
                 let inside = reads.connections.iter().any(|name| places.same(name, &pipeline.sink.connection));
                 let step = if upstream.is_empty() && !inside { StepName::Load } else { StepName::Transform };
-                Node {
-                    name: pipeline.name.clone(),
-                    own: digest(pipeline, &places),
-                    whole: String::new(),
-                    upstream,
-                    step,
-                }
+                let own = digest(pipeline, &places)?;
+                Ok(Node { name: pipeline.name.clone(), own, whole: String::new(), upstream, step })
             })
-            .collect();
+            .collect::<Result<Vec<Node>>>()?;
         for at in 0..nodes.len() {
             let whole = whole(&nodes, at, &mut BTreeSet::new());
             nodes[at].whole = whole;
         }
-        Self { nodes }
+        Ok(Self { nodes })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -144,15 +141,12 @@ impl Places<'_> {
         }
     }
 
-    fn describe(&self, name: &str) -> String {
-        match self.connections.get(name) {
-            Some(connection) => {
-                let options: Vec<_> =
-                    connection.options.iter().map(|(key, value)| format!("{key}={}", value.display())).collect();
-                format!("{name}: {} ({})", connection.kind, options.join(", "))
-            }
-            None => name.to_owned(),
-        }
+    /// Secrets by reference: the digest of a pipeline is the same whoever's password it is.
+    fn describe(&self, name: &str) -> Value {
+        let Some(connection) = self.connections.get(name) else { return json!({ "name": name }) };
+        let options: BTreeMap<&String, String> =
+            connection.options.iter().map(|(key, value)| (key, value.display())).collect();
+        json!({ "name": name, "kind": connection.kind, "options": options })
     }
 }
 
@@ -207,24 +201,47 @@ fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// What the pipeline does, whatever it is called in, and wherever in its file it is written. How fast it runs is no part of
-/// it.
-fn digest(pipeline: &Pipeline, places: &Places<'_>) -> String {
+/// The version of what digests are made of: another one makes every pipeline look changed.
+const DIGEST: &str = "definition v1";
+
+/// What the pipeline does, wherever in its file it is written, as canonical JSON. How fast it runs is no part of it.
+fn digest(pipeline: &Pipeline, places: &Places<'_>) -> Result<String> {
     let mut connections: BTreeSet<String> = Reads::of(pipeline).connections;
     connections.insert(pipeline.sink.connection.clone());
-    let places: Vec<String> = connections.iter().map(|name| places.describe(name)).collect();
-    let made_of = format!(
-        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{}",
-        pipeline.name,
-        pipeline.source,
-        pipeline.sink,
-        pipeline.strategy,
-        pipeline.guards,
-        pipeline.evolution,
-        pipeline.state,
-        places.join("\n")
-    );
-    hex(&Sha256::digest(made_of.as_bytes()))
+    if let StateSpec::Elsewhere { connection, .. } = &pipeline.state {
+        connections.insert(connection.clone());
+    }
+    let places: Vec<Value> = connections.iter().map(|name| places.describe(name)).collect();
+    let part = |made: serde_json::Result<Value>| {
+        made.map_err(|e| {
+            Error::internal(format!("a definition cannot be digested: {e}")).with("pipeline", &pipeline.name)
+        })
+    };
+    let document = json!({
+        "made_of": DIGEST,
+        "name": pipeline.name,
+        "source": part(serde_json::to_value(&pipeline.source))?,
+        "sink": part(serde_json::to_value(&pipeline.sink))?,
+        "strategy": part(serde_json::to_value(&pipeline.strategy))?,
+        "guards": part(serde_json::to_value(&pipeline.guards))?,
+        "evolution": part(serde_json::to_value(&pipeline.evolution))?,
+        "lineage": part(serde_json::to_value(pipeline.lineage))?,
+        "state": part(serde_json::to_value(&pipeline.state))?,
+        "connections": places,
+    });
+    Ok(hex(&Sha256::digest(canonical(document).to_string().as_bytes())))
+}
+
+/// With the keys of every object in order, whichever map the library keeps them in.
+fn canonical(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<String, Value> = map.into_iter().map(|(key, value)| (key, canonical(value))).collect();
+            Value::Object(sorted.into_iter().collect())
+        }
+        Value::Array(values) => values.into_iter().map(canonical).collect(),
+        other => other,
+    }
 }
 
 /// `passing`: the pipelines on the way here; a circle is cut where it closes.
@@ -261,7 +278,7 @@ mod tests {
     fn graph(text: &str) -> Graph {
         let none = |_: &std::path::Path| -> dpone_planner::Result<String> { Ok(String::new()) };
         let project = load(&[("p.sql".into(), text.to_owned())], &BTreeMap::new(), &none).unwrap();
-        Graph::new(&project.pipelines, &project.connections)
+        Graph::new(&project.pipelines, &project.connections).unwrap()
     }
 
     fn digests(text: &str) -> BTreeMap<String, String> {
@@ -286,6 +303,34 @@ mod tests {
         assert_eq!(changed(&PROJECT.replace("'data'", "'other'")), ["customers", "orders", "report", "totals"]);
         // Where it is written, and what stands around it, is nothing.
         assert_eq!(changed(&format!("-- a comment\n\n{PROJECT}")), [""; 0]);
+    }
+
+    /// The digest is kept in ledgers: another one makes every pipeline look changed, so it changes on purpose alone.
+    #[test]
+    fn a_digest_is_the_same_in_every_build() {
+        let graph = graph(PROJECT);
+        let orders = graph.definition(graph.find("orders").unwrap()).sha256;
+        assert_eq!(orders, "5dc86b1ce4f64d5cfb332d0ca4588e874af6011c3fd959d599a02a4c2d03e781");
+        assert_eq!(
+            canonical(json!({"b": [{"z": 1, "a": 2}], "a": null})).to_string(),
+            r#"{"a":null,"b":[{"a":2,"z":1}]}"#
+        );
+    }
+
+    /// Everything that decides what is written is in it, and what only paces it is not.
+    #[test]
+    fn a_digest_covers_what_a_pipeline_writes() {
+        let with = |more: &str| {
+            digests(&PROJECT.replacen(
+                "lake.landing.orders STRATEGY full_refresh",
+                &format!("lake.landing.orders STRATEGY full_refresh {more}"),
+                1,
+            ))
+        };
+        let plain = with("");
+        for (more, want) in [("OPTIONS ('lineage' 'true')", true), ("OPTIONS ('parallelism' '3')", false)] {
+            assert_eq!(with(more)["orders"] != plain["orders"], want, "{more}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod ledger;
 mod select;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,9 +18,13 @@ use dpone_engine::{Connections, Error, Receipt, Result};
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec};
 
 pub(crate) use graph::Graph;
-pub(crate) use ledger::{LedgerArgs, Session, reachable};
+use ledger::Session;
+pub(crate) use ledger::{LedgerArgs, reachable};
 pub(crate) use select::{Selection, resolve};
 
+use dpone_ledger::Ledger;
+
+use crate::observability::listen;
 use crate::observability::otel::Telemetry;
 use crate::render;
 use crate::style::Style;
@@ -60,6 +65,68 @@ impl RunsDirArgs {
     }
 }
 
+/// What every command that loads is told about writing itself down.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RecordingArgs {
+    #[command(flatten)]
+    runs_dir: RunsDirArgs,
+    #[command(flatten)]
+    ledger: LedgerArgs,
+    /// Show the metrics of the run at http://ADDRESS/metrics while it goes on, such as 127.0.0.1:9187. OTLP is sent where
+    /// OTEL_EXPORTER_OTLP_ENDPOINT names a collector
+    #[arg(long, value_name = "ADDRESS", help_heading = "Evidence")]
+    metrics_listen: Option<SocketAddr>,
+}
+
+/// The ledger, or why a run goes without it. Neither where none is wanted.
+pub(crate) type LedgerOrNot = (Option<Ledger>, Option<Error>);
+
+impl RecordingArgs {
+    /// `needed`: what is to be run cannot be told without it.
+    pub(crate) async fn open_ledger(&self, needed: bool) -> Result<LedgerOrNot> {
+        if self.ledger.is_none() {
+            if needed {
+                return Err(Error::configuration("state: asks the ledger what succeeded, and --ledger none has none"));
+            }
+            return Ok((None, None));
+        }
+        match self.ledger.open().await {
+            Ok(ledger) => Ok((Some(ledger), None)),
+            Err(error) if self.ledger.is_explicit() || needed => Err(error),
+            Err(error) => Ok((None, Some(error))),
+        }
+    }
+
+    /// Begins the evidence, the execution in the ledger, and what watches from outside. `several`: the command is about
+    /// several pipelines. `chosen`: their places in the graph.
+    pub(crate) async fn begin(
+        &self,
+        run_id: &str,
+        (ledger, unreachable): LedgerOrNot,
+        graph: &Graph,
+        chosen: &[usize],
+        several: bool,
+        stderr: Style,
+    ) -> Result<Recording> {
+        let mut recording = Recording::begin(&self.runs_dir, run_id, several, stderr)?;
+        if let Some(address) = self.metrics_listen {
+            listen::listen(address, Arc::clone(&recording.recorder)).await?;
+        }
+        recording.send_telemetry();
+        if let Some(error) = unreachable {
+            recording.warn(&format!("the ledger does not record this run: {error}"));
+        }
+        if let Some(ledger) = ledger.filter(|_| !chosen.is_empty()) {
+            match Session::begin(ledger, run_id, graph, chosen).await {
+                Ok(session) => recording.enter(session),
+                Err(error) if self.ledger.is_explicit() => return Err(error),
+                Err(error) => recording.warn(&format!("the ledger does not record this run: {error}")),
+            }
+        }
+        Ok(recording)
+    }
+}
+
 /// Of dpone, and of what it reads and writes with.
 fn versions() -> BTreeMap<String, String> {
     [
@@ -92,7 +159,7 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Begins the evidence. `several`: the command is about several pipelines.
-    pub(crate) fn begin(dir: &RunsDirArgs, run_id: &str, several: bool, stderr: Style) -> Result<Self> {
+    fn begin(dir: &RunsDirArgs, run_id: &str, several: bool, stderr: Style) -> Result<Self> {
         let (folder, unwritable) = dir.begin(run_id)?;
         let recorder = Arc::new(Recorder::new(run_id, several, versions(), folder));
         let recording = Self { recorder, ledger: None, telemetry: None, stderr };
@@ -109,13 +176,13 @@ impl Recording {
     }
 
     /// From here on, what happens is recorded in the ledger as well.
-    pub(crate) fn enter(&mut self, session: Session) {
+    fn enter(&mut self, session: Session) {
         self.recorder.set_execution(session.execution().to_string());
         self.ledger = Some(session);
     }
 
     /// Sends what happens to a collector, where the environment names one.
-    pub(crate) fn send_telemetry(&mut self) {
+    fn send_telemetry(&mut self) {
         let (telemetry, missing) = Telemetry::begin(&self.recorder);
         self.telemetry = telemetry;
         missing.iter().for_each(|text| self.warn(text));

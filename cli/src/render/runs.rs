@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dpone_engine::evidence::{PartitionStatus, PipelineRun, StoredRun, Verification};
+use dpone_engine::evidence::{PartitionStatus, PipelineRun, Pruned, StoredRun, Verification};
 
 use super::table::{Table, visible_lines};
 use super::units;
@@ -18,6 +18,9 @@ fn time(text: &str) -> String {
 fn seconds(seconds: Option<f64>) -> String {
     seconds.map(units::seconds).unwrap_or_default()
 }
+
+/// Partitions that a page names; the document has all of them.
+const SHOWN: usize = 20;
 
 /// What failed, in one line.
 fn trouble(run: &Listed) -> String {
@@ -97,6 +100,11 @@ fn pipeline(run: &PipelineRun, row: &Listed) -> Vec<String> {
     if row.status == "killed" {
         let stage = run.stage.map_or("it began", |stage| stage.as_str());
         lines.push(format!("killed: the last stage that it reached is {stage}"));
+        let running = run.partitions.iter().filter(|p| p.status == PartitionStatus::Running);
+        let ids: Vec<&str> = running.map(|p| p.id.as_str()).take(SHOWN).collect();
+        if !ids.is_empty() {
+            lines.push(format!("at work on: {}", ids.join(", ")));
+        }
     }
     let mut stages: Vec<String> = Vec::new();
     for stage in &run.stages {
@@ -109,13 +117,7 @@ fn pipeline(run: &PipelineRun, row: &Listed) -> Vec<String> {
     if !run.partitions.is_empty() {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for partition in &run.partitions {
-            let name = match partition.status {
-                PartitionStatus::Pending => "pending",
-                PartitionStatus::Running => "running",
-                PartitionStatus::Success => "success",
-                PartitionStatus::Unfinished => "unfinished",
-            };
-            *counts.entry(name).or_default() += 1;
+            *counts.entry(partition.status.as_str()).or_default() += 1;
         }
         let counts: Vec<_> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
         lines.push(format!("partitions: {}", counts.join(", ")));
@@ -151,4 +153,23 @@ pub(crate) fn verification(found: &Verification, style: Style) -> String {
         out.push_str(&format!("\n  {} {what}", visible_lines(&difference.path)));
     }
     out
+}
+
+pub(crate) fn pruned(pruned: &Pruned, format: Format, style: Style) -> String {
+    let done = if pruned.dry_run { "would be removed" } else { "removed" };
+    let count = pruned.removed.len() as u64;
+    let verdict = format!(
+        "{} {done}, {}; {} kept",
+        units::several(count, "run"),
+        units::bytes(pruned.bytes),
+        units::several(pruned.kept as u64, "run")
+    );
+    if count == 0 {
+        return verdict;
+    }
+    let mut table = Table::new(&["run", "started (UTC)", "size"]).right(2);
+    for run in &pruned.removed {
+        table.row([run.run_id.clone(), time(&run.started_at), units::bytes(run.bytes)]);
+    }
+    format!("{}\n{verdict}", table.render(format, style).trim_end_matches('\n'))
 }

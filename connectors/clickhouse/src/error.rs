@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 
+use dpone_engine::{ErrorClassifier, ErrorRule};
 use dpone_planner::{Error, ErrorKind};
 
 use crate::config::{ClickHouseConfig, Verify};
@@ -237,26 +238,54 @@ fn shows_values(code: u32) -> bool {
     )
 }
 
+/// The numbers of the server's exceptions.
+pub static ERRORS: ErrorClassifier = ErrorClassifier {
+    system: "clickhouse",
+    codes: "codes of exceptions",
+    rules: &[
+        ErrorRule {
+            codes: &[
+                "3", "32", "33", "95", "99", "100", "101", "102", "159", "198", "201", "202", "203", "204", "209",
+                "210", "230", "232", "236", "241", "242", "252", "254", "279", "285", "286", "289", "364", "373",
+                "394", "415", "425", "459", "473", "479", "512", "517", "571", "646", "648", "700", "722", "733",
+                "734", "745", "999",
+            ],
+            class: ErrorKind::Transient,
+            means: "too much at once, a server or keeper that is away or starting, a query that was cancelled or took too long",
+        },
+        ErrorRule {
+            codes: &["164", "191", "192", "193", "194", "195", "291", "497", "511", "516"],
+            class: ErrorKind::Authorization,
+            means: "user, password or a grant",
+        },
+        ErrorRule {
+            codes: &[
+                "6", "19", "25", "26", "27", "28", "38", "41", "53", "69", "70", "72", "117", "130", "131", "153",
+                "190", "303", "321", "349", "395", "407", "435", "436", "457", "467", "469", "577", "594", "632",
+                "634", "675", "676", "691",
+            ],
+            class: ErrorKind::DataQuality,
+            means: "a value has not the form, the range or the NULL that its type asks for, or a row breaks a constraint",
+        },
+        ErrorRule {
+            codes: &[
+                "8", "10", "15", "16", "20", "34", "35", "36", "42", "43", "44", "46", "47", "48", "50", "51", "52",
+                "56", "57", "60", "62", "63", "71", "73", "79", "80", "81", "82", "110", "115", "119", "122", "137",
+                "158", "160", "161", "168", "173", "179", "184", "206", "207", "215", "225", "248", "249", "306",
+                "307", "344", "359", "377", "386", "396", "403", "420", "428", "452", "455", "475", "524", "529",
+                "549",
+            ],
+            class: ErrorKind::Configuration,
+            means: "a table, column, function, setting or format is not there, or the query is wrong",
+        },
+        ErrorRule { codes: &["218", "219"], class: ErrorKind::Conflict, means: "the table went away under the query" },
+    ],
+    otherwise: ErrorKind::Unknown,
+};
+
 /// What the caller should do.
 fn kind(code: u32) -> ErrorKind {
-    use ErrorKind::*;
-    match code {
-        // Too much at once, a server or keeper that is away or starting, a query that was cancelled.
-        3 | 32 | 33 | 95 | 99 | 100 | 101 | 102 | 159 | 198 | 201 | 202 | 203 | 204 | 209 | 210 | 230 | 232 | 236
-        | 241 | 242 | 252 | 254 | 279 | 285 | 286 | 289 | 364 | 373 | 394 | 415 | 425 | 459 | 473 | 479 | 512 | 517
-        | 571 | 646 | 648 | 700 | 722 | 733 | 734 | 745 | 999 => Transient,
-        164 | 191 | 192 | 193 | 194 | 195 | 291 | 497 | 511 | 516 => Authorization,
-        // A value has not the form, the range or the NULL that its type asks for.
-        6 | 19 | 25 | 26 | 27 | 28 | 38 | 41 | 53 | 69 | 70 | 72 | 117 | 130 | 131 | 153 | 190 | 303 | 321 | 349
-        | 395 | 407 | 435 | 436 | 457 | 467 | 469 | 577 | 594 | 632 | 634 | 675 | 676 | 691 => DataQuality,
-        8 | 10 | 15 | 16 | 20 | 34 | 35 | 36 | 42 | 43 | 44 | 46 | 47 | 48 | 50 | 51 | 52 | 56 | 57 | 60 | 62 | 63
-        | 71 | 73 | 79 | 80 | 81 | 82 | 110 | 115 | 119 | 122 | 137 | 158 | 160 | 161 | 168 | 173 | 179 | 184 | 206
-        | 207 | 215 | 225 | 248 | 249 | 306 | 307 | 344 | 359 | 377 | 386 | 396 | 403 | 420 | 428 | 452 | 455 | 475
-        | 524 | 529 | 549 => Configuration,
-        // The table went away under the query.
-        218 | 219 => Conflict,
-        _ => Unknown,
-    }
+    ERRORS.classify(&code.to_string())
 }
 
 fn hint(code: u32) -> Option<&'static str> {

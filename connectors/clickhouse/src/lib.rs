@@ -19,7 +19,7 @@ mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::{Connector, ResolvedConnection, Sink, Source};
+use dpone_engine::{Connector, ErrorClassifier, ResolvedConnection, Sink, Source};
 use dpone_planner::Result;
 
 pub use dialect::ClickHouseDialect;
@@ -39,6 +39,10 @@ impl Connector for ClickHouseConnector {
 
     fn options(&self) -> &'static [&'static str] {
         config::OPTIONS
+    }
+
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        Some(&error::ERRORS)
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {

@@ -24,7 +24,7 @@ mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::{Connector, ResolvedConnection, Result, Sink, Source};
+use dpone_engine::{Connector, ErrorClassifier, ResolvedConnection, Result, Sink, Source};
 
 use config::Warehouse;
 pub use dialect::DeltaDialect;
@@ -40,6 +40,10 @@ impl Connector for DeltaConnector {
 
     fn options(&self) -> &'static [&'static str] {
         config::OPTIONS
+    }
+
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        Some(&error::ERRORS)
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {

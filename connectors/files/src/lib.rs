@@ -15,7 +15,7 @@ mod text_table;
 
 use std::sync::{Arc, LazyLock};
 
-use dpone_engine::{Connector, Error, ResolvedConnection, Result, Sink, Source};
+use dpone_engine::{Connector, Error, ErrorClassifier, ResolvedConnection, Result, Sink, Source};
 
 use config::{Format, SOURCE_OPTIONS};
 use location::STORE_OPTIONS;
@@ -66,6 +66,10 @@ impl Connector for FilesConnector {
 
     fn options(&self) -> &'static [&'static str] {
         &OPTIONS
+    }
+
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        Some(&location::ERRORS)
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::datasource::object_store::ObjectStoreUrl;
-use dpone_engine::{Error, ErrorKind, ResolvedConnection, Result};
+use dpone_engine::{Error, ErrorClassifier, ErrorKind, ErrorRule, ResolvedConnection, Result};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path as Key;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -335,7 +335,7 @@ fn pin_remote(meta: &ObjectMeta) -> PinnedFile {
 }
 
 fn changed(file: &PinnedFile) -> Error {
-    Error::conflict(format!("{} changed while it was read", file.path))
+    Error::new(ERRORS.classify("file.changed"), format!("{} changed while it was read", file.path))
         .with_hint("run again when the file is complete; write new files under new names")
 }
 
@@ -343,19 +343,52 @@ fn bad_pattern(path: &str, error: &glob::PatternError) -> Error {
     Error::configuration(format!("{path}: not a pattern: {error}"))
 }
 
+/// What the file system and object stores say, by name: neither has numbers that all systems share.
+pub(crate) static ERRORS: ErrorClassifier = ErrorClassifier {
+    system: "file",
+    codes: "errors of the file system and of object stores",
+    rules: &[
+        ErrorRule {
+            codes: &["file.unreadable"],
+            class: ErrorKind::Configuration,
+            means: "the file is not there, may not be read, or is none of its format: it is named wrongly",
+        },
+        ErrorRule {
+            codes: &["store.not_found", "store.not_supported"],
+            class: ErrorKind::Configuration,
+            means: "there is no such object, or the store cannot do this",
+        },
+        ErrorRule {
+            codes: &["store.denied"],
+            class: ErrorKind::Authorization,
+            means: "credentials or permissions of the store",
+        },
+        ErrorRule {
+            codes: &["store.changed", "file.changed"],
+            class: ErrorKind::Conflict,
+            means: "the object or the file changed while it was read or written",
+        },
+        ErrorRule {
+            codes: &["store.failed"],
+            class: ErrorKind::Transient,
+            means: "the store cannot be reached, or failed, after its own retries",
+        },
+    ],
+    otherwise: ErrorKind::Unknown,
+};
+
 /// An error of reading a file, with the file's name.
 pub(crate) fn read_error(path: &str, error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, PermissionDenied, UnexpectedEof};
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) => {
             let kind = match error.kind() {
                 // An input that cannot be read is named wrongly, or is no file of its kind, which is what decoders say of
                 // bytes that are not theirs.
-                std::io::ErrorKind::PermissionDenied
-                | std::io::ErrorKind::NotFound
-                | std::io::ErrorKind::InvalidData
-                | std::io::ErrorKind::InvalidInput
-                | std::io::ErrorKind::UnexpectedEof => ErrorKind::Configuration,
+                PermissionDenied | NotFound | InvalidData | InvalidInput | UnexpectedEof => {
+                    ERRORS.classify("file.unreadable")
+                }
                 _ => Error::from(std::io::Error::from(error.kind())).kind(),
             };
             Error::new(kind, format!("{path}: {error}")).with_source(error)
@@ -366,16 +399,16 @@ pub(crate) fn read_error(path: &str, error: std::io::Error) -> Error {
 /// An error of an object store. Its text may hold a signed URL, so only its kind is shown.
 pub(crate) fn store_error(path: &str, error: object_store::Error) -> Error {
     use object_store::Error::*;
-    let (kind, what) = match &error {
-        NotFound { .. } => (ErrorKind::Configuration, "there is no such object"),
-        PermissionDenied { .. } | Unauthenticated { .. } => (ErrorKind::Authorization, "access is denied"),
-        Precondition { .. } | AlreadyExists { .. } => (ErrorKind::Conflict, "the object changed meanwhile"),
+    let (code, what) = match &error {
+        NotFound { .. } => ("store.not_found", "there is no such object"),
+        PermissionDenied { .. } | Unauthenticated { .. } => ("store.denied", "access is denied"),
+        Precondition { .. } | AlreadyExists { .. } => ("store.changed", "the object changed meanwhile"),
         InvalidPath { .. } | NotSupported { .. } | NotImplemented { .. } | UnknownConfigurationKey { .. } => {
-            (ErrorKind::Configuration, "the store does not support this")
+            ("store.not_supported", "the store does not support this")
         }
-        _ => (ErrorKind::Transient, "the store cannot be reached, or failed"),
+        _ => ("store.failed", "the store cannot be reached, or failed"),
     };
-    Error::new(kind, format!("{path}: {what}"))
+    Error::new(ERRORS.classify(code), format!("{path}: {what}"))
 }
 
 /// The body of an object, for a reader that blocks.

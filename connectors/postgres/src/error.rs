@@ -3,6 +3,7 @@
 //! A server's DETAIL and CONTEXT quote rows (`Key (email)=(…) already exists`, `COPY t, line 7, column x: "…"`), so they
 //! are dropped always. Messages of data exceptions quote the value, so they are replaced by what the code means.
 
+use dpone_engine::{ErrorClassifier, ErrorRule};
 use dpone_planner::{Error, ErrorKind};
 use dpone_postgres_connect::{cause, chain};
 use tokio_postgres::error::{DbError, SqlState};
@@ -155,24 +156,73 @@ fn shows_values(code: &str) -> bool {
     )
 }
 
-fn kind(code: &str) -> ErrorKind {
-    use ErrorKind::*;
-    match code {
-        // Dropped while in use, and a limit that the server's owner set: a retry changes nothing.
-        "57P04" | "53400" => Configuration,
-        "53100" => Unknown,
-        // Read-only transactions, other misuse.
-        "25P03" | "25P02" | "25P04" => Transient,
-        "55000" => Configuration,
-        "42501" => Authorization,
-        _ => match code.get(..2).unwrap_or_default() {
-            "08" | "40" | "53" | "55" | "57" | "72" => Transient,
-            "28" => Authorization,
-            "22" | "23" | "44" | "P0" => DataQuality,
-            "0A" | "25" | "26" | "2B" | "34" | "3D" | "3F" | "42" | "54" => Configuration,
-            _ => Unknown,
+/// SQLSTATE, by its classes, and by single codes where these differ from their class.
+pub static ERRORS: ErrorClassifier = ErrorClassifier {
+    system: "postgres",
+    codes: "SQLSTATE",
+    rules: &[
+        ErrorRule { codes: &["08*"], class: ErrorKind::Transient, means: "the connection was refused, or broke" },
+        ErrorRule {
+            codes: &["40*"],
+            class: ErrorKind::Transient,
+            means: "a deadlock, or a transaction that cannot be serialised beside others",
         },
-    }
+        ErrorRule { codes: &["53*"], class: ErrorKind::Transient, means: "no connection or no memory is left" },
+        ErrorRule {
+            codes: &["55*", "57*"],
+            class: ErrorKind::Transient,
+            means: "a lock that is not to be had in time, a statement that was cancelled or timed out, a server that shuts down \
+                    or starts",
+        },
+        ErrorRule {
+            codes: &["25P02", "25P03", "25P04"],
+            class: ErrorKind::Transient,
+            means: "a transaction that was idle or took too long",
+        },
+        ErrorRule { codes: &["72*"], class: ErrorKind::Transient, means: "the snapshot is too old" },
+        ErrorRule { codes: &["28*"], class: ErrorKind::Authorization, means: "user, password or pg_hba.conf" },
+        ErrorRule { codes: &["42501"], class: ErrorKind::Authorization, means: "a grant is missing" },
+        ErrorRule {
+            codes: &["22*"],
+            class: ErrorKind::DataQuality,
+            means: "a value has not the form, the range or the length that is asked for",
+        },
+        ErrorRule {
+            codes: &["23*", "44*"],
+            class: ErrorKind::DataQuality,
+            means: "a row breaks a constraint: NOT NULL, unique, foreign key, check, or the condition of a view",
+        },
+        ErrorRule {
+            codes: &["P0*"],
+            class: ErrorKind::DataQuality,
+            means: "a trigger or a function of the database raised an exception",
+        },
+        ErrorRule {
+            codes: &["42*", "3D*", "3F*"],
+            class: ErrorKind::Configuration,
+            means: "a table, column, function, schema or database is not there, or the SQL is wrong",
+        },
+        ErrorRule {
+            codes: &["0A*", "25*", "26*", "2B*", "34*", "54*", "55000"],
+            class: ErrorKind::Configuration,
+            means: "the server cannot do this, or not in this state: a standby that is read-only, a limit of the server",
+        },
+        ErrorRule {
+            codes: &["53400", "57P04"],
+            class: ErrorKind::Configuration,
+            means: "a limit that was set, such as temp_file_limit, or a database that was dropped: trying again changes nothing",
+        },
+        ErrorRule {
+            codes: &["53100"],
+            class: ErrorKind::Unknown,
+            means: "the server's disk is full: somebody has to look",
+        },
+    ],
+    otherwise: ErrorKind::Unknown,
+};
+
+fn kind(code: &str) -> ErrorKind {
+    ERRORS.classify(code)
 }
 
 fn hint(code: &str) -> Option<&'static str> {
@@ -184,6 +234,7 @@ fn hint(code: &str) -> Option<&'static str> {
         "28P01" | "28000" => "check user, password and the server's pg_hba.conf",
         "25006" => "the server is a standby or read-only: connect to the primary to write",
         "53100" => "the server's disk is full",
+        "53400" => "raise the limit of the server or the role, such as temp_file_limit, or read less at once",
         "42501" => "grant the role what the statement needs",
         "3D000" => "check the option \"database\"",
         "40001" | "40P01" => "another transaction was in the way; the same run may succeed later",

@@ -19,7 +19,7 @@ pub mod write;
 
 use std::sync::Arc;
 
-use dpone_engine::{Connector, ResolvedConnection, Result, Sink, Source};
+use dpone_engine::{Connector, ErrorClassifier, ResolvedConnection, Result, Sink, Source};
 
 /// The name of the system in field metadata and manifests.
 pub const SYSTEM: &str = "postgres";
@@ -35,6 +35,10 @@ impl Connector for PostgresConnector {
 
     fn options(&self) -> &'static [&'static str] {
         config::OPTIONS
+    }
+
+    fn errors(&self) -> Option<&'static ErrorClassifier> {
+        Some(&error::ERRORS)
     }
 
     fn source(&self, connection: &ResolvedConnection) -> Result<Arc<dyn Source>> {

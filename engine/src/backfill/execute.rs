@@ -14,10 +14,10 @@ use super::campaign::Campaign;
 use super::manifest::{Attempt, CampaignStatus, Claim, ClaimRequest, Partition, PartitionManifest, PartitionStatus};
 use super::pace::Pace;
 use super::plan::count_rows;
-use super::report::{CampaignReport, Failure, add};
+use super::report::{CampaignReport, Failure};
 use crate::failpoint;
 use crate::receipt::{Receipt, RowCounts, RunStatus};
-use crate::run::{Event, Observer, Progress, RunContext, Stage, holder, run_load};
+use crate::run::{Campaigning, ChunkState, Event, Observer, Progress, RunContext, Stage, holder, run_load};
 use crate::{Error, ErrorKind, Result};
 
 /// Failures in a row after which the rest is not tried: the cause is not in the chunks.
@@ -74,6 +74,8 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
     }
     let begun = reload(&campaign).await?;
     let target_exists = check_target(context, &campaign, &begun).await?;
+    let campaigning = campaigning(&campaign, &begun, target_exists);
+    context.observer.event(&campaign.pipeline.name, &Event::Campaign(Box::new(campaigning)));
     let counts = begun.counts();
     if counts.success < counts.total && campaign.backfill.chunks.nulls == NullChunk::Fail {
         check_nulls(context, &campaign).await?;
@@ -91,6 +93,18 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
         // A chunk's failure is in the report; this one is of the ledger itself.
         Some(error) => Err(error),
         None => Ok(report),
+    }
+}
+
+fn campaigning(campaign: &Campaign, manifest: &PartitionManifest, target_exists: bool) -> Campaigning {
+    let loaded = |chunk: &Partition| (chunk.status == PartitionStatus::Success).then(|| chunk.loaded_rows.unwrap_or(0));
+    Campaigning {
+        campaign: campaign.key.clone(),
+        write_mode: campaign.backfill.inner.mode().to_owned(),
+        source: campaign.source.clone(),
+        target: campaign.target.clone(),
+        target_exists,
+        chunks: manifest.partitions.iter().map(|chunk| (chunk.id.clone(), loaded(chunk))).collect(),
     }
 }
 
@@ -252,10 +266,21 @@ impl Shared {
         self.observer.note(&self.campaign.pipeline.name, text);
     }
 
-    /// Tells the evidence of a chunk: rows and bytes of what was loaded.
-    fn chunk(&self, id: &str, loaded: Option<bool>, (rows, bytes): (u64, u64)) {
-        let event = Event::Chunk { id: id.to_owned(), loaded, rows, bytes };
+    /// Tells the evidence of a chunk.
+    fn chunk(&self, id: &str, state: ChunkState, rows: RowCounts, bytes: u64) {
+        let event = Event::Chunk { id: id.to_owned(), state, rows, bytes };
         self.observer.event(&self.campaign.pipeline.name, &event);
+    }
+
+    fn ended(&self, id: &str, result: &Result<Receipt>) {
+        let (state, receipt) = match result {
+            Ok(receipt) if receipt.status == RunStatus::AlreadyCommitted => (ChunkState::Found, Some(receipt)),
+            Ok(receipt) => (ChunkState::Loaded, Some(receipt)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (ChunkState::Stopped, None),
+            Err(_) => (ChunkState::Failed, None),
+        };
+        let (rows, bytes) = receipt.map(|r| (r.rows.clone(), r.bytes)).unwrap_or_default();
+        self.chunk(id, state, rows, bytes);
     }
 
     async fn report(
@@ -402,7 +427,7 @@ impl Worker {
             .chunk(&partition.id)
             .ok_or_else(|| Error::internal(format!("the manifest has the chunk {:?}", partition.id)))?;
         let pipeline = campaign.chunk_pipeline(chunk);
-        shared.chunk(&partition.id, None, (0, 0));
+        shared.chunk(&partition.id, ChunkState::Begun, RowCounts::default(), 0);
         let began = Instant::now();
         let keeper = ClaimKeeper::start(campaign, partition, shared.cancel.child_token());
         let mut context = self.context.clone();
@@ -414,8 +439,7 @@ impl Worker {
             other => other,
         };
         let taken = keeper.stop().await;
-        let counts = result.as_ref().map_or((0, 0), |receipt| (receipt.rows.staged, receipt.bytes));
-        shared.chunk(&partition.id, Some(result.is_ok()), counts);
+        shared.ended(&partition.id, &result);
         let seconds = began.elapsed().as_secs_f64();
         let attempt = match &result {
             Ok(receipt) => success(receipt, seconds)?,
@@ -503,7 +527,7 @@ impl Worker {
                         done.found_committed += 1;
                     } else {
                         done.loaded += 1;
-                        add(&mut done.rows, &receipt.rows);
+                        done.rows.add(&receipt.rows);
                         done.bytes += receipt.bytes;
                     }
                 }

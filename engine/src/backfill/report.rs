@@ -80,8 +80,8 @@ impl CampaignReport {
         Some(error.with("pipeline", &self.manifest.pipeline))
     }
 
-    /// For `dpone run`: the campaign as one run.
-    pub fn into_receipt(self, run_id: &str) -> Result<Receipt> {
+    /// The campaign as one run; its error, where it is not done.
+    pub fn receipt(&self, run_id: &str) -> Result<Receipt> {
         if let Some(error) = self.error() {
             return Err(error);
         }
@@ -92,17 +92,17 @@ impl CampaignReport {
             self.loaded,
             self.counts.success - self.loaded
         )];
-        notes.extend(self.notes);
+        notes.extend(self.notes.iter().cloned());
         Ok(Receipt {
-            pipeline: self.manifest.pipeline,
+            pipeline: self.manifest.pipeline.clone(),
             strategy: "backfill".to_owned(),
-            write_mode: self.manifest.inner_mode,
-            source: self.manifest.source,
-            target: self.manifest.target,
+            write_mode: self.manifest.inner_mode.clone(),
+            source: self.manifest.source.clone(),
+            target: self.manifest.target.clone(),
             run_id: run_id.to_owned(),
-            load_id: self.manifest.campaign,
+            load_id: self.manifest.campaign.clone(),
             status: if self.loaded > 0 { RunStatus::Committed } else { RunStatus::AlreadyCommitted },
-            rows: self.rows,
+            rows: self.rows.clone(),
             bytes: self.bytes,
             partitions: self.loaded,
             seconds: self.seconds,
@@ -110,22 +110,10 @@ impl CampaignReport {
             watermark_after: None,
             source_position: String::new(),
             target_version: None,
-            started_at: self.started_at,
+            started_at: self.started_at.clone(),
             finished_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             schema_changes: Vec::new(),
             notes,
         })
     }
-}
-
-/// Adds a receipt's rows.
-pub(super) fn add(sum: &mut RowCounts, rows: &RowCounts) {
-    sum.extracted += rows.extracted;
-    sum.staged += rows.staged;
-    sum.inserted += rows.inserted;
-    sum.updated += rows.updated;
-    sum.deleted += rows.deleted;
-    sum.unchanged += rows.unchanged;
-    sum.quarantined += rows.quarantined;
-    sum.skipped += rows.skipped;
 }

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::receipt::{Receipt, RunStatus};
+use crate::receipt::{Receipt, RowCounts, RunStatus};
 use crate::run::Stage;
 use crate::{Error, ErrorKind, Result};
 
@@ -267,8 +267,11 @@ pub enum PartitionStatus {
     #[default]
     Pending,
     Running,
-    /// Staged; of a backfill's chunk: loaded.
+    /// Staged; of a backfill's chunk: loaded by this run.
     Success,
+    Failed,
+    /// An earlier run had loaded the chunk.
+    Skipped,
     /// The run ended before it was done.
     Unfinished,
 }
@@ -342,6 +345,34 @@ impl Outcome {
             error_class: Some(error.kind().as_str().to_owned()),
             details: json!({}),
             ..Self::default()
+        }
+    }
+}
+
+impl Outcome {
+    /// What a run did before it failed: a backfill commits its chunks one by one.
+    pub(super) fn partly(&mut self, rows: &RowCounts, bytes: u64) {
+        self.extracted_rows = rows.extracted;
+        self.inserted_rows = rows.inserted;
+        self.updated_rows = rows.updated;
+        self.deleted_rows = rows.deleted;
+        self.unchanged_rows = rows.unchanged;
+        self.quarantined_rows = rows.quarantined;
+        self.skipped_rows = rows.skipped;
+        self.staged_rows = rows.staged;
+        self.bytes = bytes;
+    }
+}
+
+impl PartitionStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Unfinished => "unfinished",
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,6 +86,24 @@ pub struct Difference {
     pub what: &'static str,
 }
 
+/// What [`Runs::prune`] removed, or would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    pub dry_run: bool,
+    /// Newest first.
+    pub removed: Vec<PrunedRun>,
+    pub kept: usize,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrunedRun {
+    pub run_id: String,
+    pub path: String,
+    pub started_at: String,
+    pub bytes: u64,
+}
+
 impl Difference {
     fn new(path: &str, what: &'static str) -> Self {
         Self { path: path.to_owned(), what }
@@ -128,7 +147,9 @@ impl Runs {
         let (mut runs, mut unread) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry.map_err(|e| unreadable(&self.dir, &e))?.path();
-            if path.join(DOCUMENT).is_file() {
+            // Hidden is what is being removed.
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.join(DOCUMENT).is_file() {
                 match read(&path) {
                     Ok(run) => runs.push(run),
                     Err(error) => unread.push(error),
@@ -165,6 +186,39 @@ impl Runs {
             several => Err(Error::configuration(format!("{} runs begin with {run_id:?}", several.len()))
                 .with_hint("give more of the run id: `dpone runs list` names them")),
         }
+    }
+
+    /// Removes the folders of old runs: those that are not among the `keep` newest, and began before `before`, where these
+    /// are given. A run that goes on stays, and so does what is no evidence of a run, which the second list names. With
+    /// `dry` nothing is removed. Runs that go on count as kept.
+    pub fn prune(&self, keep: Option<usize>, before: Option<DateTime<Utc>>, dry: bool) -> Result<(Pruned, Vec<Error>)> {
+        let (runs, unread) = self.list()?;
+        let mut pruned = Pruned { dry_run: dry, ..Pruned::default() };
+        for (place, run) in runs.iter().enumerate() {
+            let head = &run.document.head;
+            let began = DateTime::parse_from_rfc3339(&head.started_at).ok();
+            let among_newest = keep.is_some_and(|keep| place < keep);
+            // What does not say when it began is not known to be old.
+            let young = before.is_some_and(|before| began.is_none_or(|began| began >= before));
+            let linked = fs::symlink_metadata(&run.path).is_ok_and(|m| m.file_type().is_symlink());
+            if among_newest || young || linked || is_held(&run.path) {
+                pruned.kept += 1;
+                continue;
+            }
+            let bytes = contents(&run.path)?.iter().map(|name| size(&run.path.join(name))).sum();
+            if !dry && !remove(&run.path)? {
+                pruned.kept += 1;
+                continue;
+            }
+            pruned.bytes += bytes;
+            pruned.removed.push(PrunedRun {
+                run_id: head.run_id.clone(),
+                path: run.path.display().to_string(),
+                started_at: head.started_at.clone(),
+                bytes,
+            });
+        }
+        Ok((pruned, unread))
     }
 
     /// Compares the folder of a run with its checksums. A document that cannot be read is a difference, no error.
@@ -301,6 +355,27 @@ fn hold(lock: &File) -> std::io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Removes the folder of a run, in one step for whoever looks. False when a run has begun in it meanwhile.
+fn remove(path: &Path) -> Result<bool> {
+    let failed = |e: &std::io::Error| {
+        Error::unknown(format!("{}: the evidence of the run cannot be removed: {e}", path.display()))
+    };
+    let lock = open_lock(path)?;
+    if !hold(&lock).map_err(|e| failed(&e))? {
+        return Ok(false);
+    }
+    // A name that no run id has: a folder that is half removed is taken for nobody's evidence.
+    let mut name = std::ffi::OsString::from(".pruned-");
+    name.push(path.file_name().unwrap_or_default());
+    let aside = path.with_file_name(name);
+    fs::rename(path, &aside).and_then(|()| fs::remove_dir_all(&aside)).map_err(|e| failed(&e))?;
+    Ok(true)
+}
+
+fn size(path: &Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.len())
 }
 
 fn open_lock(path: &Path) -> Result<File> {
@@ -509,6 +584,37 @@ mod tests {
         let long = ["x".repeat(300), format!("{}y", "x".repeat(299))].map(|id| folder_name(&id));
         assert!(long.iter().all(|name| name.len() <= LONGEST_NAME));
         assert_ne!(long[0], long[1]);
+    }
+
+    #[test]
+    fn old_runs_are_removed_and_those_that_go_on_stay() {
+        let (_dir, runs) = runs();
+        for (name, day) in [("a", "01"), ("b", "02"), ("c", "03"), ("d", "04")] {
+            finished(&runs, name);
+            let file = runs.dir().join(name).join(DOCUMENT);
+            let mut document: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+            document["started_at"] = format!("2026-01-{day}T00:00:00Z").into();
+            fs::write(file, document.to_string()).unwrap();
+        }
+        fs::create_dir(runs.dir().join("mine")).unwrap();
+        let names = |pruned: &Pruned| pruned.removed.iter().map(|run| run.run_id.clone()).collect::<Vec<_>>();
+        let before = Some("2026-01-03T00:00:00Z".parse().unwrap());
+        for (keep, before, want) in
+            [(Some(2), None, vec!["b", "a"]), (None, before, vec!["b", "a"]), (Some(3), before, vec!["a"])]
+        {
+            let (pruned, _) = runs.prune(keep, before, true).unwrap();
+            assert_eq!((names(&pruned), pruned.kept), (want.iter().map(|s| (*s).to_owned()).collect(), 4 - want.len()));
+            assert!(pruned.bytes > 0 && runs.list().unwrap().0.len() == 4);
+        }
+        let held = File::options().write(true).open(runs.dir().join("a").join(LOCK)).unwrap();
+        held.lock().unwrap();
+        let (pruned, _) = runs.prune(Some(1), None, false).unwrap();
+        assert_eq!(names(&pruned), ["c", "b"]);
+        let left: Vec<String> = runs.list().unwrap().0.into_iter().map(|run| run.name).collect();
+        assert_eq!(left, ["d", "a"]);
+        // What is no run is nobody's to remove.
+        assert!(runs.dir().join("mine").is_dir());
+        assert_eq!(fs::read_dir(runs.dir()).unwrap().count(), 3);
     }
 
     #[test]

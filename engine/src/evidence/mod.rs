@@ -13,5 +13,5 @@ pub use document::{
     ConnectionUse, Definition, Failure, Head, NotRun, Outcome, Partition, PartitionStatus, PipelineRun, Plan, Retry,
     RunDocument, SCHEMA_VERSION, StageTime, Staged, Status, json_schema,
 };
-pub use folder::{DEFAULT_RUNS, Difference, RunFolder, Runs, StoredRun, Verification, host};
+pub use folder::{DEFAULT_RUNS, Difference, Pruned, PrunedRun, RunFolder, Runs, StoredRun, Verification, host};
 pub use recorder::{Begun, Recorder};

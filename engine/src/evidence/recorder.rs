@@ -11,11 +11,14 @@ use super::document::{
     RunDocument, SCHEMA_VERSION, StageTime, Staged, Status,
 };
 use super::folder::RunFolder;
-use crate::run::{Event, Observer, Planned, Progress, Stage};
+use crate::receipt::RowCounts;
+use crate::run::{Campaigning, ChunkState, Event, Observer, Planned, Progress, Stage};
 use crate::{Error, ErrorKind, Receipt, Result};
 
 /// How often the document is written while nothing but progress happens.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// With more chunks than this the document is too large to be written for each of them; their manifest knows each at once.
+const MANY_CHUNKS: usize = 500;
 
 /// Keeps the document of one run, and writes it to its folder, where it has one.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ struct State {
     since: Option<Instant>,
     began: Instant,
     written: Instant,
+    /// What the chunks of a backfill did that this run loaded.
+    loaded: (RowCounts, u64),
     /// The first failure to write is told at the end; the load goes on.
     unwritable: Option<Error>,
 }
@@ -67,7 +72,14 @@ impl Recorder {
             ..Head::default()
         };
         let document = RunDocument { head, several, ..RunDocument::default() };
-        let state = State { document, since: None, began: Instant::now(), written: Instant::now(), unwritable: None };
+        let state = State {
+            document,
+            since: None,
+            began: Instant::now(),
+            written: Instant::now(),
+            loaded: Default::default(),
+            unwritable: None,
+        };
         Self { state: Mutex::new(state), folder }
     }
 
@@ -103,6 +115,7 @@ impl Recorder {
         });
         state.since = None;
         state.began = Instant::now();
+        state.loaded = Default::default();
         self.write(&mut state, false);
     }
 
@@ -111,6 +124,7 @@ impl Recorder {
         let mut state = self.lock();
         let seconds = state.began.elapsed().as_secs_f64();
         state.end_stage();
+        let (rows, bytes) = std::mem::take(&mut state.loaded);
         let Some(run) = state.document.runs.last_mut() else { return Ok(()) };
         run.finished_at = Some(now());
         run.attempts = run.attempts.max(1);
@@ -133,9 +147,10 @@ impl Recorder {
             }
             Err(error) => {
                 run.result = Outcome::failure(error, seconds);
+                run.result.partly(&rows, bytes);
                 run.error = Some(Failure::from(error));
-                let open = run.partitions.iter_mut().filter(|p| p.status != PartitionStatus::Success);
-                open.for_each(|partition| partition.status = PartitionStatus::Unfinished);
+                let open = |p: &&mut Partition| matches!(p.status, PartitionStatus::Pending | PartitionStatus::Running);
+                run.partitions.iter_mut().filter(open).for_each(|p| p.status = PartitionStatus::Unfinished);
             }
         }
         run.status = run.result.status;
@@ -278,9 +293,21 @@ impl Observer for Recorder {
                 self.write(&mut state, false);
             }
             _ if !current => {}
-            Event::Chunk { id, loaded, rows, bytes } => {
-                chunk(run, id, *loaded, *rows, *bytes);
+            Event::Campaign(campaign) => {
+                begin_campaign(run, campaign);
+                state.since = Some(Instant::now());
                 self.write(&mut state, false);
+            }
+            Event::Chunk { id, state: chunk, rows, bytes } => {
+                set_chunk(run, id, *chunk, rows.staged, *bytes);
+                let small = run.partitions.len() <= MANY_CHUNKS;
+                if *chunk == ChunkState::Loaded {
+                    state.loaded.0.add(rows);
+                    state.loaded.1 += bytes;
+                }
+                if small || state.written.elapsed() >= PROGRESS_EVERY {
+                    self.write(&mut state, false);
+                }
             }
             Event::Planned(planned) => {
                 run.partitions = (0..planned.partitions)
@@ -302,15 +329,46 @@ impl Observer for Recorder {
     }
 }
 
-/// A chunk has one entry, whatever becomes of it.
-fn chunk(run: &mut PipelineRun, id: &str, loaded: Option<bool>, rows: u64, bytes: u64) {
-    let status = match loaded {
-        None => PartitionStatus::Running,
-        Some(true) => PartitionStatus::Success,
-        Some(false) => PartitionStatus::Unfinished,
+/// The chunks of a backfill are loaded by workers, each in stages of its own: the run is in one stage for all of them.
+fn begin_campaign(run: &mut PipelineRun, campaign: &Campaigning) {
+    run.attempts = run.attempts.max(1);
+    run.stage = Some(Stage::Stage);
+    run.stages.push(StageTime { attempt: run.attempts, stage: Stage::Stage, started_at: now(), seconds: None });
+    run.plan = Some(Plan {
+        load_id: campaign.campaign.clone(),
+        strategy: "backfill".to_owned(),
+        write_mode: campaign.write_mode.clone(),
+        source: campaign.source.clone(),
+        target: campaign.target.clone(),
+        target_exists: campaign.target_exists,
+        ..Plan::default()
+    });
+    let partition = |(id, loaded): &(String, Option<u64>)| Partition {
+        id: id.clone(),
+        status: if loaded.is_some() { PartitionStatus::Skipped } else { PartitionStatus::Pending },
+        rows: loaded.unwrap_or(0),
+        bytes: 0,
     };
+    run.partitions = campaign.chunks.iter().map(partition).collect();
+    run.staged.partitions = run.partitions.iter().filter(|p| p.status == PartitionStatus::Pending).count();
+}
+
+/// A chunk has one entry, whatever becomes of it.
+fn set_chunk(run: &mut PipelineRun, id: &str, state: ChunkState, rows: u64, bytes: u64) {
+    let status = match state {
+        ChunkState::Begun => PartitionStatus::Running,
+        ChunkState::Loaded => PartitionStatus::Success,
+        ChunkState::Found => PartitionStatus::Skipped,
+        ChunkState::Failed => PartitionStatus::Failed,
+        ChunkState::Stopped => PartitionStatus::Unfinished,
+    };
+    if state == ChunkState::Loaded {
+        run.staged.rows += rows;
+        run.staged.bytes += bytes;
+        run.staged.partitions_done += 1;
+    }
     let entry = Partition { id: id.to_owned(), status, rows, bytes };
-    match run.partitions.iter_mut().rfind(|partition| partition.id == id) {
+    match run.partitions.iter_mut().find(|partition| partition.id == id) {
         Some(known) => *known = entry,
         None => run.partitions.push(entry),
     }

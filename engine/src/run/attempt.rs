@@ -75,8 +75,9 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, load: LoadIdentity) -> Lo
     }
 }
 
-/// Two plans with the same digest read the same, stage the same columns, write them the same way and check the same.
-fn plan_sha256(plan: &LoadPlan) -> String {
+/// Two plans with the same digest read the same, stage the same columns, write them the same way and check the same. Which
+/// run and which load it is, and when, are left out: they are values that some plans write into rows.
+fn plan_sha256(plan: &LoadPlan, load: &LoadSpec, now: i64) -> String {
     let schemas = [&plan.staged_schema, &plan.target_schema].map(|s| format!("{:?}", s.fields()));
     let decided = format!(
         "{}\n{}\n{}\n{:?}\n{}\n{:?}\n{:?}\n{:?}\n{}",
@@ -90,6 +91,10 @@ fn plan_sha256(plan: &LoadPlan) -> String {
         plan.cursor,
         plan.state_digest,
     );
+    let decided = decided
+        .replace(&format!("Utf8(\"{}\")", load.load_id), "Utf8(load_id)")
+        .replace(&format!("Utf8(\"{}\")", load.run_id), "Utf8(run_id)")
+        .replace(&format!("TimestampMicrosecond({now},"), "TimestampMicrosecond(now,");
     crate::schema::files::sha256(decided.as_bytes())
 }
 
@@ -160,7 +165,7 @@ impl Attempt<'_> {
             target: format!("{}.{}", self.pipeline.sink.connection, load.target),
             target_exists: load.target_exists,
             partitions: load.partitions,
-            sha256: plan_sha256(plan),
+            sha256: plan_sha256(plan, load, prepared.now),
             source_position: prepared.snapshots.position(),
             watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
             schema: changed.map(SchemaPlan::document).transpose()?,

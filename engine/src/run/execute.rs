@@ -28,7 +28,7 @@ use crate::{ErrorKind, LeaseRequest, LoadSpec, Result};
 pub async fn run(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
     if backfill::is_backfill(pipeline) {
         let report = backfill::run_campaign(context, pipeline, &backfill::CampaignOptions::default()).await?;
-        return report.into_receipt(run_id);
+        return report.receipt(run_id);
     }
     run_load(context, pipeline, run_id).await
 }

@@ -20,4 +20,4 @@ pub(crate) use execute::run_load;
 pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
 pub(crate) use keeper::holder;
-pub use observer::{Event, Observer, Planned, Progress, Quiet, Several, Stage};
+pub use observer::{Campaigning, ChunkState, Event, Observer, Planned, Progress, Quiet, Several, Stage};

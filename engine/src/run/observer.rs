@@ -7,6 +7,7 @@ use std::time::Duration;
 use dpone_planner::state::Watermark;
 
 use crate::ErrorKind;
+use crate::receipt::RowCounts;
 
 /// The stages of a run, in order.
 #[derive(
@@ -56,12 +57,40 @@ pub enum Event {
     Planned(Box<Planned>),
     /// One partition is staged.
     Partition { partition: usize, rows: u64, bytes: u64 },
-    /// A chunk of a backfill is begun (`None`), was loaded, or failed.
-    Chunk { id: String, loaded: Option<bool>, rows: u64, bytes: u64 },
+    /// A backfill is begun, or gone on with: all of its chunks.
+    Campaign(Box<Campaigning>),
+    /// What became of a chunk of it; `rows` and `bytes` are of one that was loaded, by this run or an earlier one.
+    Chunk { id: String, state: ChunkState, rows: RowCounts, bytes: u64 },
     /// The target's columns were changed, by these statements.
     SchemaChanged { statements: Vec<String> },
     /// An attempt failed, and is made again after the wait.
     Retry { attempt: u32, kind: ErrorKind, message: String, wait: Duration },
+}
+
+/// How a chunk of a backfill stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkState {
+    Begun,
+    /// By this run.
+    Loaded,
+    /// An earlier run had loaded it.
+    Found,
+    Failed,
+    /// The run was stopped before it was done.
+    Stopped,
+}
+
+/// A backfill, as evidence keeps it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Campaigning {
+    /// The key of the campaign.
+    pub campaign: String,
+    pub write_mode: String,
+    pub source: String,
+    pub target: String,
+    pub target_exists: bool,
+    /// Ids of its chunks; the rows of those that earlier runs loaded.
+    pub chunks: Vec<(String, Option<u64>)>,
 }
 
 /// A planned load, as evidence keeps it.

@@ -71,6 +71,8 @@ pub(super) struct Prepared {
     pub(super) plan: LoadPlan,
     /// Why nothing is to be loaded.
     pub(super) skip: Option<String>,
+    /// The time of the load in microseconds since 1970, as the plan has it.
+    pub(super) now: i64,
     pub(super) physical: Arc<dyn ExecutionPlan>,
 }
 
@@ -165,7 +167,7 @@ pub(super) async fn prepare(
         .await
         .map_err(|e| Error::from(e).with("pipeline", &pipeline.name))?;
     let physical = crate::repeat::repeatable(physical)?;
-    Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, skip, physical })
+    Ok(Prepared { session, snapshots, target_snapshots, source, target, state, plan, skip, now, physical })
 }
 
 /// The target as a source: in parallel under one snapshot where the system can do that, and with the columns raw that

@@ -8,7 +8,7 @@ use chrono::{DateTime, LocalResult, Months, NaiveDate, NaiveDateTime, SecondsFor
 use crate::error::{Error, Result};
 
 /// A value at which a chunk begins or ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Bound {
     Date(NaiveDate),
     Moment(Moment),
@@ -38,7 +38,7 @@ pub(super) fn uuid_text(value: u128) -> String {
 
 /// A point in time, as an instant and as the zone's clock shows it: columns with a zone are compared with the one,
 /// columns without a zone with the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Moment {
     pub instant: DateTime<Utc>,
     pub local: NaiveDateTime,
@@ -57,7 +57,7 @@ impl Moment {
 }
 
 /// A time zone by name (`Europe/Berlin`) or offset (`+02:00`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Zone {
     name: String,
     /// Whether the definition names the zone, or writes its bounds with an offset.
@@ -125,7 +125,7 @@ fn quarter_after(local: NaiveDateTime) -> Option<NaiveDateTime> {
 }
 
 /// A step over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Period {
     /// Elapsed time: across a change of clocks an hour is an hour.
     Hours(u32),

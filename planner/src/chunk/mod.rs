@@ -13,7 +13,7 @@ pub use predicate::{filter, outside, scope};
 pub use split::split;
 
 /// How a column's range is cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ChunkSpec {
     /// A column of the source's output.
     pub column: String,
@@ -25,7 +25,7 @@ pub struct ChunkSpec {
     pub max_chunks: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum ChunkRange {
     /// `from` to `to`, both inclusive.
     Dates { from: chrono::NaiveDate, to: chrono::NaiveDate, step: Option<Period> },
@@ -62,7 +62,7 @@ impl ChunkRange {
 }
 
 /// Rows whose chunk column is NULL are in no chunk of the range.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum NullChunk {
     /// They are counted before anything is loaded, and the campaign fails when there are some.
     #[default]
@@ -72,7 +72,7 @@ pub enum NullChunk {
 }
 
 /// One part of the range.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Chunk {
     /// The place in the plan, from one: `00001`; `null` for the rows without a value, `all` for everything.
     pub id: String,

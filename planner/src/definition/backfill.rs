@@ -5,26 +5,30 @@ use std::time::Duration;
 use super::{DuplicatePolicy, NullKeys, OverwriteType, SoftDelete};
 use crate::chunk::{Chunk, ChunkSpec, Zone};
 
-/// `mode: backfill`
-#[derive(Debug, Clone, PartialEq)]
+/// `mode: backfill`. Serialised is what decides which rows come where, for digests: neither how fast, nor by how many.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Backfill {
     pub inner: InnerLoad,
     pub chunks: ChunkSpec,
     /// Chunks that one process loads at once.
+    #[serde(skip)]
     pub workers: usize,
     /// Tells campaigns over the same chunks apart: another id loads everything again.
     pub id: Option<String>,
     pub retry: RetryPolicy,
     /// A worker's claim on a chunk ends when it was not renewed for this long.
+    #[serde(skip)]
     pub claim_ttl: Duration,
     pub ledger: Ledger,
+    #[serde(skip)]
     pub throttle: Throttle,
     /// What was decided for the user, for the plan.
+    #[serde(skip)]
     pub notes: Vec<String>,
 }
 
 /// How the rows of a chunk come into the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum InnerLoad {
     /// The chunk's rows become the target's rows in the chunk's window. `partition_replace` means the same: a chunk is
     /// exactly its window, and never touches a partition beyond it.
@@ -73,7 +77,7 @@ impl InnerLoad {
 }
 
 /// One chunk of a backfill, as the pipeline that loads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ChunkLoad {
     pub column: String,
     pub chunk: Chunk,
@@ -82,7 +86,7 @@ pub struct ChunkLoad {
 }
 
 /// Which chunks a campaign that goes on takes up, besides those that were never tried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum RetryPolicy {
     /// All that were not committed.
     #[default]
@@ -92,7 +96,7 @@ pub enum RetryPolicy {
 }
 
 /// Where the partition manifest is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Ledger {
     /// JSON files of one machine. A folder of the definition is relative to the definition.
     LocalFile { dir: Option<String> },
@@ -101,7 +105,7 @@ pub enum Ledger {
 }
 
 /// What spares the source. Without any of it, chunks follow each other at once.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Throttle {
     /// A pause of each worker after each chunk.
     pub pause: Option<Duration>,

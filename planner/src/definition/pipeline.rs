@@ -37,7 +37,7 @@ pub struct Pipeline {
 }
 
 /// Columns that a load adds to say where its rows come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Lineage {
     /// The run and the load that wrote the row last, and when.
     pub identity: bool,
@@ -51,14 +51,14 @@ impl Lineage {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SourceSpec {
     pub query: SourceQuery,
     pub read: ReadOptions,
 }
 
 /// What is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum SourceQuery {
     /// A table of one connection.
     Table { connection: String, relation: Relation },
@@ -69,7 +69,7 @@ pub enum SourceQuery {
 }
 
 /// How a table is read. All of it is applied before the strategy sees a row.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ReadOptions {
     /// Only these columns, in this order; empty means all.
     pub columns: Vec<String>,
@@ -80,7 +80,7 @@ pub struct ReadOptions {
     pub types: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SinkSpec {
     pub connection: String,
     pub relation: Relation,
@@ -93,7 +93,7 @@ pub struct SinkSpec {
 }
 
 /// How the cursor of an incremental strategy is read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CursorOptions {
     pub column: String,
     /// Read this far below the watermark again, to catch rows that were committed late. `None`: from the watermark,
@@ -104,7 +104,7 @@ pub struct CursorOptions {
 }
 
 /// A distance below the watermark, in the unit of the cursor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Lag {
     /// For dates and timestamps.
     Interval { microseconds: i64 },
@@ -112,7 +112,7 @@ pub enum Lag {
     Number(i64),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub enum Strategy {
     FullRefresh {
         overwrite: OverwriteType,
@@ -218,7 +218,7 @@ impl Strategy {
 }
 
 /// How rows that changed since the last run are loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Xmin {
     /// May be empty where versions are appended.
     pub key: Vec<String>,
@@ -228,7 +228,7 @@ pub struct Xmin {
 }
 
 /// What a new version of a row does to the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum VersionWrite {
     /// It is inserted, or updates the row with its key.
     Merge { duplicates: DuplicatePolicy, null_keys: NullKeys, soft_delete: Option<SoftDelete> },
@@ -241,7 +241,7 @@ pub enum VersionWrite {
 
 /// The comparison of the target's keys with all keys of the source, in the snapshot of the read: what is missing there
 /// was deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Reconciliation {
     /// Deletions are never looked for, not even when the read had to start over.
     Off,
@@ -252,7 +252,7 @@ pub enum Reconciliation {
 }
 
 /// How often keys are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Cadence {
     /// In every so many runs.
     Runs(u64),
@@ -261,7 +261,7 @@ pub enum Cadence {
 }
 
 /// What becomes of a target row that is gone from the source.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum GoneRows {
     #[default]
     HardDelete,
@@ -269,7 +269,7 @@ pub enum GoneRows {
     SoftDelete,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UnsupportedMode {
     pub name: String,
 }
@@ -285,7 +285,7 @@ pub enum OverwriteType {
 }
 
 /// The rows that `replace` owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum Scope {
     /// A DataFusion predicate over the target's columns; the source is filtered by the same one.
     Predicate(String),
@@ -294,7 +294,7 @@ pub enum Scope {
 }
 
 /// The partitions that `partition_replace` owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub enum PartitionScope {
     /// Those that occur in the staged rows, at most so many. A partition that the source has no row of stays as it is.
     Staged { most: u64 },
@@ -305,7 +305,7 @@ pub enum PartitionScope {
 }
 
 /// How `snapshot_diff` tells that a row changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum CompareBy {
     /// By a 128-bit hash of the row.
     #[default]
@@ -315,7 +315,7 @@ pub enum CompareBy {
 }
 
 /// What happens to rows of the target that the source has no more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum MissingRows {
     #[default]
     Delete,
@@ -325,7 +325,7 @@ pub enum MissingRows {
 }
 
 /// How `scd2` keeps versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct History {
     pub valid_from: String,
     pub valid_to: String,
@@ -342,7 +342,7 @@ pub struct History {
 }
 
 /// What a load does when the stored row hashes were made of other columns than it tracks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub enum TrackedChange {
     /// It is refused.
     #[default]
@@ -369,13 +369,13 @@ impl Default for History {
 }
 
 /// A source column that marks deletions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SoftDelete {
     pub column: String,
     pub policy: DeletePolicy,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum DeletePolicy {
     /// Delete the row in the target.
     Hard,
@@ -384,7 +384,7 @@ pub enum DeletePolicy {
 }
 
 /// Several rows of one batch with the same key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub enum DuplicatePolicy {
     #[default]
     Fail,
@@ -392,7 +392,7 @@ pub enum DuplicatePolicy {
     Latest { order_by: Vec<String> },
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum NullKeys {
     #[default]
     Fail,
@@ -400,7 +400,7 @@ pub enum NullKeys {
     Quarantine,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub enum EmptySource {
     /// Stop before the target is touched when the source gives no row and the target has some.
     #[default]
@@ -409,7 +409,7 @@ pub enum EmptySource {
 }
 
 /// Limits that stop a run before anything is changed.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Guards {
     pub empty_source: EmptySource,
     pub max_delete_ratio: Option<f64>,
@@ -417,7 +417,7 @@ pub struct Guards {
 }
 
 /// Settings that change how fast a load runs, never what it loads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tuning {
     /// Partitions read and staged at once; `None`: the number of processors.
     pub parallelism: Option<usize>,
@@ -426,7 +426,7 @@ pub struct Tuning {
 }
 
 /// Where state is kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub enum StateSpec {
     /// Beside the data, in the same transaction.
     #[default]

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use dpone_tests::{Lake, Outcome, Pg, Project, assert_same_rows, every_case};
 use serde_json::Value;
 
-const FILE: &str = "backfill.yaml";
+pub(super) const FILE: &str = "backfill.yaml";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Into {
+pub(super) enum Into {
     Postgres,
     Delta,
     Parquet,
@@ -47,14 +47,14 @@ fn manifest(into: Into, inner: &str, backfill: &str) -> String {
     )
 }
 
-struct Case {
-    pg: Pg,
-    project: Project,
+pub(super) struct Case {
+    pub(super) pg: Pg,
+    pub(super) project: Project,
     into: Into,
 }
 
 impl Case {
-    fn new(into: Into, inner: &str, backfill: &str) -> Self {
+    pub(super) fn new(into: Into, inner: &str, backfill: &str) -> Self {
         Self::on(Pg::new(), into, inner, backfill)
     }
 
@@ -77,7 +77,7 @@ impl Case {
         command
     }
 
-    fn backfill(&self, verb: &str, more: &[&str], failpoint: &str) -> Outcome {
+    pub(super) fn backfill(&self, verb: &str, more: &[&str], failpoint: &str) -> Outcome {
         Outcome::new(&["backfill", verb], self.command(verb, more, failpoint).output().unwrap())
     }
 

@@ -103,6 +103,137 @@ fn what_a_role_may_not_do_is_told_from_what_takes_too_long() {
 }
 
 #[test]
+fn a_limit_of_the_server_and_a_disk_that_is_full_are_no_passing_trouble() {
+    let pg = Pg::new();
+    let (url, name) = role(&pg, "sorter", "");
+    pg.execute(&format!("ALTER ROLE {name} SET work_mem = '64kB'"));
+    pg.execute(&format!("ALTER ROLE {name} SET temp_file_limit = '1MB'"));
+    let sort = "SELECT n, md5(n::text) AS t FROM generate_series(1, 200000) n ORDER BY t";
+    fails(&project(&url, sort), "configuration", "53400");
+    drop_role(&pg, &name);
+}
+
+/// Waits until another session is asleep inside of a statement.
+fn wait_for_sleep(pg: &Pg) {
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    for _ in 0..2000 {
+        if pg.value(asleep) != "0" {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("no session sleeps");
+}
+
+/// A load whose target has a trigger: it waits, and then counts what was written in a row that others count in as well.
+fn counting_target(pg: &Pg, seconds: f64) -> Project {
+    pg.execute(&format!(
+        "CREATE TABLE source (id int); INSERT INTO source VALUES (1);
+         CREATE TABLE target (id int); CREATE TABLE counter (n int); INSERT INTO counter VALUES (0);
+         CREATE FUNCTION count_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           PERFORM n FROM counter;
+           PERFORM pg_sleep({seconds});
+           UPDATE counter SET n = n + 1;
+           RETURN NULL; END $$;
+         CREATE TRIGGER counts AFTER INSERT ON target FOR EACH STATEMENT EXECUTE FUNCTION count_it()"
+    ));
+    let project = Project::new().env("SHOP_URL", pg.url());
+    project.write(
+        "load.yml",
+        "name: counted\nsource: {type: postgres, connection_type: params, connection_id: {url: 'env:SHOP_URL'}, table: {schema: public, name: source}}\n\
+         sink:\n  type: postgres\n  connection_type: params\n  connection_id: {url: 'env:SHOP_URL'}\n  table: {schema: public, name: target}\n  \
+         strategy: {mode: full_refresh, overwrite_type: truncate_insert}\n",
+    );
+    project
+}
+
+fn spawn(project: &Project) -> std::process::Child {
+    let arguments = [&RUN[..], &["--retry-attempts", "3", "--retry-backoff-seconds", "0.1"]].concat();
+    project.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// The run passed in the end, after an attempt that failed with this code.
+#[track_caller]
+fn passed_after(running: std::process::Child, code: &str) {
+    let ended = Outcome::new(&["run"], running.wait_with_output().unwrap()).ok();
+    let document = ended.json();
+    let retry = &document["retries"][0];
+    assert_eq!(
+        (retry["error_class"].as_str(), retry["attempt"].as_u64()),
+        (Some("transient"), Some(1)),
+        "{}",
+        ended.text()
+    );
+    assert!(retry["message"].as_str().unwrap().contains(code), "{}", ended.text());
+}
+
+#[test]
+fn a_transaction_that_cannot_be_serialised_is_tried_again_and_passes() {
+    let pg = Pg::new();
+    let database = pg.value("SELECT current_database()");
+    let project = counting_target(&pg, 1.0);
+    pg.execute(&format!("ALTER DATABASE \"{database}\" SET default_transaction_isolation = 'repeatable read'"));
+    let running = spawn(&project);
+    wait_for_sleep(&pg);
+    // Another session counts in between: what this transaction read is no longer what is there.
+    pg.execute("UPDATE counter SET n = n + 10");
+    passed_after(running, "40001");
+    assert_eq!(pg.value("SELECT n FROM counter"), "11");
+    assert_eq!(pg.value("SELECT count(*) FROM target"), "1");
+}
+
+#[test]
+fn a_session_that_the_administrator_ends_is_tried_again_and_passes() {
+    let pg = Pg::new();
+    let project = counting_target(&pg, 1.0);
+    let running = spawn(&project);
+    wait_for_sleep(&pg);
+    pg.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()",
+    );
+    passed_after(running, "");
+    assert_eq!(pg.value("SELECT concat_ws(' ', n, (SELECT count(*) FROM target)) FROM counter"), "1 1");
+}
+
+#[test]
+fn a_lock_on_the_target_that_is_not_to_be_had_in_time_is_tried_again() {
+    let pg = Pg::new();
+    let database = pg.value("SELECT current_database()");
+    let project = counting_target(&pg, 0.0);
+    pg.execute(&format!("ALTER DATABASE \"{database}\" SET lock_timeout = '200ms'"));
+    let (runtime, other) = dpone_tests::connect(pg.url());
+    runtime.block_on(other.batch_execute("BEGIN; LOCK TABLE target IN ACCESS EXCLUSIVE MODE")).unwrap();
+    let running = spawn(&project);
+    let evidence = project.path(".dpone/runs/r/run.json");
+    let retried =
+        || std::fs::read_to_string(&evidence).is_ok_and(|text| text.contains("\"error_class\": \"transient\""));
+    for _ in 0..2000 {
+        if retried() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    runtime.block_on(other.batch_execute("ROLLBACK")).unwrap();
+    passed_after(running, "55P03");
+}
+
+#[test]
+fn what_a_role_may_not_write_is_a_matter_of_grants() {
+    let pg = Pg::new();
+    pg.execute("CREATE TABLE source (id int); INSERT INTO source VALUES (1); CREATE SCHEMA closed");
+    let (url, name) = role(&pg, "writer", "");
+    pg.execute(&format!("GRANT SELECT ON source TO {name}"));
+    let project = Project::new().env("SHOP_URL", url);
+    project.write(
+        "load.sql",
+        "CREATE CONNECTION shop TYPE postgres OPTIONS ('url' 'env:SHOP_URL');
+         CREATE PIPELINE one INTO shop.closed.one STRATEGY full_refresh AS SELECT * FROM shop.public.source;",
+    );
+    project.run("load.sql", "r").failed("authorization").says("42501");
+    drop_role(&pg, &name);
+}
+
+#[test]
 fn a_deadlock_with_another_session_is_tried_again_and_passes() {
     let pg = Pg::new();
     pg.execute("CREATE TABLE a (id int); CREATE TABLE b (id int); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)");

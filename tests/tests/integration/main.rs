@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backfill;
+mod backfill_evidence;
 mod classes;
 mod clickhouse_kills;
 mod clickhouse_readers;
