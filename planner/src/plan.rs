@@ -140,7 +140,7 @@ pub struct LoadPlan {
     pub notes: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct CursorPlan {
     pub column: String,
     /// Leave out the rows at the old watermark whose hashes are in the state.
@@ -164,7 +164,7 @@ pub struct PartitionLimit {
 }
 
 /// What is checked on the staged rows before the target is touched.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Checks {
     /// Columns in which a staged NULL fails the run.
     pub not_null: Vec<String>,

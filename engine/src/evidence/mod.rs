@@ -4,11 +4,13 @@
 //! Nothing here is on the way of a row: an observer hears of stages, partitions and retries, and writes the document when
 //! a stage begins. A run that is killed leaves the last one, which says where it stopped.
 
+mod canonical;
 mod document;
 mod folder;
 pub mod metrics;
 mod recorder;
 
+pub use canonical::canonical;
 pub use document::{
     ConnectionUse, Definition, Failure, Head, NotRun, Outcome, Partition, PartitionStatus, PipelineRun, Plan, Retry,
     RunDocument, SCHEMA_VERSION, StageTime, Staged, Status, json_schema,

@@ -10,6 +10,7 @@ use dpone_planner::plan::LoadPlan;
 use dpone_planner::schema::{LEDGER, SchemaPlan};
 use dpone_planner::state::PipelineState;
 use dpone_planner::strategy::LoadIdentity;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::comparison;
@@ -19,6 +20,7 @@ use super::observer::{Event, Planned, Stage};
 use super::prepare::{Ends, Prepared, prepare, source_name};
 use super::staging::{Staged, stage};
 use super::verify::{next_state, verify};
+use crate::evidence::canonical;
 use crate::failpoint;
 use crate::partitions::scoped;
 use crate::probe::PartitionFacts;
@@ -77,25 +79,30 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, load: LoadIdentity) -> Lo
 
 /// Two plans with the same digest read the same, stage the same columns, write them the same way and check the same. Which
 /// run and which load it is, and when, are left out: they are values that some plans write into rows.
-fn plan_sha256(plan: &LoadPlan, load: &LoadSpec, now: i64) -> String {
-    let schemas = [&plan.staged_schema, &plan.target_schema].map(|s| format!("{:?}", s.fields()));
-    let decided = format!(
-        "{}\n{}\n{}\n{:?}\n{}\n{:?}\n{:?}\n{:?}\n{}",
-        plan.strategy,
-        plan.target,
-        plan.logical.display_indent_schema(),
-        plan.write_mode,
-        schemas.join("\n"),
-        plan.ddl,
-        plan.checks,
-        plan.cursor,
-        plan.state_digest,
-    );
-    let decided = decided
+fn plan_sha256(plan: &LoadPlan, load: &LoadSpec, now: i64) -> Result<String> {
+    let reads = plan.logical.display_indent_schema().to_string();
+    let reads = reads
         .replace(&format!("Utf8(\"{}\")", load.load_id), "Utf8(load_id)")
         .replace(&format!("Utf8(\"{}\")", load.run_id), "Utf8(run_id)")
         .replace(&format!("TimestampMicrosecond({now},"), "TimestampMicrosecond(now,");
-    crate::schema::files::sha256(decided.as_bytes())
+    let part = |made: serde_json::Result<Value>| {
+        made.map_err(|e| Error::internal(format!("a plan cannot be digested: {e}")).with("pipeline", &plan.pipeline))
+    };
+    // As JSON with sorted keys: the metadata of a field has another order in every process.
+    let decided = canonical(json!({
+        "made_of": "plan v1",
+        "strategy": plan.strategy,
+        "target": plan.target.to_string(),
+        "reads": reads,
+        "write_mode": part(serde_json::to_value(&plan.write_mode))?,
+        "staged": part(serde_json::to_value(plan.staged_schema.as_ref()))?,
+        "stored": part(serde_json::to_value(plan.target_schema.as_ref()))?,
+        "ddl": part(serde_json::to_value(&plan.ddl))?,
+        "checks": part(serde_json::to_value(&plan.checks))?,
+        "cursor": part(serde_json::to_value(&plan.cursor))?,
+        "state": plan.state_digest,
+    }));
+    Ok(crate::schema::files::sha256(decided.to_string().as_bytes()))
 }
 
 async fn or_cancelled<T>(cancel: &CancellationToken, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -165,7 +172,7 @@ impl Attempt<'_> {
             target: format!("{}.{}", self.pipeline.sink.connection, load.target),
             target_exists: load.target_exists,
             partitions: load.partitions,
-            sha256: plan_sha256(plan, load, prepared.now),
+            sha256: plan_sha256(plan, load, prepared.now)?,
             source_position: prepared.snapshots.position(),
             watermark_before: prepared.state.as_ref().and_then(|s| s.watermark.clone()),
             schema: changed.map(SchemaPlan::document).transpose()?,

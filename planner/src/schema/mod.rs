@@ -33,7 +33,7 @@ pub use variant::variants_of;
 use arrow::datatypes::{FieldRef, SchemaRef};
 
 /// One step of DDL, before a dialect spells it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub enum SchemaChange {
     /// Create the target with these columns, and a primary key where the strategy has one.
     CreateTable {

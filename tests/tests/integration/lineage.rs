@@ -29,6 +29,36 @@ fn traces(pg: &Pg, current: &str) -> Vec<String> {
     ))
 }
 
+/// The plan holds the run, the load and the time as values of its columns; its digest is of what it does.
+#[test]
+fn the_digest_of_a_plan_is_the_same_in_every_run() {
+    let pg = database(SEED);
+    for (strategy, twice) in [
+        ("mode: full_refresh, overwrite_type: truncate_insert", true),
+        ("mode: snapshot_diff, unique_key: [id]", true),
+        ("mode: scd2, unique_key: [id]", true),
+        ("mode: replace, custom_predicate: 'id > 0'", false),
+    ] {
+        pg.execute("DROP TABLE IF EXISTS landing.t");
+        let project = project(&pg, "", strategy, "true");
+        let digest = |run_id: &str| {
+            let document = project.run("load.yaml", run_id).ok().json();
+            document["plan"]["sha256"].as_str().unwrap().to_owned()
+        };
+        // The first run plans to create the table.
+        digest(&format!("a {strategy}"));
+        let second = digest(&format!("r {strategy}"));
+        assert_eq!(second, digest(&format!("s {strategy}")), "{strategy}");
+        // Another plan has another digest.
+        if twice {
+            let text = std::fs::read_to_string(project.path("load.yaml")).unwrap();
+            project.write("load.yaml", text.replace("options: {}}", "options: {custom_predicate: 'id < 2'}}"));
+            pg.execute("DELETE FROM landing.t WHERE id = 2");
+            assert_ne!(second, digest(&format!("t {strategy}")), "{strategy}");
+        }
+    }
+}
+
 #[test]
 fn every_strategy_says_which_load_wrote_a_row() {
     let comparing = ["incremental_merge", "snapshot_diff", "scd2", "xmin"];
