@@ -179,6 +179,8 @@ pub struct LoadSpec {
     /// The DDL of the plan as changes are rendered, for sinks that create the target inside the commit.
     pub primary_key: Vec<String>,
     pub partition_by: Vec<String>,
+    /// The column by whose values rows come in, where the strategy has one: what a table without a key is sorted by.
+    pub cursor: Option<String>,
     /// Sink options of the definition.
     pub options: BTreeMap<String, String>,
 }

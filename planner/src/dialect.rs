@@ -1,5 +1,6 @@
 //! How one system spells identifiers, types and DDL, and which Arrow types it stores.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -10,6 +11,15 @@ use crate::error::Result;
 use crate::relation::Relation;
 use crate::schema::{Cost, LockBudget, Risk, SchemaChange, TableFacts, TypeShape, Work};
 use crate::types::{native_of, parse_logical, widens};
+
+/// What a definition says about a table that is created, beyond its columns and keys.
+#[derive(Debug, Clone, Copy)]
+pub struct TableOptions<'a> {
+    /// Options of the sink that are its connector's own.
+    pub options: &'a BTreeMap<String, String>,
+    /// The column by whose values rows come in, where the strategy has one.
+    pub cursor: Option<&'a str>,
+}
 
 /// One system's spelling. Pure: no connection is needed to render DDL.
 pub trait Dialect: Debug + Send + Sync {
@@ -68,6 +78,11 @@ pub trait Dialect: Debug + Send + Sync {
 
     /// The statements of one schema change, in order. For systems without DDL the list describes the change.
     fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>>;
+
+    /// The statements of a schema change with what the definition says of the table: only creating one depends on it.
+    fn render_with(&self, table: &Relation, change: &SchemaChange, _more: &TableOptions<'_>) -> Result<Vec<String>> {
+        self.render(table, change)
+    }
 
     /// The statements with the budget for locks and time around them, as they are sent to the server.
     fn within_budget(&self, statements: Vec<String>, _budget: &LockBudget) -> Vec<String> {

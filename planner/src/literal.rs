@@ -43,6 +43,25 @@ pub fn text(bytes: &[u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
+/// The text of a value of any of the text types.
+pub fn text_of(value: &ScalarValue) -> Option<&str> {
+    match value {
+        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => Some(v),
+        _ => None,
+    }
+}
+
+/// The bytes of a value of any of the binary types.
+pub fn bytes_of(value: &ScalarValue) -> Option<&[u8]> {
+    match value {
+        ScalarValue::Binary(Some(v))
+        | ScalarValue::LargeBinary(Some(v))
+        | ScalarValue::BinaryView(Some(v))
+        | ScalarValue::FixedSizeBinary(_, Some(v)) => Some(v),
+        _ => None,
+    }
+}
+
 /// The expression with the literals that are compared with uuids and floats in their types.
 pub fn compare(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(expr.transform_up(|node| rewrite(node, schema))?.data)

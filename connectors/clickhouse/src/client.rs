@@ -5,18 +5,17 @@
 //! one that is split between two pieces passes as data; it knows neither client certificates nor proxies nor silence; and
 //! what it adds over HTTP is rows as structs, which nothing here has.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_schema::ArrowError;
 use bytes::Bytes;
 use dpone_planner::{Error, Result};
 use futures::Stream;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
+use crate::answer::{Answer, quiet};
 use crate::config::{ClickHouseConfig, Compression};
 use crate::error;
 use crate::stream::ArrowRead;
@@ -24,12 +23,8 @@ use crate::tls;
 
 /// The oldest server that is spoken to, as `version()` begins.
 const OLDEST: (u32, u32) = (24, 8);
-/// At least this much of an answer's end is kept, to find an exception in it.
-const TAIL_BYTES: usize = 64 << 10;
 /// Longer statements than most servers take need a setting.
 const MAX_QUERY: usize = 200_000;
-/// An answer that is read whole, such as a catalog's, ends here.
-const MAX_ANSWER: usize = 256 << 20;
 
 /// One server as one connection of a definition reaches it. Clones share its connections.
 #[derive(Clone)]
@@ -246,16 +241,9 @@ impl Server {
             .get("x-clickhouse-exception-code")
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse::<u32>().ok());
-        let mut answer = Answer {
-            summary: Summary::of(headers),
-            tag: headers.get("x-clickhouse-exception-tag").map(|tag| tag.as_bytes().to_vec()),
-            response,
-            server: self.clone(),
-            query_id: statement.query_id.clone(),
-            silence,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-        };
+        let summary = Summary::of(headers);
+        let tag = headers.get("x-clickhouse-exception-tag").map(|tag| tag.as_bytes().to_vec());
+        let mut answer = Answer::new(self.clone(), &statement.query_id, response, summary, tag).within(silence);
         if status.is_success() && code.is_none() {
             return Ok(answer);
         }
@@ -343,170 +331,4 @@ fn credentials(config: &ClickHouseConfig) -> Result<HeaderMap> {
         headers.insert("x-clickhouse-key", header("password", config.password.expose())?);
     }
     Ok(headers)
-}
-
-/// The future's outcome, or `None` when it took longer than the limit.
-async fn quiet<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
-    match limit {
-        Some(limit) => tokio::time::timeout(limit, future).await.ok(),
-        None => Some(future.await),
-    }
-}
-
-/// An answer that has begun.
-pub(crate) struct Answer {
-    pub(crate) summary: Summary,
-    /// What marks an exception in the middle of an answer, since 25.11.
-    tag: Option<Vec<u8>>,
-    response: reqwest::Response,
-    server: Server,
-    query_id: String,
-    silence: Option<Duration>,
-    /// The newest pieces, together at least [`TAIL_BYTES`] where there were so many.
-    tail: VecDeque<Bytes>,
-    tail_bytes: usize,
-}
-
-impl fmt::Debug for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("query_id", &self.query_id).finish_non_exhaustive()
-    }
-}
-
-impl Answer {
-    /// The next piece; `None` at the end of the body, which is not yet proof that the answer is whole.
-    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>> {
-        let next = quiet(self.silence, self.response.chunk()).await;
-        let piece = match next {
-            None => return Err(self.named(error::silent(self.server.config()))),
-            // A server that fails in the middle closes the connection after it said why.
-            Some(Err(failed)) => {
-                return Err(match self.exception() {
-                    Some(said) => said,
-                    None => self.named(error::from_transport(failed, self.server.config())),
-                });
-            }
-            Some(Ok(piece)) => piece,
-        };
-        if let Some(piece) = &piece {
-            self.tail_bytes += piece.len();
-            self.tail.push_back(piece.clone());
-            while let Some(oldest) = self.tail.front().filter(|oldest| self.tail_bytes - oldest.len() >= TAIL_BYTES) {
-                self.tail_bytes -= oldest.len();
-                self.tail.pop_front();
-            }
-        }
-        Ok(piece)
-    }
-
-    /// The rest of a small answer.
-    async fn whole(&mut self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = self.piece().await? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > MAX_ANSWER {
-                return Err(self.named(Error::internal("an answer of the server is larger than it can be")));
-            }
-        }
-        // With `wait_end_of_query` a failure has its own status; a proxy may have begun to answer before.
-        match self.exception() {
-            Some(error) => Err(error),
-            None => Ok(bytes),
-        }
-    }
-
-    async fn text_of_failure(&mut self) -> String {
-        let mut bytes = Vec::new();
-        while let Ok(Some(piece)) = self.piece().await {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > TAIL_BYTES {
-                break;
-            }
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// The exception at the end of what was received, when there is one.
-    pub(crate) fn exception(&self) -> Option<Error> {
-        let tail: Vec<u8> = self.tail.iter().flat_map(|piece| piece.iter().copied()).collect();
-        let text = exception_text(&tail, self.tag.as_deref())?;
-        Some(self.named(error::from_exception(&text, None)))
-    }
-
-    /// The error of an answer that ended too early, or that cannot be read.
-    pub(crate) fn broken(&self, why: Option<ArrowError>) -> Error {
-        if let Some(error) = self.exception() {
-            return error;
-        }
-        let address = self.server.config().address();
-        self.named(match why {
-            Some(why) => Error::internal(format!("what {address} sent is no Arrow stream: {why}")),
-            None => Error::transient(format!("{address} stopped in the middle of its answer")).with_hint(
-                "the server's log has the reason under the query id; where it waited too long for a slow reader, raise \
-                     http_send_timeout in its default profile",
-            ),
-        })
-    }
-
-    /// Who answers what.
-    pub(crate) fn origin(&self) -> (Server, String) {
-        (self.server.clone(), self.query_id.clone())
-    }
-
-    pub(crate) fn named(&self, error: Error) -> Error {
-        error.with("connection", &self.server.config().connection).with("query_id", &self.query_id)
-    }
-}
-
-/// An exception that ends these bytes: within its marks since 25.11, before that simply appended.
-fn exception_text(tail: &[u8], tag: Option<&[u8]>) -> Option<String> {
-    const MARK: &[u8] = b"__exception__\r\n";
-    let find = |from: &[u8], what: &[u8]| from.windows(what.len()).rposition(|window| window == what);
-    if let Some(tag) = tag.filter(|tag| !tag.is_empty()) {
-        let opening = [MARK, tag, b"\r\n"].concat();
-        let at = tail.windows(opening.len()).position(|window| window == opening)?;
-        let text = &tail[at + opening.len()..];
-        // The closing mark repeats the tag after the length of the text; it may be cut off.
-        let end = find(text, tag).unwrap_or(text.len());
-        let text = String::from_utf8_lossy(&text[..end]).into_owned();
-        let trimmed = text.trim_end().trim_end_matches(|c: char| c.is_ascii_digit());
-        return Some(trimmed.trim_end().to_owned());
-    }
-    let at = find(tail, b"Code: ")?;
-    let text = &tail[at..];
-    let text = String::from_utf8_lossy(text);
-    let is_exception = text["Code: ".len()..].starts_with(|c: char| c.is_ascii_digit())
-        && text.contains("Exception: ")
-        && text.trim_end().ends_with(')');
-    is_exception.then(|| text.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const OLD: &[u8] = b"\x00\x01dataCode: 241. DB::Exception: Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED) \
-                         (version 24.8.1.1 (official build))\n";
-
-    #[test]
-    fn an_exception_at_the_end_is_found_in_both_forms() {
-        assert!(exception_text(OLD, None).unwrap().starts_with("Code: 241. DB::Exception: Memory"));
-        let new = b"data\r\n__exception__\r\nrnywyenlaeqynhmu\r\nCode: 159. DB::Exception: Timeout exceeded. \
-                    (TIMEOUT_EXCEEDED) (version 25.12.1.649 (official build))\n142 rnywyenlaeqynhmu\r\n__exception__\r\n";
-        let text = exception_text(new, Some(b"rnywyenlaeqynhmu")).unwrap();
-        assert!(text.starts_with("Code: 159.") && text.ends_with("(official build))"), "{text}");
-        // Cut off in the closing mark.
-        let cut = &new[..new.len() - 30];
-        assert!(exception_text(cut, Some(b"rnywyenlaeqynhmu")).unwrap().starts_with("Code: 159."));
-    }
-
-    #[test]
-    fn data_is_no_exception() {
-        for data in [&b"Code: red"[..], b"Code: 12 apples", b"", b"Code: 60. DB::Exception: in the middle) and on"] {
-            assert_eq!(exception_text(data, None), None, "{data:?}");
-        }
-        // A server that marks exceptions has its data left alone.
-        assert_eq!(exception_text(OLD, Some(b"rnywyenlaeqynhmu")), None);
-    }
 }

@@ -132,6 +132,12 @@ impl ClickHouseConfig {
         format!("{}/{}", self.address(), self.database)
     }
 
+    /// `host:port` of the proxy, without who asks.
+    pub(crate) fn proxy_address(&self) -> Option<String> {
+        let url = Url::parse(self.proxy.as_ref()?.expose()).ok()?;
+        Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+    }
+
     pub(crate) fn base_url(&self) -> String {
         format!("{}://{}/", if self.secure { "https" } else { "http" }, self.address())
     }

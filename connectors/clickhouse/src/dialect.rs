@@ -1,12 +1,17 @@
 //! How ClickHouse spells names, types and DDL.
 
-use arrow::datatypes::{DataType, Field};
-use dpone_planner::dialect::Dialect;
+use std::collections::BTreeMap;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::logical_expr::Expr;
+use dpone_planner::dialect::{Dialect, TableOptions};
 use dpone_planner::schema::{COMMENT, Cost, DEFAULT, DefaultValue, SchemaChange, TableFacts, TypeShape, cannot_change};
 use dpone_planner::types::{is_binary, native_of, widens};
 use dpone_planner::{Error, Relation, Result};
 
 use crate::types::{self, ChType, literal, unknown_type};
+use crate::write::create::{Creation, Wanted};
+use crate::write::options::Options;
 use crate::{SYSTEM, cost};
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,25 +74,41 @@ impl Dialect for ClickHouseDialect {
         cost::cost(table, facts, change)
     }
 
-    fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
-        if let Some(database) = &table.database {
-            return Err(Error::configuration(format!(
-                "{table}: a table of ClickHouse is named by its database and itself, and {database:?} is one too many"
-            ))
-            .with_hint("write database.table"));
+    fn check_scope(&self, columns: &Schema, scope: &Expr) -> Result<()> {
+        // As the sink finds them in the server's catalog.
+        let columns = columns.fields().iter().map(|field| match type_of(field) {
+            Ok(native) => native.field(field.name()),
+            Err(_) => field.as_ref().clone(),
+        });
+        match crate::read::condition(scope, &Schema::new(columns.collect::<Vec<_>>())) {
+            Some(_) => Ok(()),
+            None => Err(Error::configuration(format!("the scope {scope} cannot be said exactly in ClickHouse's SQL"))),
         }
-        check_name(&table.schema)?;
-        check_name(&table.name)?;
+    }
+
+    fn render_with(&self, table: &Relation, change: &SchemaChange, more: &TableOptions<'_>) -> Result<Vec<String>> {
+        let SchemaChange::CreateTable { schema, primary_key, partition_by } = change else {
+            return self.render(table, change);
+        };
+        check_table(table)?;
+        let (options, cursor) = (&Options::new(more.options)?, more.cursor);
+        let creation = Creation::new(&Wanted { schema, primary_key, partition_by, cursor, options })?;
+        Ok(vec![format!("CREATE DATABASE IF NOT EXISTS {}", types::quote(&table.schema)), creation.target(table)])
+    }
+
+    fn render(&self, table: &Relation, change: &SchemaChange) -> Result<Vec<String>> {
+        check_table(table)?;
         change.column().map(check_name).transpose()?;
         let on = self.quote_relation(table);
         let modify =
             |column: &str, rest: &str| format!("ALTER TABLE {on} MODIFY COLUMN {} {rest}", types::quote(column));
         Ok(match change {
-            SchemaChange::CreateTable { schema, primary_key, partition_by } => {
-                create_table(table, schema.fields(), primary_key, partition_by)?
+            SchemaChange::CreateTable { .. } => {
+                self.render_with(table, change, &TableOptions { options: &BTreeMap::new(), cursor: None })?
             }
             SchemaChange::AddColumn { column } => {
-                let mut statements = vec![format!("ALTER TABLE {on} ADD COLUMN {}", definition(column, false)?)];
+                let mut statements =
+                    vec![format!("ALTER TABLE {on} ADD COLUMN {}", definition_as(column, false, None)?)];
                 if default_of(column).is_some_and(|default| is_computed(column, default)) {
                     statements.push(materialize(&on, column.name()));
                 }
@@ -172,6 +193,17 @@ fn materialize(on: &str, column: &str) -> String {
     format!("ALTER TABLE {on} MATERIALIZE COLUMN {} SETTINGS mutations_sync = 2", types::quote(column))
 }
 
+fn check_table(table: &Relation) -> Result<()> {
+    if let Some(database) = &table.database {
+        return Err(Error::configuration(format!(
+            "{table}: a table of ClickHouse is named by its database and itself, and {database:?} is one too many"
+        ))
+        .with_hint("write database.table"));
+    }
+    check_name(&table.schema)?;
+    check_name(&table.name)
+}
+
 fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.contains('\0') {
         return Err(Error::configuration(format!("ClickHouse cannot hold the name {name:?}"))
@@ -180,12 +212,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A column as `CREATE TABLE` and `ADD COLUMN` define it.
-fn definition(field: &Field, key: bool) -> Result<String> {
-    definition_as(field, key, None)
-}
-
-/// The same with another type than the field's own.
+/// A column as `CREATE TABLE` and `ADD COLUMN` define it; `native`: with another type than the field's own.
 pub(crate) fn definition_as(field: &Field, key: bool, native: Option<&str>) -> Result<String> {
     check_name(field.name())?;
     let native = match native {
@@ -201,36 +228,6 @@ pub(crate) fn definition_as(field: &Field, key: bool, native: Option<&str>) -> R
         text.push_str(&format!(" COMMENT {}", literal(comment)));
     }
     Ok(text)
-}
-
-fn create_table(
-    table: &Relation,
-    fields: &arrow::datatypes::Fields,
-    primary_key: &[String],
-    partition_by: &[String],
-) -> Result<Vec<String>> {
-    let mut lines = Vec::with_capacity(fields.len());
-    for field in fields {
-        // A sorting key takes no NULL.
-        lines.push(definition(field, primary_key.contains(field.name()))?);
-    }
-    let list = |columns: &[String]| match columns {
-        [] => "tuple()".to_owned(),
-        columns => format!("({})", columns.iter().map(|c| types::quote(c)).collect::<Vec<_>>().join(", ")),
-    };
-    let partitions = match partition_by {
-        [] => String::new(),
-        columns => format!("\nPARTITION BY {}", list(columns)),
-    };
-    Ok(vec![
-        format!("CREATE DATABASE IF NOT EXISTS {}", types::quote(&table.schema)),
-        format!(
-            "CREATE TABLE {} (\n  {}\n)\nENGINE = MergeTree{partitions}\nORDER BY {}",
-            ClickHouseDialect.quote_relation(table),
-            lines.join(",\n  "),
-            list(primary_key)
-        ),
-    ])
 }
 
 /// A default in standard SQL, as ClickHouse says it.

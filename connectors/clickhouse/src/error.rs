@@ -59,8 +59,24 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
     if let Some(tls) = cause::<rustls::Error>(&error) {
         return from_tls(tls, &address, config);
     }
+    // Until there is a connection, it is the proxy that is spoken to.
+    let reached = match config.proxy_address().filter(|_| error.is_connect()) {
+        Some(proxy) => format!("the proxy {proxy}"),
+        None => address.clone(),
+    };
+    if config.proxy.is_some() && chain(&error).contains("proxy authorization required") {
+        return Error::authorization(format!("{reached} lets nobody through to {address} without its password"))
+            .with_hint("write it into the option proxy: http://user:password@host:port, as env:NAME or file:PATH");
+    }
     if let Some(io) = cause::<std::io::Error>(&error) {
-        return from_io(io, &address, error.is_connect());
+        let error = from_io(io, &reached, error.is_connect());
+        // A server may close before its alert was read.
+        return match io.kind() {
+            std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::UnexpectedEof if config.client_cert.is_some() => {
+                error.with_hint("the server's log says why: it may not trust the certificate of client_cert")
+            }
+            _ => error,
+        };
     }
     if error.is_timeout() {
         return Error::transient(format!("{address} did not answer in time")).with_hint(
@@ -68,7 +84,7 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
         );
     }
     if error.is_connect() {
-        return Error::transient(format!("cannot connect to {address}: {}", chain(&error.without_url())))
+        return Error::transient(format!("cannot connect to {reached}: {}", chain(&error.without_url())))
             .with_hint("is the server running, and is this the port of its HTTP interface?");
     }
     if error.is_builder() {

@@ -1,8 +1,9 @@
 //! ClickHouse, source and sink, over HTTP.
 //!
-//! `config`, `tls` and `client` reach a server, `stream` reads what it sends in Arrow's streaming format, `error` says
+//! `config`, `tls` and `client` reach a server, `answer` is what it says, `stream` reads what it sends in Arrow's streaming format, `error` says
 //! what its errors ask for. `types` is the one table of types, `dialect` and `cost` are its DDL, `read` opens tables.
 
+mod answer;
 pub mod client;
 pub mod config;
 mod cost;

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow_ipc::reader::StreamDecoder;
 use dpone_planner::Result;
 
-use crate::client::Answer;
+use crate::answer::Answer;
 
 /// Batches as they arrive. The server decides their size, below the block size that it was asked for.
 #[derive(Debug)]

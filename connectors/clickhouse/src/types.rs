@@ -389,7 +389,18 @@ impl ChType {
                 | Self::Nullable(_)
                 | Self::LowCardinality(_)
                 | Self::Aggregate { .. }
-                | Self::Plain("Dynamic" | "Nothing")
+                | Self::Plain(
+                    "Dynamic"
+                        | "Nothing"
+                        | "Point"
+                        | "Ring"
+                        | "LineString"
+                        | "MultiLineString"
+                        | "MultiPoint"
+                        | "Polygon"
+                        | "MultiPolygon"
+                        | "Geometry"
+                )
         )
     }
 

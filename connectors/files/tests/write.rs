@@ -60,6 +60,7 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         primary_key: mode.key().to_vec(),
         write_mode: mode,
         partitions: parts.len(),
+        cursor: None,
         partition_by: Vec::new(),
         options: BTreeMap::new(),
     };

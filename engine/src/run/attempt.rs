@@ -72,6 +72,7 @@ fn load_spec(pipeline: &Pipeline, prepared: &Prepared, load: LoadIdentity) -> Lo
         partitions: prepared.physical.output_partitioning().partition_count(),
         primary_key: primary_key.flatten().collect(),
         partition_by: pipeline.sink.partition_by.clone(),
+        cursor: pipeline.strategy.cursor().map(|cursor| cursor.column.clone()),
         options: pipeline.sink.options.clone(),
     }
 }

@@ -115,6 +115,7 @@ async fn already_committed(pipeline: &Pipeline, ends: &Ends, receipt: Receipt) -
         partitions: receipt.partitions,
         primary_key: Vec::new(),
         partition_by: Vec::new(),
+        cursor: None,
         options: pipeline.sink.options.clone(),
     };
     if let Err(error) = ends.sink.discard(&load).await {

@@ -9,7 +9,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 use datafusion::prelude::SessionContext;
 use dpone_planner::definition::{Pipeline, SourceQuery, StateSpec, Strategy};
-use dpone_planner::dialect::Dialect;
+use dpone_planner::dialect::{Dialect, TableOptions};
 use dpone_planner::plan::{LoadPlan, Operation, WriteMode};
 use dpone_planner::schema::SchemaPlan;
 use dpone_planner::state::PipelineState;
@@ -305,7 +305,9 @@ pub(super) async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result
     let plan = &prepared.plan;
     let mut ddl = Vec::new();
     for change in &plan.ddl {
-        ddl.extend(dialect.render(&plan.target, change)?);
+        let cursor = pipeline.strategy.cursor().map(|cursor| cursor.column.as_str());
+        let more = TableOptions { options: &pipeline.sink.options, cursor };
+        ddl.extend(dialect.render_with(&plan.target, change, &more)?);
     }
     let mut partitions = Vec::new();
     describe_scans(prepared.physical.as_ref(), &mut partitions);

@@ -97,6 +97,7 @@ impl Suite {
             write_mode: load.mode.clone(),
             partitions: load.partitions.len(),
             partition_by: Vec::new(),
+            cursor: None,
             options: BTreeMap::new(),
         })
     }

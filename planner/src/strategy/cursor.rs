@@ -6,6 +6,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, lit};
 use super::{Observed, column, filtered, require_columns};
 use crate::definition::{CursorOptions, Lag};
 use crate::error::{Error, Result};
+use crate::literal::text_of;
 use crate::order::{AtLeast, ValueOrder};
 use crate::state::Watermark;
 use crate::types::{NATIVE, data_type_name, is_string, is_uuid};
@@ -46,13 +47,6 @@ impl LowerBound {
             (ValueOrder::Arrow, _) | (_, None) => expr.gt_eq(lit(self.value.clone())),
             (order, Some(bound)) => AtLeast::call(expr, column, order, bound),
         }
-    }
-}
-
-fn text_of(value: &ScalarValue) -> Option<&str> {
-    match value {
-        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => Some(v),
-        _ => None,
     }
 }
 

@@ -475,7 +475,12 @@ fn blocked(pipeline: &Pipeline, plan: &SchemaPlan, stopped: &[(&Change, &Action)
         .iter()
         .map(|(change, action)| {
             let code = action.blocker().unwrap_or_default();
-            format!("{}: {} ({code})", change.column, plan.described(change))
+            // What the server never does is no matter of policy: it says why.
+            let why = match action.blocker {
+                Some("unsupported") if !action.reason.is_empty() => format!("; {}", action.reason),
+                _ => String::new(),
+            };
+            format!("{}: {}{why} ({code})", change.column, plan.described(change))
         })
         .collect();
     let first = stopped.iter().find_map(|(_, action)| action.blocker);
@@ -509,6 +514,11 @@ fn hint(pipeline: &Pipeline, blocker: &str, stopped: &[(&Change, &Action)]) -> S
         }
         "manual_approval" | "safe_window" => {
             "the change waits for an approval: `dpone schema approve --ledger FILE --approver NAME`".into()
+        }
+        "unsupported" if stopped.iter().any(|(_, action)| !action.online_path.is_empty()) => {
+            let steps: Vec<_> =
+                stopped.iter().flat_map(|(_, action)| &action.online_path).map(String::as_str).collect();
+            format!("choose and convert the columns in the definition, or: {}", steps.join("; "))
         }
         _ => {
             let kinds: Vec<ChangeKind> = stopped.iter().map(|(change, _)| change.kind).collect();

@@ -28,7 +28,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
 use crate::definition::{EmptySource, Pipeline, Strategy, VersionWrite};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, TableOptions};
 use crate::error::{Error, Result};
 use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
 use crate::schema::{SchemaChange, TableFacts};
@@ -205,7 +205,9 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
     }
     for change in &ddl {
         // Rendered for what it refuses: nothing is read for a table that cannot be made.
-        observed.dialect.render(&pipeline.sink.relation, change)?;
+        let cursor = pipeline.strategy.cursor().map(|cursor| cursor.column.as_str());
+        let more = TableOptions { options: &pipeline.sink.options, cursor };
+        observed.dialect.render_with(&pipeline.sink.relation, change, &more)?;
     }
     Ok(LoadPlan {
         pipeline: pipeline.name.clone(),

@@ -9,6 +9,7 @@ mod clickhouse_kills;
 mod clickhouse_readers;
 mod clickhouse_sink;
 mod clickhouse_source;
+mod clickhouse_tables;
 mod clickhouse_types;
 mod comparing;
 mod connecting;

@@ -160,6 +160,14 @@ fn portable(own: &ChType, sql: &str, depth: usize, sends: Sends) -> Option<(Stri
 /// because it takes the same back.
 fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, Decode)> {
     match stored(own) {
+        // What Arrow has no type for goes as text, entry by entry: the server makes no map of one text.
+        ChType::Map(key, value) if wire(own, sends).is_none() => {
+            let told = |of: &ChType| portable(of, "x", 0, sends).is_some();
+            let text = ChType::String.with_nullable(value.is_nullable());
+            let texts = ChType::Map(Box::new(ChType::String), Box::new(text));
+            let (data_type, decode) = wire(&texts, sends)?;
+            (told(key) && told(value)).then(|| (format!("CAST({sql} AS {texts})"), data_type, decode))
+        }
         ChType::String
         | ChType::Int { bits: 128 | 256, .. }
         | ChType::Enum { .. }

@@ -7,6 +7,7 @@ mod filter;
 mod partition;
 mod scan;
 mod table;
+mod value;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};

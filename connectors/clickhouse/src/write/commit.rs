@@ -9,7 +9,7 @@ use dpone_planner::plan::{OPERATION_COLUMN, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 
 use super::catalog::{self, Table};
-use super::create::Creation;
+use super::create::{Creation, Wanted};
 use super::journal::{CommitPlan, Step};
 use super::names::{StagingNames, list, relation};
 use super::session::{Session, code};
@@ -87,15 +87,16 @@ impl Work<'_> {
 
     /// The plan's table, empty, under the name of the one that becomes the target.
     pub(crate) async fn create_next(&self) -> Result<Relation> {
-        let [SchemaChange::CreateTable { schema, primary_key, .. }] = self.commit.ddl else {
+        let [SchemaChange::CreateTable { schema, primary_key, partition_by }] = self.commit.ddl else {
             return Err(Error::conflict(format!(
                 "table {} was there when the load was planned and is gone",
                 self.layout.target
             )));
         };
-        let load = dpone_engine::LoadSpec { primary_key: primary_key.clone(), ..self.commit.load.clone() };
         let next = self.names().next();
-        let creation = Creation::new(&load, schema, &self.layout.options)?;
+        let cursor = self.commit.load.cursor.as_deref();
+        let creation =
+            Creation::new(&Wanted { schema, primary_key, partition_by, cursor, options: &self.layout.options })?;
         staging::drop_table(self.session, &next).await?;
         self.session.run(&creation.target(&next)).await?;
         Ok(next)

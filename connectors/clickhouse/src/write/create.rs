@@ -9,7 +9,7 @@ use super::catalog::Table;
 use super::names::{list, relation};
 use super::options::{Engine, Options, key_column, key_part};
 use crate::ClickHouseDialect;
-use crate::dialect::definition_as;
+use crate::dialect::{definition_as, type_of};
 use crate::types::{ChType, quote};
 
 /// Of a table with versions of our own: which version a row is, and whether it says that the row is gone.
@@ -28,6 +28,18 @@ pub(crate) fn staging_settings() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// What a table that does not exist is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Without columns that are not stored.
+    pub(crate) schema: &'a Schema,
+    pub(crate) primary_key: &'a [String],
+    pub(crate) partition_by: &'a [String],
+    /// The column by whose values rows come in.
+    pub(crate) cursor: Option<&'a str>,
+    pub(crate) options: &'a Options,
+}
+
 /// How a target that does not exist is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Creation {
@@ -38,15 +50,13 @@ pub(crate) struct Creation {
 }
 
 impl Creation {
-    /// `schema` is the target's, without columns that are not stored.
-    pub(crate) fn new(load: &LoadSpec, schema: &Schema, options: &Options) -> Result<Self> {
-        let key = match &options.order_by {
-            Some(key) => key.clone(),
-            None => load.primary_key.clone(),
+    pub(crate) fn new(wanted: &Wanted<'_>) -> Result<Self> {
+        let Wanted { schema, options, .. } = *wanted;
+        let parts = |option: &str, parts: &[String]| {
+            parts.iter().map(|part| key_part(option, part, schema)).collect::<Result<Vec<_>>>()
         };
-        let order = key.iter().map(|part| key_part("order_by", part, schema)).collect::<Result<Vec<_>>>()?;
-        let partition =
-            load.partition_by.iter().map(|part| key_part("partition_by", part, schema)).collect::<Result<Vec<_>>>()?;
+        let order = parts("order_by", &sorted_by(wanted))?;
+        let partition = parts("partition_by", wanted.partition_by)?;
         if let Some(column) = options.low_cardinality.iter().find(|name| schema.field_with_name(name).is_err()) {
             return Err(Error::configuration(format!("low_cardinality: the table has no column {column:?}")));
         }
@@ -57,21 +67,24 @@ impl Creation {
         let in_order: Vec<String> = order.iter().filter_map(|part| key_column(part)).collect();
         let mut columns = Vec::new();
         for field in schema.fields() {
-            let keyed = in_order.contains(field.name()) || load.primary_key.contains(field.name());
+            let keyed = in_order.contains(field.name()) || wanted.primary_key.contains(field.name());
             columns.push(column(field, keyed, options)?);
         }
         if options.engine == Engine::Replacing {
             columns.push(format!("{} UInt64", quote(VERSION)));
             columns.push(format!("{} UInt8", quote(DELETED)));
         }
-        let tuple = |parts: &[String]| format!("({})", parts.join(", "));
+        let tuple = |parts: &[String]| match parts {
+            [] => "tuple()".to_owned(),
+            parts => format!("({})", parts.join(", ")),
+        };
         Ok(Self {
             columns,
-            order_by: if order.is_empty() { "tuple()".to_owned() } else { tuple(&order) },
+            order_by: tuple(&order),
             partition_by: if partition.is_empty() {
                 String::new()
             } else {
-                format!(" PARTITION BY {}", tuple(&partition))
+                format!("\nPARTITION BY {}", tuple(&partition))
             },
             engine: options.engine.clone(),
         })
@@ -93,14 +106,38 @@ impl Creation {
 
     fn statement(&self, table: &Relation, engine: &str, settings: &[(&str, String)]) -> String {
         let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        let settings = if settings.is_empty() { String::new() } else { format!(" SETTINGS {}", settings.join(", ")) };
+        let settings = if settings.is_empty() { String::new() } else { format!("\nSETTINGS {}", settings.join(", ")) };
         format!(
-            "CREATE TABLE {} ({}) ENGINE = {engine}{} ORDER BY {}{settings}",
+            "CREATE TABLE {} (\n  {}\n)\nENGINE = {engine}{}\nORDER BY {}{settings}",
             relation(table),
-            self.columns.join(", "),
+            self.columns.join(",\n  "),
             self.partition_by,
             self.order_by
         )
+    }
+}
+
+/// The sorting key: as the definition says, else by the key, else by the cursor, whose ranges the next loads look at. A
+/// cursor that takes NULL cannot be one.
+fn sorted_by(wanted: &Wanted<'_>) -> Vec<String> {
+    if let Some(key) = &wanted.options.order_by {
+        return key.clone();
+    }
+    if !wanted.primary_key.is_empty() {
+        return wanted.primary_key.to_vec();
+    }
+    let cursor = wanted.cursor.and_then(|name| wanted.schema.field_with_name(name).ok());
+    let cursor = cursor.filter(|field| !field.is_nullable() && type_of(field).is_ok_and(|native| sorts(&native)));
+    cursor.map(|field| field.name().clone()).into_iter().collect()
+}
+
+fn sorts(native: &ChType) -> bool {
+    match native {
+        ChType::LowCardinality(inner) => sorts(inner),
+        other => !matches!(
+            other,
+            ChType::Json | ChType::Map(..) | ChType::Aggregate { .. } | ChType::Plain(_) | ChType::Nullable(_)
+        ),
     }
 }
 

@@ -54,17 +54,6 @@ impl Blocks {
             let check = check(field.data_type(), ChType::native(native)?.without_null())?;
             Some((i, check, native.clone()))
         });
-        for (field, native) in schema.fields().iter().zip(natives) {
-            let is_map = matches!(ChType::native(native), Some(ChType::Map(..)));
-            if is_map && dpone_planner::types::is_string(field.data_type()) {
-                return Err(Error::configuration(format!(
-                    "column {:?} is {native} in ClickHouse, and its values come as text, of which no map can be made",
-                    field.name()
-                ))
-                .with("column", field.name())
-                .with_hint("load it into a column of the type String: toString(…) or toJSONString(…) in a query"));
-            }
-        }
         let packed = match compression {
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
             Compression::None => None,

@@ -3,12 +3,12 @@
 pub(crate) mod catalog;
 mod changes;
 pub(crate) mod commit;
-mod create;
+pub(crate) mod create;
 mod encode;
 mod evolve;
 pub(crate) mod journal;
 pub(crate) mod names;
-mod options;
+pub(crate) mod options;
 mod overwrite;
 mod scope;
 pub(crate) mod session;

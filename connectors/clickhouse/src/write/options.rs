@@ -65,6 +65,7 @@ impl Options {
         for (key, value) in given {
             match key.as_str() {
                 "engine" => options.engine = engine(value)?,
+                "order_by" if value.trim() == "tuple()" => options.order_by = Some(Vec::new()),
                 "order_by" => options.order_by = Some(split_key(value)),
                 "low_cardinality" => options.low_cardinality = split_key(value),
                 "merge_policy" => options.merge_policy = policy(value)?,

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
+use dpone_planner::types::is_string;
 use futures::StreamExt;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -17,7 +18,7 @@ use super::encode::Blocks;
 use super::names::{StagingNames, like, list, relation};
 use super::options::Options;
 use super::session::Session;
-use crate::types::literal;
+use crate::types::{ChType, literal};
 
 /// How often staged rows are moved when the answer did not come.
 const ATTEMPTS: u32 = 4;
@@ -50,7 +51,13 @@ impl Layout {
         let create = match (&load.write_mode, &table) {
             (WriteMode::Changes { key, .. }, _) => Create::Changes(key.clone()),
             (_, Some(table)) => Create::Like(Box::new(table.clone())),
-            (_, None) => Create::New(Creation::new(load, &create::stored_schema(load), &options)?),
+            (_, None) => Create::New(Creation::new(&create::Wanted {
+                schema: &create::stored_schema(load),
+                primary_key: &load.primary_key,
+                partition_by: &load.partition_by,
+                cursor: load.cursor.as_deref(),
+                options: &options,
+            })?),
         };
         Ok(Self { target: target.clone(), names: StagingNames::new(load, target), table, options, create })
     }
@@ -81,6 +88,20 @@ impl Layout {
 
 /// Checks what can be checked before rows are read, and removes what dead runs of the pipeline left.
 pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout) -> Result<()> {
+    for (field, native) in load.staged_schema.fields().iter().zip(layout.natives(&load.staged_schema)?) {
+        if matches!(ChType::native(&native), Some(ChType::Map(..))) && is_string(field.data_type()) {
+            return Err(Error::configuration(format!(
+                "column {:?} of {} is {native}, and comes as text, of which the server makes no map",
+                field.name(),
+                layout.target
+            ))
+            .with("column", field.name())
+            .with_hint(
+                "give it a column of the type String; from ClickHouse, by a strategy that does not compare the column, it \
+                 goes as it is",
+            ));
+        }
+    }
     if let Some(table) = &layout.table {
         for field in load.staged_schema.fields().iter().filter(|f| f.name() != OPERATION_COLUMN) {
             if let Some(column) = table.column(field.name()).filter(|c| !c.is_stored()) {

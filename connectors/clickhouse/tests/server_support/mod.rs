@@ -1,6 +1,8 @@
 //! The server that tests use, databases of their own, and a road to the server that breaks when it is told to.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+pub(crate) mod listening;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dpone_clickhouse::client::Server;

@@ -127,6 +127,7 @@ impl Lake {
             target_exists: exists,
             partitions: 1,
             primary_key: load.primary_key.clone(),
+            cursor: None,
             partition_by: load.partition_by.clone(),
             options: BTreeMap::new(),
         };

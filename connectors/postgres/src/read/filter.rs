@@ -14,7 +14,9 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::{Cast, InList, ScalarFunction};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Like, Operator, TryCast};
 
+use dpone_planner::literal::{bytes_of, text_of};
 use dpone_planner::order::{AtLeast, ValueOrder};
+use dpone_planner::state::hex;
 use dpone_planner::types::widens;
 
 use crate::types::{Column, Decode, PgType, Select, TypeKind, oid, value_order};
@@ -377,27 +379,6 @@ fn float(value: &ScalarValue) -> Option<(String, &'static str)> {
         _ => text,
     };
     Some((text, cast))
-}
-
-fn text_of(value: &ScalarValue) -> Option<&str> {
-    match value {
-        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => Some(v),
-        _ => None,
-    }
-}
-
-fn bytes_of(value: &ScalarValue) -> Option<&[u8]> {
-    match value {
-        ScalarValue::Binary(Some(v))
-        | ScalarValue::LargeBinary(Some(v))
-        | ScalarValue::BinaryView(Some(v))
-        | ScalarValue::FixedSizeBinary(_, Some(v)) => Some(v),
-        _ => None,
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Years that both sides write with four digits.

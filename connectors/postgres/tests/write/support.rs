@@ -103,6 +103,7 @@ impl Place {
                 target_exists: false,
                 partitions: 1,
                 primary_key: Vec::new(),
+                cursor: None,
                 partition_by: Vec::new(),
                 options: BTreeMap::new(),
             },

@@ -10,7 +10,7 @@ const SEED: &str = "CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INT
 const MERGE: &str = "mode: incremental_merge, unique_key: [id]";
 
 /// The newest entry of the ledger with this status.
-fn entry(project: &Project, ledger: &str, status: &str) -> String {
+pub(super) fn entry(project: &Project, ledger: &str, status: &str) -> String {
     let files = std::fs::read_dir(project.path(ledger)).unwrap();
     let mut found: Vec<(u64, String)> = files
         .map(|file| file.unwrap().path())
@@ -26,7 +26,7 @@ fn entry(project: &Project, ledger: &str, status: &str) -> String {
     found.pop().unwrap().1
 }
 
-fn approve(project: &Project, entry: &str) {
+pub(super) fn approve(project: &Project, entry: &str) {
     project.dpone(&["schema", "approve", "--ledger", entry, "--approver", "architect", "--format", "json"]).ok();
 }
 

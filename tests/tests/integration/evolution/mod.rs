@@ -1,6 +1,7 @@
 //! A source whose columns change between runs: what is made of it under each policy, on real servers and lakes.
 
 mod approvals;
+mod clickhouse;
 mod columns;
 mod contract;
 mod lakes;

@@ -1,0 +1,240 @@
+//! Tables of ClickHouse that a load makes, and the statements by which it changes them: what was asked for is what is sent.
+
+use dpone_tests::{ClickHouse, Pg, Project, every_case};
+
+use crate::problems::database;
+
+const SEED: &str = "CREATE TABLE shop.t (id int NOT NULL, day date NOT NULL, at timestamp NOT NULL, late timestamp, v text); \
+     INSERT INTO shop.t SELECT i, '2024-01-01'::date + i % 60, '2024-01-01'::timestamp + i * interval '1 h', NULL, 'x' || i % 3 \
+     FROM generate_series(1, 200) i";
+
+struct Case {
+    pg: Pg,
+    ch: ClickHouse,
+    project: Project,
+}
+
+impl Case {
+    fn new() -> Self {
+        let (pg, ch) = (database(SEED), ClickHouse::new());
+        let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+        Self { pg, ch, project }
+    }
+
+    /// From a table without a key, so that the definition alone says how the target is sorted.
+    fn definition(&self, strategy: &str, source: &str, sink: &str) -> Written<'_> {
+        let text = format!(
+            "name: tables\n\
+             source: {{type: postgres, connection_type: env, connection_id: DB, table: {{schema: shop, name: t}}, options: {{{source}}}}}\n\
+             sink: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {}, name: t}}, \
+             strategy: {{{strategy}}}, options: {{{sink}}}}}\n",
+            self.ch.database
+        );
+        self.project.write("load.yaml", text);
+        Written { project: &self.project }
+    }
+
+    fn created(&self) -> String {
+        self.ch.value("SHOW CREATE TABLE t")
+    }
+
+    /// The statements of the newest commit that wrote its steps down, by what each does.
+    fn steps(&self) -> Vec<String> {
+        self.ch.column(
+            "SELECT arrayJoin(arrayMap(step -> JSONExtractString(step, 'do'), JSONExtractArrayRaw(steps, 'steps'))) FROM \
+             (SELECT argMax(plan, load_id) AS steps FROM __dpone__commits FINAL WHERE kind = 'plan')",
+        )
+    }
+}
+
+/// A definition that was written.
+struct Written<'a> {
+    project: &'a Project,
+}
+
+impl Written<'_> {
+    /// Loads, and gives the receipt's text.
+    fn load(&self) -> String {
+        self.project.dpone(&["run", "load.yaml"]).ok().text()
+    }
+
+    fn plan(&self) -> String {
+        self.project.dpone(&["plan", "load.yaml"]).ok().stdout().to_owned()
+    }
+
+    fn refused(&self, what: &str) {
+        let outcome = self.project.dpone(&["plan", "load.yaml"]);
+        assert_eq!(outcome.code(), Some(2), "{}", outcome.text());
+        outcome.says(what);
+    }
+}
+
+#[test]
+fn a_table_is_sorted_by_what_is_known_of_its_rows() {
+    let append = "mode: incremental_append";
+    for (strategy, source, sink, expected) in [
+        ("mode: incremental_merge, unique_key: [id]", "", "", "ORDER BY (id)"),
+        ("mode: incremental_merge, unique_key: [day, id]", "incremental_column: at", "", "ORDER BY (day, id)"),
+        // No key: the cursor, whose ranges the next loads look at.
+        (append, "incremental_column: at", "", "ORDER BY (at)"),
+        // A NULL in the cursor fails the run, so it can sort.
+        (append, "incremental_column: late", "", "ORDER BY (late)"),
+        ("mode: full_refresh", "", "", "ORDER BY tuple()"),
+        (append, "incremental_column: at", "connector: {order_by: 'tuple()'}", "ORDER BY tuple()"),
+        (
+            append,
+            "incremental_column: at",
+            "connector: {order_by: 'v, toDate(at)', low_cardinality: v}",
+            "ORDER BY (v, toDate(at))",
+        ),
+        ("mode: full_refresh", "", "partition_by: [toYYYYMM(day)]", "PARTITION BY (toYYYYMM(day))"),
+        (
+            "mode: incremental_merge, unique_key: [id]",
+            "",
+            "connector: {engine: ReplacingMergeTree}",
+            "ENGINE = ReplacingMergeTree(__dpone__version, __dpone__deleted)",
+        ),
+    ] {
+        let case = Case::new();
+        if source.contains("late") {
+            case.pg.execute("UPDATE shop.t SET late = at");
+        }
+        let definition = case.definition(strategy, source, sink);
+        let planned = definition.plan().replace('`', "");
+        definition.load();
+        let created = case.created().replace('`', "");
+        assert!(created.contains(expected), "{strategy} {source} {sink}: {created}");
+        // What the plan showed is what was sent.
+        assert!(planned.contains(expected), "{strategy} {source} {sink}: {planned}");
+        assert_eq!(created.contains("LowCardinality"), sink.contains("low_cardinality"), "{created}");
+        assert_eq!(planned.contains("LowCardinality"), sink.contains("low_cardinality"), "{planned}");
+    }
+}
+
+#[test]
+fn what_no_table_can_be_made_of_is_refused_by_the_plan() {
+    every_case(
+        [
+            ("connector: {order_by: nowhere}", "nowhere"),
+            ("connector: {order_by: 'sleep(id)'}", "sleep(id)"),
+            ("connector: {low_cardinality: id}", "\"id\" is Int32"),
+            ("connector: {low_cardinality: nowhere}", "nowhere"),
+            ("connector: {engine: Memory}", "Memory"),
+            ("connector: {engine: ReplacingMergeTree}", "without a key"),
+            ("connector: {orderby: id}", "order_by"),
+            ("connector: {merge_policy: quickly}", "quickly"),
+            ("partition_by: ['toYYYYMM(nowhere)']", "nowhere"),
+        ],
+        |(sink, says)| {
+            let case = Case::new();
+            case.definition("mode: full_refresh", "", sink).refused(says);
+            assert!(!case.ch.exists("t"));
+        },
+    );
+}
+
+#[test]
+fn a_scope_that_the_server_cannot_say_is_refused_by_the_plan() {
+    let case = Case::new();
+    let scope = |predicate: &str| format!("mode: replace, custom_predicate: \"{predicate}\"");
+    case.definition(&scope("id > 0"), "", "").load();
+    for predicate in ["upper(v) = 'X1'", "id + 1 > 5", "v LIKE 'x_'", "length(v) = 2"] {
+        case.definition(&scope(predicate), "", "").refused("exactly the same meaning");
+    }
+    assert_eq!(case.ch.value("SELECT toString(count()) FROM t"), "200");
+    case.definition(&scope("id > 100 AND v IN ('x0', 'x1') OR day BETWEEN '2024-01-05' AND '2024-01-06'"), "", "")
+        .plan();
+}
+
+/// The steps are written down before they are done, and are those that the guide names.
+#[test]
+fn each_write_mode_sends_the_statements_that_the_guide_names() {
+    let months = "partition_by: [toYYYYMM(day)]";
+    let replace = |predicate: &str| format!("mode: replace, custom_predicate: \"{predicate}\"");
+    let january = replace("day < '2024-02-01'");
+    let some_days = replace("day < '2024-01-10'");
+    for (strategy, source, sink, change, expected) in [
+        ("mode: full_refresh", "", "", "", &["exchange"][..]),
+        ("mode: full_refresh, overwrite_type: truncate_insert", "", "", "", &["replace"]),
+        ("mode: full_refresh, overwrite_type: truncate_insert", "", months, "", &["replace", "replace"]),
+        (
+            "mode: full_refresh, overwrite_type: truncate_insert",
+            "",
+            months,
+            "DELETE FROM shop.t WHERE day >= '2024-02-01'",
+            &["replace", "drop"],
+        ),
+        (
+            "mode: incremental_append",
+            "incremental_column: id",
+            months,
+            "INSERT INTO shop.t VALUES (900, '2024-01-05', now(), now(), 'n')",
+            &["move"],
+        ),
+        (
+            "mode: incremental_append",
+            "incremental_column: id",
+            months,
+            "INSERT INTO shop.t VALUES (900, '2024-01-05', now(), now(), 'n'), (901, '2024-07-05', now(), now(), 'n')",
+            &["move", "move"],
+        ),
+        (january.as_str(), "", months, "UPDATE shop.t SET v = 'new'", &["replace"]),
+        (some_days.as_str(), "", months, "UPDATE shop.t SET v = 'new'", &["delete", "move"]),
+        (
+            "mode: partition_replace, partition: {column: day}",
+            "",
+            "partition_by: [day]",
+            "DELETE FROM shop.t WHERE id > 2; UPDATE shop.t SET v = 'new'",
+            &["replace", "replace"],
+        ),
+        (
+            "mode: incremental_merge, unique_key: [id]",
+            "",
+            "",
+            "UPDATE shop.t SET v = 'new' WHERE id = 7",
+            &["delete", "move"],
+        ),
+        (
+            "mode: incremental_merge, unique_key: [id], merge_policy: shadow_swap",
+            "",
+            "",
+            "UPDATE shop.t SET v = 'new' WHERE id = 7",
+            &["exchange"],
+        ),
+        (
+            "mode: incremental_merge, unique_key: [id], merge_policy: replacing",
+            "",
+            "connector: {engine: ReplacingMergeTree}",
+            "UPDATE shop.t SET v = 'new' WHERE id = 7",
+            &["move"],
+        ),
+    ] {
+        let case = Case::new();
+        // What a scope replaces is a part of what is there.
+        let first = if strategy.contains("mode: replace") { "mode: full_refresh" } else { strategy };
+        case.definition(first, source, sink).load();
+        assert_eq!(case.steps(), ["rename"], "{strategy}: the first load");
+        if !change.is_empty() {
+            case.pg.execute(change);
+        }
+        let receipt = case.definition(strategy, source, sink).load();
+        assert_eq!(case.steps(), expected, "{strategy} {sink} {change}");
+        let last = if strategy.contains("replacing") { " FINAL" } else { "" };
+        let found = case.ch.value(&format!("SELECT toString(countIf(v = 'new')) FROM t{last}"));
+        assert_eq!(found == "0", !change.contains("'new'"), "{strategy}: {found}");
+        if expected == ["delete", "move"] {
+            assert!(receipt.contains("could see"), "what a reader could see is said: {receipt}");
+        }
+    }
+}
+
+#[test]
+fn text_is_no_map_and_the_column_is_named() {
+    let case = Case::new();
+    case.ch.execute("CREATE TABLE t (id Int32, v Map(String, String)) ENGINE = MergeTree ORDER BY id");
+    case.pg.execute("ALTER TABLE shop.t DROP day, DROP at, DROP late");
+    let definition = case.definition("mode: full_refresh", "", "");
+    let outcome = definition.project.dpone(&["run", "load.yaml"]);
+    assert_ne!(outcome.code(), Some(0), "{}", outcome.text());
+    outcome.says("\"v\"").says("Map(String, String)");
+}
