@@ -168,7 +168,7 @@ impl Sink for ClickHouseSink {
         let layout = Layout::read(&self.session, load, &self.resolve(&load.target)?).await?;
         staging::stage(&self.session, load, &layout, partition, rows)
             .await
-            .map_err(|error| error.with("table", load.target.to_string()))
+            .map_err(|error| staging::null_refused(error, load, &layout).with("table", load.target.to_string()))
     }
 
     async fn duplicate_keys(&self, load: &LoadSpec, staged: &[StagedPartition], unique: &[String]) -> Result<u64> {

@@ -17,11 +17,12 @@ use super::create::{self, Creation};
 use super::encode::Blocks;
 use super::names::{StagingNames, like, list, relation};
 use super::options::Options;
-use super::session::Session;
+use super::session::{Session, code};
 use crate::types::{ChType, literal};
 
 /// How often staged rows are moved when the answer did not come.
 const ATTEMPTS: u32 = 4;
+const NULL_IN_ORDINARY_COLUMN: i32 = 349;
 
 /// What all parts of a load know of its target.
 #[derive(Debug, Clone)]
@@ -221,6 +222,30 @@ pub(crate) async fn stage(
     }
     arrived(&mut sending).await?;
     Ok(StagedPartition { partition, rows: staged, bytes, artifact: json!({ "table": table.name }) })
+}
+
+/// The server says that a NULL came where none may be, and not where: the columns are named that it can have come to.
+pub(crate) fn null_refused(error: Error, load: &LoadSpec, layout: &Layout) -> Error {
+    if code(&error) != Some(NULL_IN_ORDINARY_COLUMN) {
+        return error;
+    }
+    let takes_none = |name: &str| match &layout.table {
+        Some(table) => {
+            let native = table.column(name).and_then(|column| ChType::native(&column.native));
+            native.is_some_and(|native| !native.is_nullable())
+        }
+        None => {
+            let sorted = layout.options.order_by.iter().flatten().any(|part| part.contains(name));
+            sorted || load.primary_key.iter().any(|key| key == name)
+        }
+    };
+    let fields = load.staged_schema.fields().iter().filter(|field| field.is_nullable() && takes_none(field.name()));
+    let names: Vec<_> = fields.map(|field| format!("{:?}", field.name())).collect();
+    error.with_hint(format!(
+        "columns that take no NULL, among them those of a sorting key, and may have got one: {}; filter such rows, or sort \
+         by other columns",
+        names.join(", ")
+    ))
 }
 
 async fn arrived(sending: &mut JoinSet<Result<()>>) -> Result<()> {
