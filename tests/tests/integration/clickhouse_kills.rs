@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use dpone_tests::{COMMIT_STEPS, COMMIT_STEPS_BETWEEN, assert_same_rows, every_case};
+use dpone_tests::{COMMIT_STEPS, COMMIT_STEPS_BETWEEN, Outcome, assert_same_rows, every_case};
 
 use crate::clickhouse_sink::{Case, FILE, TARGETS, Target};
 use crate::matrix::From;
@@ -201,7 +201,11 @@ fn a_run_that_was_taken_over_changes_nothing() {
         let after = case.oracle(strategy);
         assert_same_rows(&format!("{by}, taken over at {step}"), after.clone(), case.rows());
         signal("-CONT");
-        sleeper.wait_with_output().unwrap();
+        let outcome = Outcome::new(&["run"], sleeper.wait_with_output().unwrap());
+        if *step == "commit.begun" {
+            // Nothing of it was written down, so nobody finished it.
+            outcome.failed("conflict");
+        }
         assert_same_rows(&format!("{by}, the sleeper woke up at {step}"), after.clone(), case.rows());
         let outcome = case.rerun("third");
         if by.starts_with("incremental") {
@@ -212,5 +216,41 @@ fn a_run_that_was_taken_over_changes_nothing() {
             );
         }
         assert_same_rows(&format!("{by}, the run after the sleeper of {step}"), after, case.rows());
+    });
+}
+
+/// It wakes up in the middle of the run that finishes its commit: each of its statements would still find its tables.
+#[test]
+fn a_run_that_wakes_up_while_another_finishes_its_commit_does_nothing() {
+    let cases = [
+        ("lightweight deletion", "incremental_merge"),
+        ("lightweight deletion", "replace"),
+        ("months", "snapshot_diff"),
+    ];
+    every_case(cases, |(into, by)| {
+        let strategy = strategy(by);
+        let case = Case::new(From::Postgres, strategy, target(into));
+        case.project.run(FILE, "first").ok();
+        case.outside(strategy);
+        case.oracle(strategy);
+        orders::change(&case.pg);
+        let after = case.oracle(strategy);
+        let sleeper = case.project.spawn(FILE, "sleeper", "commit.planned=sleep:7000");
+        std::thread::sleep(Duration::from_millis(2500));
+        let signal = |name: &str| {
+            let sent = std::process::Command::new("kill").args([name, &sleeper.id().to_string()]).status().unwrap();
+            assert!(sent.success());
+        };
+        signal("-STOP");
+        std::thread::sleep(Duration::from_millis(1500));
+        // All statements are done, the tables of the load are still there, and the sleeper goes on with its first one.
+        let second = case.project.spawn(FILE, "second", "commit.recorded=sleep:9000");
+        std::thread::sleep(Duration::from_millis(2500));
+        signal("-CONT");
+        sleeper.wait_with_output().unwrap();
+        assert_same_rows(&format!("{by} into {into}, while the other one stands still"), after.clone(), case.rows());
+        second.wait_with_output().unwrap();
+        case.rerun("third");
+        assert_same_rows(&format!("{by} into {into}, after both"), after, case.rows());
     });
 }
