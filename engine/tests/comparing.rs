@@ -462,6 +462,21 @@ async fn history_follows_a_column_of_the_source() {
 }
 
 #[tokio::test]
+async fn of_the_rows_of_one_time_the_latest_is_the_version() {
+    let options =
+        "'scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore', 'duplicate_policy' 'latest', 'order_by' 'name'";
+    let lab = Lab::new(ENOUGH, &format!("STRATEGY scd2 KEY (id) OPTIONS ({options})"));
+    lab.values("(1, 'p', '2026-02-01'), (1, 'q', '2026-02-01'), (1, 'z', '2026-01-15')").await;
+    lab.run().await.unwrap();
+    let versions: Vec<String> = lab
+        .rows(&["id", "name", "__dpone__valid_from_at", "__dpone__valid_to_at"])
+        .iter()
+        .map(|row| row.replace("2026-", "").replace("T00:00:00Z", ""))
+        .collect();
+    assert_eq!(versions, ["1 q 02-01 ∅", "1 z 01-15 02-01"]);
+}
+
+#[tokio::test]
 async fn timelines_that_do_not_fit_are_laid_out_in_parts() {
     let clauses = "STRATEGY scd2 KEY (id) OPTIONS ('scd2_effective_column' 'at', 'scd2_delete_policy' 'ignore')";
     // Twenty versions of each key, of which every second says the same as the one before; and then late and new ones.
@@ -530,5 +545,12 @@ async fn partitions_are_replaced_whole() {
         lab.values("(9, 'z', '2026-01-02'), (10, 'z', '2026-01-09')").await;
         lab.run().await.unwrap();
         assert_eq!(lab.rows(&["id"]), ["9"], "the scope says that the first of January is empty now");
+    }
+    for to in ["2026-01-01", "2025-12-31"] {
+        let window = format!(", 'window_column' 'at', 'window_from' '2026-01-01', 'window_to' '{to}'");
+        let lab = Lab::new(ENOUGH, &clause(&window));
+        lab.values(THREE).await;
+        let error = lab.run().await.unwrap_err();
+        assert!(error.message().contains("holds no row"), "{error}");
     }
 }

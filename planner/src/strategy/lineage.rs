@@ -41,6 +41,13 @@ pub(super) fn fields(pipeline: &Pipeline) -> Vec<Field> {
     fields
 }
 
+/// Whether the target has a column of row hashes that a load has to keep true, although its definition asks for none: the
+/// next load that compares with them must not find those of other values.
+pub(super) fn hashes_are_there(target: Option<&Schema>, source: &Schema) -> bool {
+    let ours = |field: &Field| matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    target.is_some_and(|target| target.field_with_name(ROW_HASH).is_ok_and(ours)) && !has(source, ROW_HASH)
+}
+
 /// Versions of a row have a hash of their own, under a name of the definition.
 fn keeps_hashes(strategy: &Strategy) -> bool {
     matches!(strategy, Strategy::Scd2 { .. })
@@ -53,7 +60,12 @@ pub(super) fn add(
     pipeline: &Pipeline,
     observed: &Observed<'_>,
 ) -> Result<Aligned> {
-    let wanted: Vec<Field> = fields(pipeline).into_iter().filter(|f| !has(&aligned.staged_schema, f.name())).collect();
+    let mut wanted = fields(pipeline);
+    let kept = hashes_are_there(observed.target_schema(), observed.source.schema().as_arrow());
+    if kept && !keeps_hashes(&pipeline.strategy) && !wanted.iter().any(|f| f.name() == ROW_HASH) {
+        wanted.push(Field::new(ROW_HASH, DataType::Utf8, true));
+    }
+    wanted.retain(|field| !has(&aligned.staged_schema, field.name()));
     if wanted.is_empty() {
         return Ok(aligned);
     }

@@ -23,7 +23,7 @@ pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
@@ -59,6 +59,12 @@ pub struct Observed<'a> {
     /// time that everything in this load is stamped with.
     pub now: i64,
     pub load: &'a LoadIdentity,
+}
+
+impl Observed<'_> {
+    fn target_schema(&self) -> Option<&Schema> {
+        self.target.as_ref().map(|target| target.schema.as_ref())
+    }
 }
 
 /// What decides how two sides are compared.
@@ -143,7 +149,8 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
                 missing: *missing,
                 duplicates,
                 null_keys: *null_keys,
-                row_hash: *row_hash,
+                row_hash: *row_hash
+                    || lineage::hashes_are_there(observed.target_schema(), observed.source.schema().as_arrow()),
                 allow_empty: pipeline.guards.empty_source == EmptySource::Allow,
             },
         )?,

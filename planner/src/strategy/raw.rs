@@ -9,6 +9,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::{DFSchema, TableReference};
 use datafusion::logical_expr::LogicalPlan;
 
+use super::lineage::hashes_are_there;
 use crate::definition::{DuplicatePolicy, InnerLoad, Pipeline, Scope, Strategy, VersionWrite};
 use crate::expr::{columns_of, passed_through, predicate};
 use crate::state::PipelineState;
@@ -26,7 +27,7 @@ pub fn raw_columns(
     compares_rows: bool,
 ) -> BTreeMap<TableReference, BTreeSet<String>> {
     let mut raw: BTreeMap<TableReference, BTreeSet<String>> = BTreeMap::new();
-    if pipeline.lineage.row_hash {
+    if pipeline.lineage.row_hash || hashes_are_there(target, plan.schema().as_arrow()) {
         // A hash that is stored is made of values.
         return raw;
     }

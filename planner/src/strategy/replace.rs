@@ -1,7 +1,9 @@
 //! `replace`: a declared scope of the target becomes exactly the rows of the source in the same scope.
 
+use std::cmp::Ordering;
+
 use arrow::datatypes::Field;
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, ScalarValue};
 
 use super::{Draft, Observed, carried_key, filtered, output_names, require_columns};
 use crate::definition::Scope;
@@ -63,8 +65,25 @@ pub(super) fn check_stored_scope(what: &str, observed: &Observed<'_>, sql: &str)
 /// `from <= column < to`: half-open, so that neighbouring windows never share a row.
 pub(super) fn window(observed: &Observed<'_>, column: &str, from: &str, to: &str) -> Result<String> {
     let literal = literals(observed, "the window's column", column)?;
+    check_order(observed, column, from, to)?;
     let quoted = column.replace('"', "\"\"");
     Ok(format!("\"{quoted}\" >= {} AND \"{quoted}\" < {}", literal(from)?, literal(to)?))
+}
+
+/// Fails for a window that no row can be in: its bounds were mixed up, or one of them was meant to be another.
+fn check_order(observed: &Observed<'_>, column: &str, from: &str, to: &str) -> Result<()> {
+    let kind = observed.source.schema().field_with_unqualified_name(column)?.data_type();
+    // What is no value of the type is told where the scope is read.
+    let value = |text: &str| ScalarValue::from(text).cast_to(kind).ok();
+    let (Some(first), Some(end)) = (value(from), value(to)) else { return Ok(()) };
+    match first.partial_cmp(&end) {
+        Some(Ordering::Greater | Ordering::Equal) => Err(Error::configuration(format!(
+            "the window over {column:?} holds no row: it begins at {from:?} and ends before {to:?}"
+        ))
+        .with("column", column)
+        .with_hint("from is the first value of the window, and to the first one after it")),
+        _ => Ok(()),
+    }
 }
 
 /// `column IN (values)`

@@ -93,7 +93,9 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Pl
         }
         None => (observed.source.clone(), None),
     };
-    let plan = without_duplicates(plan, key, options.duplicates)?;
+    // Rows of a key that hold since different times are versions, and no duplicates.
+    let unique = [key, history.effective.as_slice()].concat();
+    let plan = without_duplicates(plan, &unique, options.duplicates)?;
     // Rows that make no version are not staged, and yet the watermark passes them.
     let followed = read.as_ref().map(|(column, order, _)| Followed { column: column.clone(), order: order.clone() });
     let plan = match (&history.effective, &followed) {

@@ -9,7 +9,7 @@ use super::incremental_merge::without_duplicates;
 use super::{Draft, Observed, column, output_names, require_columns};
 use crate::definition::{CompareBy, DuplicatePolicy, MissingRows, NullKeys};
 use crate::diff::{CHANGE, MISSING};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Checks, DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, WriteMode};
 use crate::row_hash::DigestKind;
 use crate::types::utc;
@@ -38,6 +38,13 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
     require_columns("the key column", key, &observed.source)?;
     check_source_key(observed, key)?;
     let names = output_names(&observed.source)?;
+    if options.row_hash && observed.target.as_ref().is_some_and(|t| t.schema.field_with_name(ROW_HASH).is_err()) {
+        return Err(Error::configuration(format!("diff.store_row_hash needs a column {ROW_HASH:?} in the target"))
+            .with("column", ROW_HASH)
+            .with_hint(
+                "add it as text that may be NULL; lineage adds it by itself, and so does a target that is created",
+            ));
+    }
     let plan = without_duplicates(observed.source.clone(), key, options.duplicates)?;
     let marks = options.missing == MissingRows::Mark;
     let mut own = Vec::new();

@@ -174,7 +174,32 @@ fn a_mark_of_deletion_is_a_write_and_lineage_may_end() {
     project.write("load.yaml", definition("", DB, strategy, "off"));
     pg.execute("INSERT INTO shop.t VALUES (3, 3, 'z', 3)");
     project.run("load.yaml", "three").ok();
-    assert_eq!(traces(&pg, ""), ["1:two:26:t:t", "2:one:26:t:t", "3"]);
+    assert_eq!(traces(&pg, ""), ["1:two:26:t:t", "2:one:26:t:t", "3:t"]);
+}
+
+/// Loads that do not ask for hashes keep those that are there true: the next one that compares with them sees everything.
+#[test]
+fn hashes_stay_true_while_nobody_asks_for_them() {
+    let merge = "mode: incremental_merge, unique_key: [id]";
+    let compare = "mode: snapshot_diff, unique_key: [id]";
+    let stored = "mode: snapshot_diff, unique_key: [id], diff: {store_row_hash: true}";
+    let cases = [
+        ((compare, "true"), (compare, "false")),
+        ((compare, "true"), (merge, "false")),
+        ((stored, "false"), (compare, "false")),
+        ((stored, "false"), (merge, "false")),
+    ];
+    every_case(cases, |((on, lineage), (off, none))| {
+        let pg = database(SEED);
+        let before = pg.column("SELECT n FROM shop.t WHERE id = 1");
+        project(&pg, "", on, lineage).run("load.yaml", "one").ok();
+        pg.execute("UPDATE shop.t SET n = 70 WHERE id = 1; INSERT INTO shop.t VALUES (9, 9, 'new', 9)");
+        project(&pg, "", off, none).run("load.yaml", "two").ok();
+        pg.execute(&format!("UPDATE shop.t SET n = {} WHERE id = 1", before[0]));
+        let done = project(&pg, "", on, lineage).run("load.yaml", "three").ok();
+        assert_eq!(done.rows("updated"), 1, "{on}, then {off}");
+        assert_eq!(pg.column("SELECT n FROM landing.t WHERE id = 1"), before, "{on}, then {off}");
+    });
 }
 
 #[test]
