@@ -28,8 +28,8 @@ pub(super) struct Known {
     /// By key hash, with linear probing: row numbers, and above them, in the bits that they leave, some of the key's. A
     /// neighbour's row is told apart without a look at its entry, which lies far away.
     slots: Vec<u32>,
-    /// The bits of a slot that number a row.
-    row_bits: u32,
+    /// Covers the bits of a slot that number a row.
+    row_mask: u32,
     /// One bit a row: the source has its key.
     seen: Vec<AtomicU64>,
     /// Whether some rows count as deleted.
@@ -195,7 +195,7 @@ impl Known {
         let mut entries = [Entry::default(); AT_ONCE];
         if self.entries.len() > 0 {
             for ((entry, candidate), _) in entries.iter_mut().zip(&candidates).zip(keys) {
-                let row = candidate & self.row_bits;
+                let row = candidate & self.row_mask;
                 *entry = *self.entries.at(if *candidate == EMPTY { 0 } else { row });
             }
         }
@@ -203,7 +203,7 @@ impl Known {
             let key = Low::of(*key);
             *found = match candidate {
                 EMPTY => None,
-                _ if entry.key == key => Some(Found { row: candidate & self.row_bits, digest: entry.digest }),
+                _ if entry.key == key => Some(Found { row: candidate & self.row_mask, digest: entry.digest }),
                 _ => self.search(key).ok().map(|row| Found { row, digest: self.entries.at(row).digest }),
             };
         }
@@ -219,8 +219,8 @@ impl Known {
             if held == EMPTY {
                 return Err(slot);
             }
-            let row = held & self.row_bits;
-            if held & !self.row_bits == tag && self.entries.at(row).key == key {
+            let row = held & self.row_mask;
+            if held & !self.row_mask == tag && self.entries.at(row).key == key {
                 return Ok(row);
             }
             slot = self.after(slot);
@@ -230,7 +230,7 @@ impl Known {
     /// The bits of a key that a slot has room for beside the row. Others than those that choose the slot.
     #[inline]
     fn tag(&self, key: Low) -> u32 {
-        key.0[1] & !self.row_bits
+        key.0[1] & !self.row_mask
     }
 
     /// Whether the row holds these values, and counts as being there.
@@ -389,7 +389,7 @@ impl<'a> Filling<'a> {
             starts: self.starts,
             slots: vec![EMPTY; slots],
             // No row has all of these bits set, so that none of the slots in use looks empty.
-            row_bits: (rows as u32).checked_add(1).and_then(u32::checked_next_power_of_two).map_or(u32::MAX, |n| n - 1),
+            row_mask: (rows as u32).checked_add(1).and_then(u32::checked_next_power_of_two).map_or(u32::MAX, |n| n - 1),
             unhashed: self.unhashed,
             has_gone: self.has_gone,
             duplicates: left_out,
