@@ -2,8 +2,10 @@
 //!
 //! A lease is an empty table `__dpone__lease_<pipeline>_<token>`; who holds it until when is its comment. The server
 //! makes a table of a name once: of two runs that want the next token, one gets it. A run that takes over makes the next
-//! table and drops the one before, so that whoever slept finds its lease gone. Tokens only grow, since the newest table
-//! stays when its lease is given back. Time is the server's.
+//! table and drops the one before, so that whoever slept finds its lease gone. Time is the server's.
+//!
+//! Tokens only grow. A lease under which something was committed is dropped when it is given back, since the commit's
+//! journal knows its token; of any other one the table stays, released, until the next lease is taken.
 //!
 //! On one server, and in a database that is `Replicated`, this is exact. Servers that replicate tables but not the names
 //! of them each have leases of their own: all runs of a pipeline have to reach the same one.
@@ -13,6 +15,7 @@ use std::time::Duration;
 use dpone_engine::{Error, Lease, LeaseRequest, Relation, Result};
 
 use crate::types::literal;
+use crate::write::journal::Journal;
 use crate::write::names::{like, pipeline_tag, relation};
 use crate::write::session::{Session, code};
 
@@ -34,6 +37,8 @@ struct Held {
 pub(crate) struct Leases<'a> {
     pub(crate) session: &'a Session,
     pub(crate) database: &'a str,
+    /// Of the same pipelines: it remembers the tokens under which commits were written down.
+    pub(crate) journal: &'a Journal,
 }
 
 struct Seen {
@@ -80,10 +85,12 @@ impl Leases<'_> {
         Ok(seen)
     }
 
-    /// The lease, with a token greater than all before and than `known`.
-    pub(crate) async fn acquire(&self, request: &LeaseRequest, known: u64) -> Result<Lease> {
+    /// The lease, with a token greater than all before.
+    pub(crate) async fn acquire(&self, request: &LeaseRequest) -> Result<Lease> {
         for _ in 0..20 {
             let seen = self.look(&request.pipeline).await?;
+            // Asked after the look: of a lease whose table was gone by then, the journal has the token by now.
+            let known = self.journal.newest_token(self.session, &request.pipeline).await?;
             if let Some((_, held)) = seen.newest.as_ref().filter(|(_, held)| !held.released && held.expires > seen.now)
             {
                 return Err(taken(request, self.database, held));
@@ -149,6 +156,9 @@ impl Leases<'_> {
     pub(crate) async fn release(&self, lease: &Lease) -> Result<()> {
         let seen = self.look(&lease.pipeline).await?;
         let Ok(held) = owned(lease, &seen) else { return Ok(()) };
+        if self.journal.newest_token(self.session, &lease.pipeline).await? >= lease.token {
+            return self.drop(&lease.pipeline, lease.token).await;
+        }
         match self.comment(lease, &Held { released: true, ..held.clone() }).await {
             Err(error) if code(&error) == Some(UNKNOWN_TABLE) => Ok(()),
             other => other,

@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::lease::Leases;
 use crate::types::literal;
-use crate::write::commit::recover;
 use crate::write::journal::Journal;
 use crate::write::names::{check, relation};
+use crate::write::recovery::recover;
 use crate::write::session::{Session, or_nothing};
 use crate::write::staging::ensure_database;
 
@@ -44,6 +44,10 @@ impl StateTables {
             check("state table", &table.name)?;
         }
         Ok(Self { state, loads, journal: Journal { table: commits }, target: target.to_string() })
+    }
+
+    pub(crate) fn leases<'a>(&'a self, session: &'a Session) -> Leases<'a> {
+        Leases { session, database: &self.state.schema, journal: &self.journal }
     }
 
     async fn create(&self, session: &Session) -> Result<()> {
@@ -156,7 +160,7 @@ pub(crate) struct ClickHouseState {
 
 impl ClickHouseState {
     fn leases(&self) -> Leases<'_> {
-        Leases { session: &self.session, database: &self.tables.state.schema }
+        self.tables.leases(&self.session)
     }
 }
 
@@ -164,8 +168,7 @@ impl ClickHouseState {
 impl StateStore for ClickHouseState {
     async fn acquire(&self, request: &LeaseRequest) -> Result<Lease> {
         self.tables.create(&self.session).await?;
-        let known = self.tables.journal.newest_token(&self.session, &request.pipeline).await?;
-        let lease = self.leases().acquire(request, known).await?;
+        let lease = self.leases().acquire(request).await?;
         if let Err(error) = recover(&self.session, &self.tables, &lease).await {
             self.leases().release(&lease).await?;
             return Err(error.with("pipeline", &request.pipeline));

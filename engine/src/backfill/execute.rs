@@ -17,7 +17,7 @@ use super::plan::count_rows;
 use super::report::{CampaignReport, Failure};
 use crate::failpoint;
 use crate::receipt::{Receipt, RowCounts, RunStatus};
-use crate::run::{Campaigning, ChunkState, Event, Observer, Progress, RunContext, Stage, holder, run_load};
+use crate::run::{Campaigning, ChunkState, Event, Observer, Progress, RunContext, Stage, Turn, holder, run_load};
 use crate::{Error, ErrorKind, Result};
 
 /// Failures in a row after which the rest is not tried: the cause is not in the chunks.
@@ -67,7 +67,7 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
     check_choice(&campaign, stored.as_ref(), options.choice)?;
     let mut notes = campaign.backfill.notes.clone();
     check_others(&campaign, stored.as_ref(), &mut notes).await?;
-    let _hold = campaign.store.begin(&campaign.fresh_manifest()).await?;
+    let hold = campaign.store.begin(&campaign.fresh_manifest()).await?;
     if options.choice == Choice::Resume {
         let unskip = campaign.backfill.retry == RetryPolicy::NonCommitted;
         campaign.store.set_status(&campaign.key, CampaignStatus::Open, unskip).await?;
@@ -86,7 +86,9 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
     if workers < asked && options.workers.is_some() {
         notes.push(format!("the target takes one load at a time: 1 worker in place of {asked}"));
     }
-    let shared = Arc::new(Shared::new(context, campaign, options, target_exists));
+    let mut shared = Shared::new(context, campaign, options, target_exists);
+    shared.by_turns = shared.campaign.one_at_a_time && hold.is_shared();
+    let shared = Arc::new(shared);
     let mut outcome = drive(&shared, context, workers).await;
     let report = shared.report(started_at, clock, notes, &mut outcome).await?;
     match outcome.error {
@@ -208,6 +210,8 @@ struct Shared {
     target_exists: std::sync::atomic::AtomicBool,
     /// Failures since the last success.
     in_a_row: AtomicUsize,
+    /// Other machines may load the table, and it takes one load at a time.
+    by_turns: bool,
     began: Instant,
     done: Mutex<Done>,
 }
@@ -253,6 +257,7 @@ impl Shared {
             take,
             target_exists: target_exists.into(),
             in_a_row: AtomicUsize::new(0),
+            by_turns: false,
             began: Instant::now(),
             done: Mutex::default(),
         }
@@ -432,7 +437,7 @@ impl Worker {
         let keeper = ClaimKeeper::start(campaign, partition, shared.cancel.child_token());
         let mut context = self.context.clone();
         context.cancel = keeper.lost.clone();
-        let result = self.patiently(&context, &pipeline, &partition.run_id).await;
+        let result = self.in_turn(&context, &pipeline, &partition.run_id).await;
         let result = match result {
             // Committed, says the ledger, and there is no table: the chunk would be lost.
             Ok(receipt) if receipt.status == RunStatus::AlreadyCommitted => self.believe(receipt).await,
@@ -456,6 +461,16 @@ impl Worker {
         let rows = self.account(partition, &label, result, seconds).await?;
         shared.pace.after(rows, began.elapsed(), &shared.cancel).await;
         Ok(())
+    }
+
+    async fn in_turn(&self, context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+        if !self.shared.by_turns {
+            return self.patiently(context, pipeline, run_id).await;
+        }
+        let turn = Turn::take(context, pipeline, run_id, &context.cancel).await?;
+        let result = self.patiently(context, pipeline, run_id).await;
+        turn.end().await;
+        result
     }
 
     /// Runs the chunk. A conflict passes: another chunk created the target meanwhile, or the lease of a worker that was

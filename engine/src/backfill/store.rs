@@ -40,12 +40,16 @@ pub trait ManifestStore: Debug + Send + Sync {
 
 /// Keeps other processes out of a store while it lives.
 #[derive(Debug, Default)]
-pub struct Hold(#[allow(dead_code)] Option<std::fs::File>);
+pub struct Hold(Option<std::fs::File>);
 
 impl Hold {
     /// Keeps nobody out.
     pub fn shared() -> Self {
         Self(None)
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Holds the lock of an open file.

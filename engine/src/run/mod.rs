@@ -11,6 +11,7 @@ mod keeper;
 mod observer;
 mod prepare;
 mod staging;
+mod turn;
 mod verify;
 
 pub use context::{RunContext, RunOptions};
@@ -21,3 +22,4 @@ pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
 pub(crate) use keeper::holder;
 pub use observer::{Campaigning, ChunkState, Event, Observer, Planned, Progress, Quiet, Several, Stage};
+pub(crate) use turn::Turn;

@@ -39,6 +39,9 @@ pub async fn sink_conformance(sink: Arc<dyn Sink>, schema: &str) -> Result<()> {
         suite.changes_apply_by_key().await?;
         suite.a_guard_stops_before_anything_changes().await?;
     }
+    if !suite.sink.capabilities().transactional {
+        suite.a_load_is_committed_once().await?;
+    }
     suite.state_travels_with_the_data().await?;
     suite.a_lease_excludes_and_fences().await
 }
@@ -378,6 +381,33 @@ impl Suite {
         let refused = self.load(load).await;
         ensure(refused.is_err_and(|e| e.kind() == ErrorKind::DataQuality), "max_delete_rows stops the run")?;
         ensure_eq(&self.rows("c_changes").await?, &before, "a guard stops before anything changes")
+    }
+
+    /// Whoever does not know what became of a commit asks again: by its load id it is found, before and after its staging
+    /// area is gone.
+    async fn a_load_is_committed_once(&self) -> Result<()> {
+        let rows = || batch(&[(1, Some("a"), Some(1)), (2, Some("b"), None)]);
+        let mode = || WriteMode::Changes { key: vec!["id".to_owned()], operation: Operation::Upsert };
+        for (table, mode) in [("c_once", WriteMode::Append), ("c_once_by_key", mode())] {
+            self.load(Load::new(table, mode.clone(), vec![batch(&[(1, Some("old"), None), (7, None, None)])?])).await?;
+            let load = Load { run_id: "run-2", ..Load::new(table, mode, vec![rows()?]) };
+            let lease = self.lease(table, load.run_id, Duration::from_secs(60)).await?;
+            let spec = self.spec(&load).await?;
+            let staged = self.stage(&spec, &load).await?;
+            let first = self.commit(&spec, &load, &staged, &lease).await?;
+            let after = self.rows(table).await?;
+            for what in ["its staging area is there", "its staging area is gone"] {
+                let again = self.commit(&spec, &load, &staged, &lease).await;
+                let again = again.map(|receipt| (receipt.load_id, receipt.rows, receipt.finished_at));
+                let found = again.map_err(|error| Error::internal(format!("{what}: {error}")))?;
+                let given = (first.load_id.clone(), first.rows.clone(), first.finished_at.clone());
+                ensure_eq(&found, &given, "a commit that is repeated gives the first receipt")?;
+                ensure_eq(&self.rows(table).await?, &after, "a load is committed once")?;
+                self.sink.discard(&spec).await?;
+            }
+            self.store(table)?.release(&lease).await?;
+        }
+        Ok(())
     }
 
     async fn state_travels_with_the_data(&self) -> Result<()> {

@@ -16,7 +16,7 @@ pub(super) enum Into {
 }
 
 /// 20 days of events, 50 a day, some of them twice: a plain append that repeats a chunk is seen.
-fn seed(pg: &Pg) {
+pub(super) fn seed(pg: &Pg) {
     pg.execute(
         "CREATE SCHEMA shop;
          CREATE TABLE shop.events (id bigint, day date, at timestamptz, amount numeric(10,2), note text);
@@ -28,7 +28,7 @@ fn seed(pg: &Pg) {
     );
 }
 
-fn manifest(into: Into, inner: &str, backfill: &str) -> String {
+pub(super) fn manifest(into: Into, inner: &str, backfill: &str) -> String {
     let sink = match into {
         Into::Postgres => "type: postgres\n  connection_type: env\n  connection_id: DB",
         Into::Delta => "type: delta\n  path: lake",

@@ -5,6 +5,8 @@
 mod backfill;
 mod backfill_evidence;
 mod classes;
+mod clickhouse_backfill;
+mod clickhouse_commits;
 mod clickhouse_kills;
 mod clickhouse_readers;
 mod clickhouse_sink;

@@ -6,6 +6,7 @@ use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::{COMMENT, DEFAULT, Dependent, DependentKind, TableFacts};
 use dpone_planner::types::GENERATED;
 
+use super::keys::{closing, has_settings, plain, split_key};
 use super::names::relation;
 use super::session::Session;
 use crate::ClickHouseDialect;
@@ -123,100 +124,38 @@ impl Table {
         {
             return Ok(());
         }
-        let why = match self.engine.as_str() {
-            engine if engine.starts_with("Replicated") || engine.starts_with("Shared") => {
-                "its parts are moved by several servers, which a commit cannot follow step by step"
+        let (why, hint) = match self.engine.as_str() {
+            engine if engine.starts_with("Replicated") || engine.starts_with("Shared") => (
+                "its parts are moved by several servers, which a commit cannot follow step by step",
+                format!(
+                    "load into a table with the engine MergeTree and the same columns, ORDER BY and PARTITION BY, on one \
+                     replica; then, for each partition that it has: ALTER TABLE {} REPLACE PARTITION ID '…' FROM the loaded \
+                     table",
+                    relation(&self.relation)
+                ),
+            ),
+            "View" | "MaterializedView" | "LiveView" | "WindowView" => {
+                ("a view holds no rows of its own", "load into the table that the view reads".to_owned())
             }
-            "View" | "MaterializedView" | "LiveView" | "WindowView" => "a view holds no rows of its own",
-            _ => "a commit moves partitions, and its tables have none",
+            "Distributed" => (
+                "its rows are on other servers",
+                "load into the table behind it, on the server that shall hold the rows".to_owned(),
+            ),
+            _ => (
+                "a commit moves partitions, and its tables have none",
+                "load into a table of the MergeTree family that is not replicated".to_owned(),
+            ),
         };
         Err(Error::configuration(format!("table {} has the engine {}: {why}", self.relation, self.engine))
             .with("table", self.relation.to_string())
-            .with_hint("load into a table of the MergeTree family that is not replicated"))
+            .with_hint(hint))
     }
-}
 
-/// Whether the text ends with settings: outside of quotes and parentheses.
-fn has_settings(definition: &str) -> bool {
-    let bytes = definition.as_bytes();
-    let (mut depth, mut quoted, mut i) = (0i32, None, 0);
-    while i < bytes.len() {
-        match (quoted, bytes[i]) {
-            (Some(_), b'\\') => i += 1,
-            (Some(q), c) if c == q => quoted = None,
-            (None, c @ (b'\'' | b'`' | b'"')) => quoted = Some(c),
-            (None, b'(') => depth += 1,
-            (None, b')') => depth -= 1,
-            (None, b'S') if depth == 0 && definition[i..].starts_with("SETTINGS ") => return true,
-            _ => {}
-        }
-        i += 1;
+    /// Lightweight deletion is refused of tables with projections, unless a setting says what becomes of them.
+    pub(crate) async fn has_projections(&self, session: &Session) -> Result<bool> {
+        let facts = facts(session, self).await?;
+        Ok(facts.dependents.iter().any(|dependent| dependent.kind == DependentKind::Projection))
     }
-    false
-}
-
-/// Where the parenthesis closes that was open before the text.
-fn closing(text: &str) -> Option<usize> {
-    let (mut depth, mut quoted, mut escaped) = (0, None, false);
-    for (i, c) in text.char_indices() {
-        match quoted {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quoted = None,
-            Some(_) => {}
-            None => match c {
-                '\'' | '`' | '"' => quoted = Some(c),
-                '(' => depth += 1,
-                ')' if depth == 0 => return Some(i),
-                ')' => depth -= 1,
-                _ => {}
-            },
-        }
-    }
-    None
-}
-
-/// The parts of a key as the server prints it: `a, toYYYYMM(b)`.
-pub(crate) fn split_key(text: &str) -> Vec<String> {
-    let mut parts = Vec::new();
-    let (mut depth, mut quoted, mut escaped, mut begin) = (0, None, false, 0);
-    for (i, c) in text.char_indices() {
-        match quoted {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quoted = None,
-            Some(_) => {}
-            None => match c {
-                '\'' | '`' | '"' => quoted = Some(c),
-                '(' | '[' => depth += 1,
-                ')' | ']' => depth -= 1,
-                ',' if depth == 0 => {
-                    parts.push(text[begin..i].trim().to_owned());
-                    begin = i + 1;
-                }
-                _ => {}
-            },
-        }
-    }
-    let last = text[begin..].trim();
-    if !last.is_empty() {
-        parts.push(last.to_owned());
-    }
-    // A key in parentheses, as some versions print a tuple.
-    match parts.as_slice() {
-        [one] if one.starts_with('(') && closing(&one[1..]) == Some(one.len() - 2) => split_key(&one[1..one.len() - 1]),
-        _ => parts,
-    }
-}
-
-/// The column's name where a part of a key is one.
-pub(crate) fn plain(part: &str) -> Option<String> {
-    if let Some(inside) = part.strip_prefix('`').and_then(|p| p.strip_suffix('`')) {
-        let name = inside.replace("\\`", "`").replace("\\\\", "\\");
-        return Some(name);
-    }
-    let word = part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    (word && !part.is_empty() && !part.starts_with(|c: char| c.is_ascii_digit())).then(|| part.to_owned())
 }
 
 pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<Table>> {
@@ -386,13 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_split_as_the_server_prints_them() {
-        assert_eq!(split_key("a, toYYYYMM(b, 'x, y'), `c, d`"), ["a", "toYYYYMM(b, 'x, y')", "`c, d`"]);
-        assert_eq!(split_key("(a, b)"), ["a", "b"]);
-        assert_eq!(split_key("(a), (b)"), ["(a)", "(b)"]);
-        assert!(split_key("").is_empty());
-        assert_eq!(plain("`c, d`").as_deref(), Some("c, d"));
-        assert_eq!(plain("toDate(a)"), None);
+    fn columns_are_words_of_an_expression() {
         assert_eq!(mentioned(&["a", "aa", "b c"], "f(aa, `b c`)"), ["aa", "b c"]);
     }
 

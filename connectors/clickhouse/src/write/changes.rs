@@ -122,15 +122,9 @@ impl Changes<'_> {
                 .with("table", self.table.relation.to_string())
                 .with_hint("let dpone create the table, with the sink option engine: ReplacingMergeTree; or merge by another policy"));
             }
-            // Lightweight deletion is refused there, unless a setting of the table says what becomes of projections.
-            MergePolicy::Auto if self.has_projections().await? => Way::Mutation,
+            MergePolicy::Auto if self.table.has_projections(self.work.session).await? => Way::Mutation,
             MergePolicy::Auto => Way::Lightweight,
         })
-    }
-
-    async fn has_projections(&self) -> Result<bool> {
-        let facts = catalog::facts(self.work.session, self.table).await?;
-        Ok(facts.dependents.iter().any(|d| d.kind == dpone_planner::schema::DependentKind::Projection))
     }
 
     fn column(&self, name: &str) -> Result<&Column> {

@@ -1,30 +1,20 @@
-//! The commit: everything is worked out beside the target, written down as steps, and then done step by step.
+//! The commit: everything is worked out beside the target, and becomes steps that are written down before they are done.
 
-use std::time::Duration;
-
-use dpone_engine::failpoint::{self, Reached};
-use dpone_engine::{Commit, Error, Lease, Receipt, Relation, Result};
+use dpone_engine::failpoint;
+use dpone_engine::{Commit, Error, Receipt, Relation, Result};
 use dpone_planner::definition::OverwriteType;
 use dpone_planner::plan::{OPERATION_COLUMN, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 
 use super::catalog::{self, Table};
 use super::create::{Creation, Wanted};
+use super::execution::Execution;
 use super::journal::{CommitPlan, Step};
 use super::names::{StagingNames, list, relation};
-use super::session::{Session, code};
+use super::session::Session;
 use super::staging::{self, Layout};
 use super::{changes, overwrite, scope};
-use crate::lease::Leases;
 use crate::state::StateTables;
-use crate::types::literal;
-
-/// How often a step is tried whose answer did not come.
-const ATTEMPTS: u32 = 6;
-/// How long a statement of a run that is gone may go on before the run that finishes its commit gives up waiting.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-const TABLE_ALREADY_EXISTS: i32 = 57;
 
 /// How many rows met which fate in the target, and how.
 #[derive(Debug, Default)]
@@ -35,8 +25,10 @@ pub(crate) struct Planned {
     pub(crate) deleted: u64,
     pub(crate) unchanged: u64,
     pub(crate) notes: Vec<String>,
-    /// The steps replace rows that were copied: nobody may have written since.
+    /// What the steps were worked out from, where they undo whatever others wrote since: [`catalog::content`].
     pub(crate) content: Option<String>,
+    /// Steps that leave rows of others alone: see [`CommitPlan::otherwise`].
+    pub(crate) otherwise: Vec<Step>,
 }
 
 /// What the write modes work with.
@@ -144,8 +136,7 @@ pub(crate) async fn commit(
     if let Some(receipt) = tables.of_load(session, &load.load_id).await? {
         return Ok(receipt);
     }
-    let leases = Leases { session, database: &tables.state.schema };
-    leases.check(commit.lease).await?;
+    tables.leases(session).check(commit.lease).await?;
     let layout = Layout::read(session, load, target).await?;
     check_target(commit, &layout)?;
     let rows = staging::gather(session, load, &layout, commit.staged).await?;
@@ -158,15 +149,15 @@ pub(crate) async fn commit(
     let plan = CommitPlan {
         target: target.clone(),
         steps: planned.steps,
+        content: planned.content,
+        otherwise: planned.otherwise,
         database: layout.names.database.clone(),
         prefix: layout.names.prefix.clone(),
         state: commit.state.clone(),
         receipt,
     };
     failpoint::reach("commit.begun").await?;
-    if let Some(before) = &planned.content
-        && catalog::content(session, target).await? != *before
-    {
+    if plan.is_overtaken(session).await? {
         return Err(Error::conflict(format!("somebody else wrote into {target} while its next state was built"))
             .with("table", target.to_string())
             .with_hint("run again; while others write, merge by lightweight_delete_insert"));
@@ -276,206 +267,4 @@ async fn first_load(work: &Work<'_>) -> Result<Planned> {
     let unchanged = work.staged_rows() - inserted;
     let steps = vec![work.renaming(next).await?];
     Ok(Planned { steps, inserted, unchanged, ..Planned::default() })
-}
-
-/// Does what a plan says, under a lease.
-pub(crate) struct Execution<'a> {
-    pub(crate) session: &'a Session,
-    pub(crate) tables: &'a StateTables,
-    pub(crate) lease: &'a Lease,
-}
-
-impl Execution<'_> {
-    fn leases(&self) -> Leases<'_> {
-        Leases { session: self.session, database: &self.tables.state.schema }
-    }
-
-    /// Writes the plan down and carries it out. False: as if the last answer had not come.
-    async fn begin(&self, plan: &CommitPlan) -> Result<bool> {
-        let (pipeline, token) = (&self.lease.pipeline, self.lease.token);
-        let journal = &self.tables.journal;
-        journal.write(self.session, pipeline, token, plan).await?;
-        // After the plan is written: a run that takes over from now on finds it. One that did before is found here.
-        if let Err(lost) = self.leases().check(self.lease).await {
-            journal.abandon(self.session, pipeline, token, &plan.receipt.load_id).await?;
-            return Err(lost);
-        }
-        failpoint::reach("commit.planned").await?;
-        self.go_on(plan, 0).await
-    }
-
-    /// The steps from `done` on, then the receipt and the state.
-    pub(crate) async fn go_on(&self, plan: &CommitPlan, done: usize) -> Result<bool> {
-        let (pipeline, token) = (&self.lease.pipeline, self.lease.token);
-        let (journal, load) = (&self.tables.journal, &plan.receipt.load_id);
-        for (number, step) in plan.steps.iter().enumerate().skip(done) {
-            if number > 0 {
-                self.leases().check(self.lease).await?;
-            }
-            if let Err(error) = self.step(plan, step).await {
-                if number == 0 && step.is_atomic() && !error.is_transient() && !self.is_done(plan, step).await? {
-                    // The server refused the first of them: nothing was changed, and nothing is to be finished.
-                    journal.abandon(self.session, pipeline, token, load).await?;
-                }
-                return Err(refused(error, plan, step));
-            }
-            failpoint::reach("commit.step").await?;
-            // Whether rows were moved, their old place shows. Of the others only the mark tells.
-            if !matches!(step, Step::Move { .. }) {
-                journal.mark(self.session, pipeline, token, load, number + 1).await?;
-            }
-        }
-        self.tables.put_load(self.session, &plan.receipt, &plan.target, token).await?;
-        failpoint::reach("commit.recorded").await?;
-        self.tables.put_state(self.session, &plan.state, Some(token)).await?;
-        let answered = failpoint::reach("commit.applied").await? == Reached::GoOn;
-        journal.finish(self.session, pipeline, token, load).await?;
-        Ok(failpoint::reach("commit.acknowledged").await? == Reached::GoOn && answered)
-    }
-
-    /// One step, again when its answer did not come.
-    async fn step(&self, plan: &CommitPlan, step: &Step) -> Result<()> {
-        let settings: &[(&str, &str)] = match step {
-            // Waits until all parts are without the rows, here and on replicas.
-            Step::Delete { mutation: true, .. } => &[("mutations_sync", "2")],
-            Step::Delete { .. } => &[("lightweight_deletes_sync", "2")],
-            _ => &[("max_partition_size_to_drop", "0"), ("max_table_size_to_drop", "0")],
-        };
-        let mut pause = Duration::from_millis(200);
-        let mut attempt = 1;
-        loop {
-            if self.is_done(plan, step).await? {
-                return Ok(());
-            }
-            match self.session.run_long(&step.statement(&plan.target), settings).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_transient() && attempt < ATTEMPTS => {
-                    tracing::debug!(%error, attempt, "a step of the commit is tried again");
-                    attempt += 1;
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                    // The statement may be at work although its answer did not come.
-                    quiet(self.session, &step.own().name).await?;
-                    self.leases().check(self.lease).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether the tables show that the step was done.
-    async fn is_done(&self, plan: &CommitPlan, step: &Step) -> Result<bool> {
-        Ok(match step {
-            Step::Rename { from, .. } => {
-                catalog::uuid(self.session, from).await?.is_none()
-                    && catalog::uuid(self.session, &plan.target).await?.is_some()
-            }
-            Step::Exchange { uuid, .. } => catalog::uuid(self.session, &plan.target).await?.as_ref() == Some(uuid),
-            Step::Move { from, partition } => !catalog::partitions(self.session, from).await?.contains(partition),
-            Step::Replace { .. } | Step::Drop { .. } | Step::Delete { .. } => false,
-        })
-    }
-}
-
-fn refused(error: Error, plan: &CommitPlan, step: &Step) -> Error {
-    if matches!(step, Step::Rename { .. }) && code(&error) == Some(TABLE_ALREADY_EXISTS) {
-        return Error::conflict(format!("table {} was created by somebody else meanwhile", plan.target))
-            .with_hint("run again: the load will be planned for the table as it is now");
-    }
-    error.with("table", plan.target.to_string())
-}
-
-/// Waits until no statement is at work that names the table.
-pub(crate) async fn quiet(session: &Session, name: &str) -> Result<()> {
-    let began = std::time::Instant::now();
-    let sql = format!(
-        "SELECT toString(count()) FROM system.processes WHERE position(query, {}) > 0 \
-         AND position(query, 'system.processes') = 0",
-        literal(name)
-    );
-    while session.number(&sql).await? > 0 {
-        if began.elapsed() > LONGEST_WAIT {
-            return Err(Error::transient(format!("a statement of an earlier run is still at work on {name}"))
-                .with_hint("look for it in system.processes; run again when it has ended"));
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
-}
-
-/// Finishes commits of earlier runs of the pipeline, which were cut short. The lease is ours.
-pub(crate) async fn recover(session: &Session, tables: &StateTables, lease: &Lease) -> Result<()> {
-    for entry in tables.journal.open(session, &lease.pipeline).await? {
-        let execution = Execution { session, tables, lease };
-        if tables.of_load(session, &entry.load_id).await?.is_some() {
-            // Its rows and its receipt are there. Its state may not be: it is written, or written again.
-            tables.put_state(session, &entry.plan.state, Some(lease.token)).await?;
-            tables.journal.finish(session, &lease.pipeline, lease.token, &entry.load_id).await?;
-        } else if tables.is_passed(session, &lease.pipeline, entry.token).await? {
-            // Written down by a run that had lost its lease, and was killed before it saw that: it did no step.
-            tables.journal.abandon(session, &lease.pipeline, lease.token, &entry.load_id).await?;
-        } else {
-            tracing::info!(load_id = entry.load_id, "finishing the commit of an earlier run");
-            let mut plan = entry.plan.clone();
-            fence(session, &mut plan, lease.token).await?;
-            tables.journal.write(session, &lease.pipeline, lease.token, &plan).await?;
-            if entry.done > 0 {
-                tables.journal.mark(session, &lease.pipeline, lease.token, &entry.load_id, entry.done).await?;
-            }
-            execution.go_on(&plan, entry.done).await?;
-        }
-        staging::drop_all(session, &entry.plan.database, &entry.plan.prefix).await?;
-    }
-    Ok(())
-}
-
-/// Gives the load's tables other names, so that whatever the earlier run still sends fails, and waits for what it sent.
-async fn fence(session: &Session, plan: &mut CommitPlan, token: u64) -> Result<()> {
-    let suffix = format!("_t{token}");
-    let there = staging::tables(session, &plan.database, &plan.prefix).await?;
-    let mut names: Vec<String> = plan.steps.iter().map(|step| step.own().name.clone()).collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let base = without_token(&name).to_owned();
-        let renamed = format!("{base}{suffix}");
-        // The run before may itself have been finishing it, and have died between renaming and writing so.
-        let now = there.iter().filter(|t| without_token(t) == base).max().cloned();
-        if let Some(now) = now.filter(|now| *now != renamed) {
-            let (from, to) = (Relation::new(&plan.database, now), Relation::new(&plan.database, &renamed));
-            session.run(&format!("RENAME TABLE {} TO {}", relation(&from), relation(&to))).await?;
-        }
-        for step in plan.steps.iter_mut().filter(|step| step.own().name == name) {
-            step.own_mut().name.clone_from(&renamed);
-        }
-        quiet(session, &base).await?;
-        let mutations = format!(
-            "KILL MUTATION WHERE database = {} AND table = {} AND NOT is_done AND position(command, {}) > 0 SYNC",
-            literal(&plan.target.schema),
-            literal(&plan.target.name),
-            literal(&base)
-        );
-        session.run_long(&mutations, &[]).await?;
-    }
-    Ok(())
-}
-
-/// A table's name without the token of a run that took it over.
-fn without_token(name: &str) -> &str {
-    match name.rsplit_once("_t") {
-        Some((base, token)) if !token.is_empty() && token.bytes().all(|b| b.is_ascii_digit()) => base,
-        _ => name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_that_was_taken_over_is_known_by_its_first_name() {
-        assert_eq!(without_token("a_rows"), "a_rows");
-        assert_eq!(without_token("a_rows_t12"), "a_rows");
-        assert_eq!(without_token("a_rows_t12x"), "a_rows_t12x");
-    }
 }

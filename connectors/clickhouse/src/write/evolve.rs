@@ -15,7 +15,6 @@ use super::names::relation;
 use super::session::{Session, code};
 use super::sink::observe;
 use crate::ClickHouseDialect;
-use crate::lease::Leases;
 use crate::state::StateTables;
 use crate::types::{ChType, literal, quote};
 
@@ -36,7 +35,7 @@ pub(crate) async fn evolve(session: &Session, evolution: &Evolution<'_>, target:
         test_values(session, &table, change).await?;
     }
     let tables = StateTables::new(target, evolution.state_location)?;
-    let leases = Leases { session, database: &tables.state.schema };
+    let leases = tables.leases(session);
     failpoint::reach("evolve.begun").await?;
     let mut evolved = Evolved::default();
     let mut settings = vec![("mutations_sync".to_owned(), "2".to_owned()), ("alter_sync".to_owned(), "2".to_owned())];

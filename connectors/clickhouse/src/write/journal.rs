@@ -9,6 +9,7 @@ use dpone_engine::{Error, Receipt, Relation, Result};
 use dpone_planner::state::PipelineState;
 use serde_json::json;
 
+use super::catalog;
 use super::names::relation;
 use super::session::Session;
 use crate::types::literal;
@@ -90,11 +91,29 @@ impl Step {
 pub(crate) struct CommitPlan {
     pub(crate) target: Relation,
     pub(crate) steps: Vec<Step>,
+    /// What the target held when the steps were worked out, for steps that undo whatever others wrote since: a partition
+    /// or the table is replaced by rows that were copied, or counted, before.
+    #[serde(default)]
+    pub(crate) content: Option<String>,
+    /// The same by statements that leave rows of others alone, for the run that finds that others wrote. Empty where there
+    /// is no such way.
+    #[serde(default)]
+    pub(crate) otherwise: Vec<Step>,
     /// Tables of the load that are dropped when it is done.
     pub(crate) database: String,
     pub(crate) prefix: String,
     pub(crate) state: PipelineState,
     pub(crate) receipt: Receipt,
+}
+
+impl CommitPlan {
+    /// Whether others wrote into the target since the steps were worked out, and would lose what they wrote.
+    pub(crate) async fn is_overtaken(&self, session: &Session) -> Result<bool> {
+        match &self.content {
+            Some(before) => Ok(catalog::content(session, &self.target).await? != *before),
+            None => Ok(false),
+        }
+    }
 }
 
 /// A commit that was begun.
@@ -105,7 +124,6 @@ pub(crate) struct Entry {
     pub(crate) token: u64,
     /// Steps that are known to be done.
     pub(crate) done: usize,
-    pub(crate) open: bool,
     pub(crate) plan: CommitPlan,
 }
 
@@ -166,8 +184,27 @@ impl Journal {
 
     /// The commits of a pipeline that are neither finished nor abandoned, oldest first.
     pub(crate) async fn open(&self, session: &Session, pipeline: &str) -> Result<Vec<Entry>> {
-        let all = self.read(session, &format!("pipeline = {}", literal(pipeline))).await?;
-        Ok(all.into_iter().filter(|entry| entry.open).collect())
+        // Plans of finished commits stay where they are: a pipeline has one for each load that it ever made.
+        let sql = format!(
+            "SELECT load_id, argMaxIf(plan, version, kind = 'plan') AS steps, \
+             toString(maxIf(token, kind = 'plan')), toString(argMaxIf(mark, version, kind = 'mark')) \
+             FROM {table} FINAL WHERE pipeline = {pipeline} AND load_id NOT IN (SELECT load_id FROM {table} FINAL WHERE \
+             pipeline = {pipeline} AND kind = 'mark' AND mark >= {ABANDONED}) \
+             GROUP BY load_id HAVING steps != '' ORDER BY load_id",
+            table = relation(&self.table),
+            pipeline = literal(pipeline)
+        );
+        session.rows(&sql).await?.into_iter().map(|row| self.entry(&row)).collect()
+    }
+
+    fn entry(&self, row: &[Option<String>]) -> Result<Entry> {
+        let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+        let number = |i: usize| text(i).parse::<u64>().unwrap_or(0);
+        let plan = serde_json::from_str(&text(1)).map_err(|e| {
+            Error::unknown(format!("the steps of load {} in {} are not readable: {e}", text(0), self.table))
+                .with_hint("they were written by another version of dpone: finish the load with that one")
+        })?;
+        Ok(Entry { load_id: text(0), token: number(2), done: number(3) as usize, plan })
     }
 
     /// The greatest token that wrote here.
@@ -178,30 +215,6 @@ impl Journal {
             literal(pipeline)
         );
         Ok(session.scalar(&sql).await?.and_then(|n| n.parse().ok()).unwrap_or(0))
-    }
-
-    async fn read(&self, session: &Session, condition: &str) -> Result<Vec<Entry>> {
-        let sql = format!(
-            "SELECT load_id, argMaxIf(plan, version, kind = 'plan') AS steps, \
-             toString(maxIf(token, kind = 'plan')), toString(argMaxIf(mark, version, kind = 'mark')) AS reached \
-             FROM {} FINAL WHERE {condition} GROUP BY load_id HAVING steps != '' ORDER BY load_id",
-            relation(&self.table)
-        );
-        let rows = session.rows(&sql).await?;
-        rows.into_iter()
-            .map(|row| {
-                let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
-                let number = |i: usize| text(i).parse::<u64>().unwrap_or(0);
-                let plan = serde_json::from_str(&text(1)).map_err(|e| {
-                    Error::unknown(format!("the steps of load {} in {} are not readable: {e}", text(0), self.table))
-                        .with_hint("they were written by another version of dpone: finish the load with that one")
-                })?;
-                let mark = number(3);
-                let open = mark < ABANDONED;
-                let done = if open { mark as usize } else { 0 };
-                Ok(Entry { load_id: text(0), token: number(2), done, open, plan })
-            })
-            .collect()
     }
 }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::Schema;
 use dpone_engine::{Error, Result};
 use dpone_planner::definition::nearest;
 
-use super::catalog::{plain, split_key};
+use super::keys::{plain, split_key};
 use crate::types::quote;
 
 pub(crate) const SINK_OPTIONS: &[&str] = &["engine", "order_by", "low_cardinality", "merge_policy"];

@@ -36,21 +36,20 @@ pub(crate) async fn replace_all(work: &Work<'_>, table: &Table, instead: Option<
     let before = work.session.count(&table.read_as("t")).await?;
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let there = catalog::partitions(work.session, &table.relation).await?;
-    let steps = replacing(work, &there, &[]).await?;
+    let steps = replacing(work, &there).await?;
     let mut notes: Vec<String> =
         instead.map(|why| format!("exchange fell back to replacing partitions: {why}")).into_iter().collect();
     notes.extend(one_by_one(&steps));
     Ok(Planned { steps, inserted: work.staged_rows(), deleted: before, notes, ..Planned::default() })
 }
 
-/// Replaces the partitions `whole` of the target by the staged ones; staged partitions beside them are added. `kept` are
-/// partitions of the target with rows that stay.
-pub(crate) async fn replacing(work: &Work<'_>, whole: &[String], kept: &[String]) -> Result<Vec<Step>> {
+/// Replaces the partitions `whole` of the target by the staged ones; staged partitions beside them are added.
+pub(crate) async fn replacing(work: &Work<'_>, whole: &[String]) -> Result<Vec<Step>> {
     let staged = catalog::partitions(work.session, &work.rows).await?;
     let from = &work.rows;
     let mut steps = Vec::new();
     for partition in &staged {
-        let replaced = whole.contains(partition) && !kept.contains(partition);
+        let replaced = whole.contains(partition);
         let (from, partition) = (from.clone(), partition.clone());
         steps.push(if replaced { Step::Replace { from, partition } } else { Step::Move { from, partition } });
     }

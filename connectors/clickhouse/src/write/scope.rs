@@ -88,17 +88,23 @@ async fn replace(work: &Work<'_>, table: &Table, scope: &Scope) -> Result<Planne
     }
     work.guard(table, inside.saturating_sub(work.staged_rows())).await?;
     let counts = Planned { inserted: work.staged_rows(), deleted: inside, ..Planned::default() };
-    if whole {
-        let steps = replacing(work, &touched, &[]).await?;
-        let notes = one_by_one(&steps).into_iter().collect();
-        return Ok(Planned { steps, notes, content: Some(content), ..counts });
-    }
-    if work.layout.options.merge_policy == MergePolicy::ShadowSwap {
+    let policy = work.layout.options.merge_policy;
+    if !whole && policy == MergePolicy::ShadowSwap {
         return shadow(work, table, &condition, &touched, content, counts).await;
     }
-    let mutation = work.layout.options.merge_policy == MergePolicy::Mutation;
+    let mutation = match policy {
+        MergePolicy::Mutation => true,
+        MergePolicy::Auto => table.has_projections(work.session).await?,
+        _ => false,
+    };
     let mut steps = vec![Step::Delete { own: work.rows.clone(), condition: fenced(scope), mutation }];
     steps.extend(work.moves(&work.rows).await?);
+    if whole {
+        let otherwise = steps;
+        let steps = replacing(work, &touched).await?;
+        let notes = one_by_one(&steps).into_iter().collect();
+        return Ok(Planned { steps, notes, content: Some(content), otherwise, ..counts });
+    }
     let notes = vec![
         "the scope is not made of whole partitions: its rows were deleted, then the new ones were added; a reader in between \
          could see neither"

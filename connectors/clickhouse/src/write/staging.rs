@@ -313,7 +313,7 @@ pub(crate) async fn move_all(session: &Session, from: &Relation, into: &Relation
                 tokio::time::sleep(Duration::from_millis(200) * attempt).await;
                 attempt += 1;
                 // The statement may be at work although its answer did not come.
-                super::commit::quiet(session, &from.name).await?;
+                super::execution::quiet(session, &from.name).await?;
             }
             other => return other,
         }

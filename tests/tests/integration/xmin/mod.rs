@@ -2,6 +2,7 @@
 //! and partitions do to row versions; and, as a property, that after every run the target equals the source as of the
 //! run's snapshot.
 
+mod clickhouse;
 mod property;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
