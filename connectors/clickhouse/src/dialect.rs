@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::Expr;
 use dpone_planner::dialect::{Dialect, TableOptions};
+use dpone_planner::schema::expand_contract::{Migration, MigrationStep};
 use dpone_planner::schema::{COMMENT, Cost, DEFAULT, DefaultValue, SchemaChange, TableFacts, TypeShape, cannot_change};
 use dpone_planner::types::{is_binary, native_of, widens};
 use dpone_planner::{Error, Relation, Result};
@@ -72,6 +73,10 @@ impl Dialect for ClickHouseDialect {
 
     fn cost(&self, table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
         cost::cost(table, facts, change)
+    }
+
+    fn migration(&self, table: &Relation, migration: &Migration) -> Result<Option<Vec<MigrationStep>>> {
+        crate::write::expand_contract::steps(table, migration)
     }
 
     fn check_scope(&self, columns: &Schema, scope: &Expr) -> Result<()> {

@@ -19,14 +19,16 @@ use crate::write::journal::Journal;
 use crate::write::names::{like, pipeline_tag, relation};
 use crate::write::session::{Session, code};
 
+const PREFIX: &str = "__dpone__lease_";
+
 const TABLE_ALREADY_EXISTS: i32 = 57;
 const UNKNOWN_TABLE: i32 = 60;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Held {
-    pipeline: String,
-    run_id: String,
-    holder: String,
+pub(crate) struct Held {
+    pub(crate) pipeline: String,
+    pub(crate) run_id: String,
+    pub(crate) holder: String,
     /// Milliseconds since 1970, by the server's clock.
     expires: i64,
     released: bool,
@@ -49,7 +51,7 @@ struct Seen {
 
 impl Leases<'_> {
     fn prefix(pipeline: &str) -> String {
-        format!("__dpone__lease_{}_", pipeline_tag(pipeline))
+        format!("{PREFIX}{}_", pipeline_tag(pipeline))
     }
 
     fn table(&self, pipeline: &str, token: u64) -> Relation {
@@ -163,6 +165,21 @@ impl Leases<'_> {
             Err(error) if code(&error) == Some(UNKNOWN_TABLE) => Ok(()),
             other => other,
         }
+    }
+
+    /// Somebody who holds a lease of any pipeline here.
+    pub(crate) async fn anybody(&self) -> Result<Option<Held>> {
+        let sql = format!(
+            "SELECT comment, toString(toUnixTimestamp64Milli(now64(3))) FROM system.tables WHERE database = {} AND name LIKE {}",
+            literal(self.database),
+            like(PREFIX)
+        );
+        let rows = self.session.rows(&sql).await?;
+        Ok(rows.into_iter().find_map(|row| {
+            let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
+            let held = serde_json::from_str::<Held>(&text(0)).ok()?;
+            (!held.released && held.expires > text(1).parse().unwrap_or(0)).then_some(held)
+        }))
     }
 
     /// Fails when another run has taken the lease over.

@@ -196,7 +196,11 @@ impl StateStore for ClickHouseState {
             literal(&self.tables.target),
             literal(run_id)
         );
-        or_nothing(self.tables.find(&self.session, &condition).await)
+        let Some(receipt) = or_nothing(self.tables.find(&self.session, &condition).await)? else { return Ok(None) };
+        // Killed between its receipt and its end: whoever takes the lease ends it, and finds the receipt then. Nobody else
+        // would come for a run that is not tried again, such as a chunk of a backfill.
+        let open = self.tables.journal.is_open(&self.session, pipeline, &receipt.load_id).await?;
+        Ok((!open).then_some(receipt))
     }
 
     async fn list(&self) -> Result<Vec<PipelineState>> {

@@ -8,6 +8,7 @@ use super::lattice::{Fit, fit};
 use super::policy::EvolutionPolicy;
 use crate::dialect::Dialect;
 use crate::plan::RESERVED_PREFIX;
+use crate::types::GENERATED;
 
 pub(super) struct VariantColumn {
     pub(super) field: FieldRef,
@@ -29,7 +30,9 @@ pub(super) fn column(
         attempt += 1;
         let name = name(source.name(), policy, dialect.longest_name(), attempt);
         match target.fields().iter().find(|field| *field.name() == name) {
-            Some(there) if matches!(fit(&shape, &dialect.shape(there)), Fit::Same | Fit::Narrower) => {
+            Some(there)
+                if !is_computed(there) && matches!(fit(&shape, &dialect.shape(there)), Fit::Same | Fit::Narrower) =>
+            {
                 return VariantColumn { field: Arc::clone(there), exists: true };
             }
             // Values of a third type: they get a column too.
@@ -46,7 +49,12 @@ pub(super) fn column(
 pub fn variants_of(column: &str, target: &Schema, dialect: &dyn Dialect, policy: &EvolutionPolicy) -> Vec<FieldRef> {
     let there = |name: String| target.fields().iter().find(|field| *field.name() == name).cloned();
     let named = (1..).map(|attempt| name(column, policy, dialect.longest_name(), attempt));
-    named.map_while(there).collect()
+    named.map_while(there).filter(|field| !is_computed(field)).collect()
+}
+
+/// The server fills it by itself: the new column of a migration is such a one.
+fn is_computed(field: &Field) -> bool {
+    field.metadata().contains_key(GENERATED)
 }
 
 /// The prefix and the column's name. A name that is too long for the system, or not the first, ends in a hash of the whole,

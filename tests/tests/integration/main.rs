@@ -8,6 +8,7 @@ mod classes;
 mod clickhouse_backfill;
 mod clickhouse_commits;
 mod clickhouse_kills;
+mod clickhouse_migrations;
 mod clickhouse_readers;
 mod clickhouse_sink;
 mod clickhouse_source;

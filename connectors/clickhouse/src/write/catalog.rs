@@ -258,7 +258,7 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
 }
 
 /// The columns whose names are words of an expression.
-fn mentioned(names: &[&str], expression: &str) -> Vec<String> {
+pub(super) fn mentioned(names: &[&str], expression: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let among = |name: &&&str| {
         let name: &str = name;

@@ -64,10 +64,11 @@ impl Creation {
             return Err(Error::configuration("a ReplacingMergeTree without a key keeps one row")
                 .with_hint("give order_by, or a strategy with unique_key"));
         }
-        let in_order: Vec<String> = order.iter().filter_map(|part| key_column(part)).collect();
+        // Neither key takes NULL, unless a setting of the table allows it.
+        let in_key: Vec<String> = order.iter().chain(&partition).filter_map(|part| key_column(part)).collect();
         let mut columns = Vec::new();
         for field in schema.fields() {
-            let keyed = in_order.contains(field.name()) || wanted.primary_key.contains(field.name());
+            let keyed = in_key.contains(field.name()) || wanted.primary_key.contains(field.name());
             columns.push(column(field, keyed, options)?);
         }
         if options.engine == Engine::Replacing {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::catalog;
 use super::names::relation;
-use super::session::Session;
+use super::session::{Session, or_nothing};
 use crate::types::literal;
 
 /// Stands for the load's own table in a condition: the table may get another name.
@@ -195,6 +195,32 @@ impl Journal {
             pipeline = literal(pipeline)
         );
         session.rows(&sql).await?.into_iter().map(|row| self.entry(&row)).collect()
+    }
+
+    /// Whether a load's steps were written down, and nobody has marked them as finished or given up.
+    pub(crate) async fn is_open(&self, session: &Session, pipeline: &str, load: &str) -> Result<bool> {
+        let sql = format!(
+            "SELECT toString(maxIf(mark, kind = 'mark')) FROM {} FINAL WHERE pipeline = {} AND load_id = {} \
+             HAVING countIf(kind = 'plan') > 0",
+            relation(&self.table),
+            literal(pipeline),
+            literal(load)
+        );
+        let mark = or_nothing(session.scalar(&sql).await)?;
+        Ok(mark.and_then(|mark| mark.parse::<u64>().ok()).is_some_and(|mark| mark < ABANDONED))
+    }
+
+    /// A pipeline whose commit into a table was begun and is not finished.
+    pub(crate) async fn unfinished(&self, session: &Session, target: &Relation) -> Result<Option<String>> {
+        let sql = format!(
+            "SELECT pipeline FROM {table} FINAL WHERE kind = 'plan' AND JSONExtractString(plan, 'target', 'schema') = {} \
+             AND JSONExtractString(plan, 'target', 'name') = {} AND (pipeline, load_id) NOT IN (SELECT pipeline, load_id \
+             FROM {table} FINAL WHERE kind = 'mark' AND mark >= {ABANDONED}) LIMIT 1",
+            literal(&target.schema),
+            literal(&target.name),
+            table = relation(&self.table)
+        );
+        or_nothing(session.scalar(&sql).await)
     }
 
     fn entry(&self, row: &[Option<String>]) -> Result<Entry> {

@@ -7,6 +7,7 @@ pub(crate) mod create;
 mod encode;
 mod evolve;
 pub(crate) mod execution;
+pub(crate) mod expand_contract;
 pub(crate) mod journal;
 mod keys;
 pub(crate) mod names;

@@ -17,6 +17,7 @@ use dpone_planner::types::GENERATED;
 use super::catalog::{self, Table};
 use super::commit;
 use super::evolve;
+use super::expand_contract::ClickHouseMigrator;
 use super::names::{self, StagingNames};
 use super::options::Options;
 use super::session::Session;
@@ -43,8 +44,12 @@ impl ClickHouseSink {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// The target with its database: the connection's, where the definition gives none.
-    fn resolve(&self, table: &Relation) -> Result<Relation> {
+    pub(super) fn resolve(&self, table: &Relation) -> Result<Relation> {
         if let Some(database) = &table.database {
             return Err(Error::configuration(format!(
                 "{table}: a table of ClickHouse is named by its database and itself, and {database:?} is one too many"
@@ -202,6 +207,12 @@ impl Sink for ClickHouseSink {
         Ok(Arc::new(ClickHouseState { session: self.session.clone(), tables }))
     }
 
+    fn migrator(&self) -> Option<Arc<dyn dpone_engine::schema::Migrator>> {
+        Some(Arc::new(ClickHouseMigrator::new(self.clone())))
+    }
+
+    /// The steps of a commit are worked out from what the table holds, and another load may change that until they are
+    /// done: a partition that held one chunk's rows alone is replaced as a whole.
     fn concurrent_loads(&self) -> bool {
         false
     }

@@ -235,15 +235,15 @@ pub(crate) fn null_refused(error: Error, load: &LoadSpec, layout: &Layout) -> Er
             native.is_some_and(|native| !native.is_nullable())
         }
         None => {
-            let sorted = layout.options.order_by.iter().flatten().any(|part| part.contains(name));
-            sorted || load.primary_key.iter().any(|key| key == name)
+            let mut parts = layout.options.order_by.iter().flatten().chain(&load.partition_by);
+            parts.any(|part| part.contains(name)) || load.primary_key.iter().any(|key| key == name)
         }
     };
     let fields = load.staged_schema.fields().iter().filter(|field| field.is_nullable() && takes_none(field.name()));
     let names: Vec<_> = fields.map(|field| format!("{:?}", field.name())).collect();
     error.with_hint(format!(
-        "columns that take no NULL, among them those of a sorting key, and may have got one: {}; filter such rows, or sort \
-         by other columns",
+        "columns that take no NULL, among them those of a sorting or partition key, and may have got one: {}; filter such rows, \
+         or sort and partition by other columns",
         names.join(", ")
     ))
 }
