@@ -7,6 +7,7 @@ mod backfill_evidence;
 mod classes;
 mod clickhouse_backfill;
 mod clickhouse_commits;
+mod clickhouse_edges;
 mod clickhouse_kills;
 mod clickhouse_migrations;
 mod clickhouse_readers;

@@ -91,7 +91,14 @@ async fn by_key(server: &Server, table: &Table, wanted: usize) -> Result<Option<
     }
     // Texts sort by their bytes here and there, and may hold anything: they are told in hexadecimal.
     let is_text = native.contains("String");
-    let (told, key) = (if is_text { "hex(min(k))" } else { "toString(min(k))" }, quote(name));
+    // The clock of a zone may show one hour twice: points in time are told by that of UTC.
+    let in_utc = ChType::native(native).and_then(|native| utc(&native));
+    let told = match &in_utc {
+        _ if is_text => "hex(min(k))",
+        Some(_) => "toString(toTimeZone(min(k), 'UTC'))",
+        None => "toString(min(k))",
+    };
+    let (native, key) = (in_utc.as_ref().unwrap_or(native), quote(name));
     let sql = format!(
         "SELECT {told} FROM (SELECT k, sum(n) OVER (ORDER BY k ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - n \
          AS before, sum(n) OVER () AS total FROM (SELECT {key} AS k, sum(rows_in_granule) AS n \
@@ -122,11 +129,20 @@ async fn by_key(server: &Server, table: &Table, wanted: usize) -> Result<Option<
     Ok(Some(ranges.collect()))
 }
 
+/// The type of the same points in time, shown by the clock of UTC.
+fn utc(native: &ChType) -> Option<String> {
+    match native {
+        ChType::DateTime(_) => Some("DateTime('UTC')".to_owned()),
+        ChType::DateTime64(digits, _) => Some(format!("DateTime64({digits}, 'UTC')")),
+        ChType::LowCardinality(inner) => utc(inner),
+        _ => None,
+    }
+}
+
 /// Whether ranges of the type leave no value out: not those with NULL or NaN.
 fn is_ranged(native: &ChType) -> bool {
     match native {
         ChType::Int { bits: ..=64, .. } | ChType::Date | ChType::Date32 | ChType::String => true,
-        // A bound is told by the clock of its zone, whichever of two equal hours that means: it is the same on both sides.
         ChType::DateTime(_) | ChType::DateTime64(..) => true,
         ChType::LowCardinality(inner) => is_ranged(inner),
         _ => false,

@@ -13,6 +13,9 @@ use crate::ClickHouseDialect;
 use crate::settings::VIRTUAL;
 use crate::types::literal;
 
+/// What a target is called in statements: no column of people has the name, which would be taken for it.
+pub(crate) const TARGET_ALIAS: &str = "__dpone__t";
+
 /// A table as the server has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Table {
@@ -80,10 +83,10 @@ impl Table {
         self.engine == "ReplacingMergeTree"
     }
 
-    /// `database.table AS alias`, with FINAL where the table holds earlier versions of its rows.
-    pub(crate) fn read_as(&self, alias: &str) -> String {
+    /// `database.table AS …`, with FINAL where the table holds earlier versions of its rows.
+    pub(crate) fn read(&self) -> String {
         let last = if self.replaces() { " FINAL" } else { "" };
-        format!("{} AS {alias}{last}", relation(&self.relation))
+        format!("{} AS {TARGET_ALIAS}{last}", relation(&self.relation))
     }
 
     /// The version and deletion columns of a ReplacingMergeTree that has both.

@@ -6,7 +6,7 @@
 use dpone_engine::{Error, Result};
 use dpone_planner::plan::{DELETE, INSERT_OR_UPDATE, OPERATION_COLUMN, Operation, PATCH, STAMPS};
 
-use super::catalog::{self, Column, Table};
+use super::catalog::{self, Column, TARGET_ALIAS, Table};
 use super::commit::{Planned, Work};
 use super::create;
 use super::journal::{OWN, Step};
@@ -15,6 +15,10 @@ use super::options::MergePolicy;
 use super::overwrite::exchanging;
 use super::scope::copy_without;
 use crate::types::{ChType, quote};
+
+/// The target and the staged rows in a join. Columns of people have no such names, nor have parts of them.
+const TARGET: &str = TARGET_ALIAS;
+const STAGED: &str = "__dpone__s";
 
 /// How the changes reach the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +102,8 @@ impl Changes<'_> {
     async fn way(&self) -> Result<Way> {
         let versions = self.table.versions().filter(|(version, deleted)| {
             let staged = self.work.columns();
-            !staged.contains(&version.as_str()) && !staged.contains(&deleted.as_str())
+            let counts = self.table.column(version).is_some_and(|column| greatest(column).is_some());
+            counts && !staged.contains(&version.as_str()) && !staged.contains(&deleted.as_str())
         });
         let by_key = Table::plain_key(&self.table.sorting_key).is_some_and(|mut sorting| {
             let mut key = self.key.to_vec();
@@ -113,8 +118,8 @@ impl Changes<'_> {
             MergePolicy::Auto | MergePolicy::Replacing if versions.is_some() && by_key => Way::Versions,
             MergePolicy::Replacing => {
                 return Err(Error::configuration(format!(
-                    "merge_policy replacing needs a ReplacingMergeTree(version, is_deleted) that is sorted by the key ({}), and \
-                     whose two columns the source does not give; {} is {}",
+                    "merge_policy replacing needs a ReplacingMergeTree(version, is_deleted) that is sorted by the key ({}), whose \
+                     version is an integer of up to 64 bits, and whose two columns the source does not give; {} is {}",
                     self.key.join(", "),
                     self.table.relation,
                     self.table.engine_full
@@ -138,18 +143,27 @@ impl Changes<'_> {
     }
 
     fn key_list(&self, alias: &str) -> String {
-        self.key.iter().map(|name| format!("{alias}{}", quote(name))).collect::<Vec<_>>().join(", ")
+        self.key.iter().map(|name| format!("{alias}.{}", quote(name))).collect::<Vec<_>>().join(", ")
     }
 
-    /// The operation of a staged row under the alias `s`.
+    /// The key's columns, of whichever table they are read from.
+    fn bare_key(&self) -> String {
+        list(self.key.iter().map(String::as_str))
+    }
+
+    /// The operation of a staged row.
     fn op(&self) -> String {
-        if self.operation.is_column() { format!("s.{}", quote(OPERATION_COLUMN)) } else { INSERT_OR_UPDATE.to_string() }
+        if self.operation.is_column() {
+            format!("{STAGED}.{}", quote(OPERATION_COLUMN))
+        } else {
+            INSERT_OR_UPDATE.to_string()
+        }
     }
 
-    /// `target AS t INNER JOIN staged AS s ON …`
+    /// `target AS … INNER JOIN staged AS … ON …`
     fn joined(&self) -> String {
-        let pairs: Vec<_> = self.key.iter().map(|k| format!("t.{0} = s.{0}", quote(k))).collect();
-        format!("{} INNER JOIN {} AS s ON {}", self.table.read_as("t"), relation(&self.work.rows), pairs.join(" AND "))
+        let pairs: Vec<_> = self.key.iter().map(|k| format!("{TARGET}.{0} = {STAGED}.{0}", quote(k))).collect();
+        format!("{} INNER JOIN {} AS {STAGED} ON {}", self.table.read(), relation(&self.work.rows), pairs.join(" AND "))
     }
 
     /// Whether a staged row changes the row with its key.
@@ -179,7 +193,7 @@ impl Changes<'_> {
         let sql = format!(
             "INSERT INTO {} SELECT {}, {}, {} FROM {}",
             relation(&keys),
-            self.key_list("t."),
+            self.key_list(TARGET),
             self.op(),
             self.differs()?,
             self.joined()
@@ -189,7 +203,7 @@ impl Changes<'_> {
 
     /// `(key) IN (keys that go)`; over the table of keys.
     fn goes(&self, keys: &str) -> String {
-        format!("({0}) IN (SELECT {0} FROM {keys} WHERE `__dpone__differs` = 1)", self.key_list(""))
+        format!("({0}) IN (SELECT {0} FROM {keys} WHERE `__dpone__differs` = 1)", self.bare_key())
     }
 
     /// Staged rows whose key is not in the target.
@@ -197,8 +211,8 @@ impl Changes<'_> {
         format!(
             "{} = {INSERT_OR_UPDATE} AND ({}) NOT IN (SELECT {} FROM {})",
             self.op(),
-            self.key_list("s."),
-            self.key_list(""),
+            self.key_list(STAGED),
+            self.bare_key(),
             relation(&self.work.names().keys())
         )
     }
@@ -208,9 +222,28 @@ impl Changes<'_> {
         let deleted = session.count(&format!("{keys} WHERE `__dpone__op` = {DELETE}")).await?;
         let updated =
             session.count(&format!("{keys} WHERE `__dpone__op` != {DELETE} AND `__dpone__differs` = 1")).await?;
-        let inserted = session.count(&format!("{} AS s WHERE {}", relation(&self.work.rows), self.is_new())).await?;
+        let inserted =
+            session.count(&format!("{} AS {STAGED} WHERE {}", relation(&self.work.rows), self.is_new())).await?;
         let unchanged = self.work.staged_rows().saturating_sub(inserted + updated + deleted);
         Ok(Planned { inserted, updated, deleted, unchanged, ..Planned::default() })
+    }
+
+    /// One more than the greatest version that the table has.
+    async fn next_version(&self, version: &str) -> Result<i128> {
+        let column = self.column(version)?;
+        let sql = format!("SELECT toString(max({})) FROM {}", quote(version), relation(&self.table.relation));
+        let text = self.work.session.scalar(&sql).await?.unwrap_or_default();
+        let newest: i128 = text.parse().map_err(|_| Error::internal("a version of the server is no number"))?;
+        if greatest(column).is_some_and(|greatest| newest < greatest) {
+            return Ok(newest + 1);
+        }
+        Err(Error::configuration(format!(
+            "the versions of {} are used up: column {version:?} is {}, and holds its greatest value",
+            self.table.relation, column.native
+        ))
+        .with("table", self.table.relation.to_string())
+        .with("column", version)
+        .with_hint("give the column a wider type, or lower the version; or merge by lightweight_delete_insert"))
     }
 
     /// The rows that come into the table: new ones, and changed ones as they will be.
@@ -222,21 +255,18 @@ impl Changes<'_> {
             _ => None,
         };
         let next = match &versions {
-            Some((version, _)) => {
-                let sql = format!("SELECT toString(max({})) FROM {}", quote(version), relation(&self.table.relation));
-                session.number(&sql).await? + 1
-            }
+            Some((version, _)) => self.next_version(version).await?,
             None => 0,
         };
         let staged = self.work.columns();
         let (mut names, mut values) =
-            (staged.clone(), staged.iter().map(|c| format!("s.{}", quote(c))).collect::<Vec<_>>());
+            (staged.clone(), staged.iter().map(|c| format!("{STAGED}.{}", quote(c))).collect::<Vec<_>>());
         if let Some((version, deleted)) = &versions {
             names.extend([version.as_str(), deleted.as_str()]);
             values.extend([next.to_string(), "0".to_owned()]);
         }
         let new = format!(
-            "INSERT INTO {fresh} ({}) SELECT {} FROM {} AS s WHERE {}",
+            "INSERT INTO {fresh} ({}) SELECT {} FROM {} AS {STAGED} WHERE {}",
             list(names),
             values.join(", "),
             relation(&self.work.rows),
@@ -252,13 +282,19 @@ impl Changes<'_> {
     }
 
     /// Rows of the target as they become; `gone`: as they were, marked as deleted.
-    fn insert_joined(&self, fresh: &str, versions: &Option<(String, String)>, next: u64, gone: bool) -> Result<String> {
+    fn insert_joined(
+        &self,
+        fresh: &str,
+        versions: &Option<(String, String)>,
+        next: i128,
+        gone: bool,
+    ) -> Result<String> {
         let staged = self.work.columns();
         let mut names = Vec::new();
         let mut values = Vec::new();
         for column in self.table.stored() {
             let name = column.name.as_str();
-            let (old, new) = (format!("t.{}", quote(name)), format!("s.{}", quote(name)));
+            let (old, new) = (format!("{TARGET}.{}", quote(name)), format!("{STAGED}.{}", quote(name)));
             names.push(name);
             values.push(match versions {
                 Some((version, _)) if version == name => next.to_string(),
@@ -288,6 +324,14 @@ impl Changes<'_> {
     }
 }
 
+/// The greatest value of a version that is counted up; `None` for other types, such as points in time.
+fn greatest(column: &Column) -> Option<i128> {
+    match ChType::native(&column.native)? {
+        ChType::Int { bits: bits @ ..=64, signed } => Some((1_i128 << (bits - u16::from(signed))) - 1),
+        _ => None,
+    }
+}
+
 /// A staged value of a column that takes no NULL.
 fn assumed(column: &Column, value: &str) -> String {
     match ChType::native(&column.native) {
@@ -298,7 +342,7 @@ fn assumed(column: &Column, value: &str) -> String {
     }
 }
 
-/// Whether the column's values in `t` and `s` are not the same: NULL is NULL, and a NaN is itself.
+/// Whether the column's values in target and staged row are not the same: NULL is NULL, and a NaN is itself.
 fn differs(column: &Column) -> String {
     let name = quote(&column.name);
     let native = ChType::native(&column.native);
@@ -317,11 +361,11 @@ fn differs(column: &Column) -> String {
         Some(ChType::Json | ChType::Aggregate { .. } | ChType::Plain(_)) | None => format!("toString({value})"),
         _ => value,
     };
-    let values = format!("{} != {}", same_bits(format!("t.{name}")), same_bits(format!("s.{name}")));
+    let values = format!("{} != {}", same_bits(format!("{TARGET}.{name}")), same_bits(format!("{STAGED}.{name}")));
     match takes_null {
         // A staged NULL beside a column that takes none can only be that of a row that deletes.
         false => format!("ifNull({values}, 1)"),
-        true => format!("(isNull(t.{name}) != isNull(s.{name}) OR ifNull({values}, 0))"),
+        true => format!("(isNull({TARGET}.{name}) != isNull({STAGED}.{name}) OR ifNull({values}, 0))"),
     }
 }
 
@@ -348,10 +392,10 @@ mod tests {
 
     #[test]
     fn values_are_compared_by_what_they_are() {
-        assert_eq!(differs(&column("Int64")), "ifNull(t.`c` != s.`c`, 1)");
+        assert_eq!(differs(&column("Int64")), "ifNull(__dpone__t.`c` != __dpone__s.`c`, 1)");
         assert_eq!(
             differs(&column("Nullable(Float64)")),
-            "(isNull(t.`c`) != isNull(s.`c`) OR ifNull(sipHash128(t.`c`) != sipHash128(s.`c`), 0))"
+            "(isNull(__dpone__t.`c`) != isNull(__dpone__s.`c`) OR ifNull(sipHash128(__dpone__t.`c`) != sipHash128(__dpone__s.`c`), 0))"
         );
         assert_eq!(assumed(&column("Int64"), "s.c"), "assumeNotNull(s.c)");
         assert_eq!(assumed(&column("Array(Int64)"), "s.c"), "s.c");

@@ -69,7 +69,7 @@ impl Work<'_> {
             return Err(too_many(format!("{removed} rows, and max_delete_rows is {most}")));
         }
         if let Some(most) = self.commit.max_delete_ratio {
-            let total = self.session.count(&table.read_as("t")).await?;
+            let total = self.session.count(&table.read()).await?;
             if removed as f64 > most * total as f64 {
                 return Err(too_many(format!("{removed} of {total} rows, and max_delete_ratio is {most}")));
             }

@@ -7,7 +7,7 @@ use dpone_planner::plan::OPERATION_COLUMN;
 
 use super::catalog::Table;
 use super::names::{list, relation};
-use super::options::{Engine, Options, key_column, key_part};
+use super::options::{Engine, MergePolicy, Options, key_column, key_part};
 use crate::ClickHouseDialect;
 use crate::dialect::{definition_as, type_of};
 use crate::types::{ChType, quote};
@@ -59,6 +59,12 @@ impl Creation {
         let partition = parts("partition_by", wanted.partition_by)?;
         if let Some(column) = options.low_cardinality.iter().find(|name| schema.field_with_name(name).is_err()) {
             return Err(Error::configuration(format!("low_cardinality: the table has no column {column:?}")));
+        }
+        if options.merge_policy == MergePolicy::Replacing && options.engine != Engine::Replacing {
+            return Err(Error::configuration(
+                "merge_policy replacing needs a ReplacingMergeTree, and the table is created with the engine MergeTree",
+            )
+            .with_hint("give the sink option engine: ReplacingMergeTree, or merge by another policy"));
         }
         if options.engine == Engine::Replacing && order.is_empty() {
             return Err(Error::configuration("a ReplacingMergeTree without a key keeps one row")

@@ -16,7 +16,7 @@ pub(crate) async fn exchange(work: &Work<'_>, table: &Table) -> Result<Planned> 
             return replace_all(work, table, Some(why)).await;
         }
     }
-    let before = work.session.count(&table.read_as("t")).await?;
+    let before = work.session.count(&table.read()).await?;
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let next = work.names().next();
     work.session.run(&create::twin(&next, table)).await?;
@@ -33,7 +33,7 @@ pub(crate) async fn exchanging(work: &Work<'_>, next: Relation) -> Result<Step> 
 /// The table stays, with all that hangs on it: its partitions are replaced, one after the other. One that is not
 /// partitioned has one.
 pub(crate) async fn replace_all(work: &Work<'_>, table: &Table, instead: Option<String>) -> Result<Planned> {
-    let before = work.session.count(&table.read_as("t")).await?;
+    let before = work.session.count(&table.read()).await?;
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let there = catalog::partitions(work.session, &table.relation).await?;
     let steps = replacing(work, &there).await?;

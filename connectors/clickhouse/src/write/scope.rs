@@ -74,7 +74,7 @@ async fn replace(work: &Work<'_>, table: &Table, scope: &Scope) -> Result<Planne
         .rows(&format!(
             "SELECT _partition_id, toString(countIf({condition})) AS inside, toString(count()) FROM {} \
              GROUP BY _partition_id HAVING inside != '0' ORDER BY _partition_id",
-            table.read_as("t")
+            table.read()
         ))
         .await?;
     let mut touched = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) async fn copy_without(
         }
         let columns = super::names::list(table.stored().map(|column| column.name.as_str()));
         let sql = format!(
-            "INSERT INTO {} ({columns}) SELECT {columns} FROM {} WHERE _partition_id = {id} AND NOT ({condition})",
+            "INSERT INTO {} ({columns}) SELECT {columns} FROM {} WHERE _partition_id = {id} AND NOT ifNull(({condition}), 0)",
             relation(&next),
             relation(&table.relation)
         );

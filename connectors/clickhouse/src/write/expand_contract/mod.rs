@@ -106,7 +106,7 @@ impl Work<'_> {
         let Some(table) = catalog::find(self.session, self.target).await? else {
             return Err(Error::conflict(format!("there is no table {}", self.target)));
         };
-        table.refuse_engine()?;
+        table.refuse_unfit()?;
         let stage = self.stage(&table)?;
         Ok((table, stage))
     }

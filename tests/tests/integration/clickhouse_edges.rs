@@ -1,0 +1,174 @@
+//! Tables that a ClickHouse user has, and that break what looks at most tables alone: hours that come twice, keys without
+//! a value, columns that are called like something of ours, versions at their end, very many columns.
+
+use dpone_tests::{ClickHouse, Project, assert_same_rows, every_case};
+
+/// From one table of a database into another.
+struct Case {
+    ch: ClickHouse,
+    project: Project,
+}
+
+impl Case {
+    fn new(statements: &[&str]) -> Self {
+        let ch = ClickHouse::new();
+        for statement in statements {
+            ch.execute(statement);
+        }
+        let project = Project::new().env("CH", ch.url());
+        Self { ch, project }
+    }
+
+    fn write(&self, strategy: &str) {
+        self.project.write(
+            "load.sql",
+            format!(
+                "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+                 CREATE PIPELINE edge INTO ch.{0}.t STRATEGY {strategy} AS SELECT * FROM ch.{0}.s;\n",
+                self.ch.database
+            ),
+        );
+    }
+}
+
+/// The hour of the end of summer time is there twice by the clock of the column.
+#[test]
+fn ranges_over_an_hour_that_comes_twice_hold_each_row_once() {
+    every_case(["DateTime64(3, 'Europe/Berlin')", "DateTime('Europe/Berlin')"], |native| {
+        let case = Case::new(&[
+            &format!("CREATE TABLE s (at {native}, id UInt64) ENGINE = MergeTree ORDER BY at"),
+            "INSERT INTO s SELECT fromUnixTimestamp64Milli(toInt64(1729987200000 + intDiv(number * 7200000, 3000000)), 'Europe/Berlin'), \
+             number FROM numbers(3000000)",
+        ]);
+        case.project.write(
+            "load.sql",
+            format!(
+                "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+                 CREATE CONNECTION lake TYPE parquet OPTIONS ('path' 'lake');\n\
+                 CREATE PIPELINE hours INTO lake.l.t STRATEGY full_refresh OPTIONS ('parallelism' '8') AS SELECT id FROM ch.{}.s;\n",
+                case.ch.database
+            ),
+        );
+        let plan = case.project.dpone(&["plan", "load.sql"]).ok().text();
+        assert!(plan.contains("`at` >="), "not read in ranges: {plan}");
+        let outcome = case.project.run("load.sql", "one").ok();
+        assert_eq!(outcome.rows("extracted"), 3_000_000, "{native}");
+        let sql =
+            format!("CREATE CONNECTION lake TYPE parquet OPTIONS ('path' '{}');", case.project.path("lake").display());
+        case.project.write("lake.sql", sql);
+        let count = "SELECT count(DISTINCT id) AS n FROM lake.l.t";
+        let found = case.project.dpone(&["query", count, "--file", "lake.sql", "--format", "csv"]).ok().stdout();
+        assert_eq!(found.lines().nth(1), Some("3000000"), "{native}");
+    });
+}
+
+#[test]
+fn rows_without_a_key_stay_whatever_the_policy() {
+    every_case(["lightweight_delete_insert", "mutation_delete_insert", "shadow_swap"], |policy| {
+        let case = Case::new(&[
+            "CREATE TABLE t (id Nullable(Int64), v String) ENGINE = MergeTree ORDER BY tuple()",
+            "INSERT INTO t VALUES (NULL, 'keep1'), (NULL, 'keep2'), (1, 'a'), (2, 'b')",
+            "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (1, 'A'), (3, 'c')",
+        ]);
+        case.write(&format!("incremental_merge KEY (id) OPTIONS ('option.merge_policy' '{policy}')"));
+        case.project.run("load.sql", "one").ok();
+        let expected = ["1A", "2b", "3c", "keep1", "keep2"].map(str::to_owned).to_vec();
+        assert_same_rows(policy, expected, case.ch.column("SELECT concat(ifNull(toString(id), ''), v) FROM t"));
+    });
+}
+
+#[test]
+fn columns_may_be_called_as_anything_of_ours_in_a_statement() {
+    let tuples = "id Int64, t Tuple(id Int64, v String), s Tuple(id Int64, v String), v String";
+    let plain =
+        "id Int64, `t.id` Int64, `s.id` Int64, `t.v` String, `s.v` String, t String, s String, k String, v String";
+    let cases = [
+        (
+            tuples,
+            "(1, (9, 'x'), (9, 'y'), 'a'), (2, (7, 'x'), (8, 'y'), 'b')",
+            "(1, (1, 'x1'), (2, 'y1'), 'A'), (3, (5, 'x3'), (6, 'y3'), 'c')",
+        ),
+        (
+            plain,
+            "(1, 9, 9, 'x', 'y', 'x', 'y', 'z', 'a'), (2, 7, 8, 'x', 'y', 'x', 'y', 'z', 'b')",
+            "(1, 5, 6, 'x1', 'y1', 'x', 'y', 'z', 'A'), (3, 7, 8, 'x', 'y', 'x', 'y', 'z', 'c')",
+        ),
+    ];
+    let policies = ["lightweight_delete_insert", "mutation_delete_insert", "shadow_swap"];
+    every_case(
+        cases.iter().flat_map(|case| policies.map(|policy| (case, policy))),
+        |((columns, before, staged), policy)| {
+            let case = Case::new(&[
+                &format!("CREATE TABLE t ({columns}) ENGINE = MergeTree ORDER BY id"),
+                &format!("CREATE TABLE s ({columns}) ENGINE = MergeTree ORDER BY id"),
+                &format!("INSERT INTO t VALUES {before}"),
+                &format!("INSERT INTO s VALUES {staged}"),
+            ]);
+            case.write(&format!("incremental_merge KEY (id) OPTIONS ('option.merge_policy' '{policy}')"));
+            let outcome = case.project.run("load.sql", "one").ok();
+            assert_eq!((outcome.rows("inserted"), outcome.rows("updated")), (1, 1), "{policy}");
+            let row = "SELECT toString(tuple(*)) FROM";
+            let expected =
+                [case.ch.column(&format!("{row} s")), case.ch.column(&format!("{row} (SELECT * FROM t WHERE id = 2)"))];
+            assert_same_rows(policy, expected.concat(), case.ch.column(&format!("{row} t")));
+        },
+    );
+}
+
+#[test]
+fn versions_are_counted_up_within_their_type() {
+    let case = |version: &str, first: &str, policy: &str| {
+        let case = Case::new(&[
+            &format!(
+                "CREATE TABLE t (id Int64, v String, ver {version}, d UInt8) ENGINE = ReplacingMergeTree(ver, d) ORDER BY id"
+            ),
+            &format!("INSERT INTO t VALUES (1, 'a', {first}, 0), (2, 'b', 5, 0), (3, 'gone', 9, 1)"),
+            "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (1, 'A'), (3, 'C')",
+        ]);
+        case.write(&format!("incremental_merge KEY (id) OPTIONS ('option.merge_policy' '{policy}')"));
+        case
+    };
+    every_case([("UInt8", "254"), ("Int32", "-7"), ("UInt64", "18446744073709551614")], |(version, first)| {
+        let case = case(version, first, "replacing");
+        case.project.run("load.sql", "one").ok();
+        assert_same_rows(
+            version,
+            ["1A", "2b", "3C"].map(str::to_owned).to_vec(),
+            case.ch.column("SELECT concat(toString(id), v) FROM t FINAL"),
+        );
+        let again = case.project.run("load.sql", "two").ok();
+        assert_eq!((again.rows("inserted"), again.rows("updated")), (0, 0), "{version}");
+    });
+    every_case([("UInt8", "255"), ("UInt64", "18446744073709551615")], |(version, first)| {
+        let case = case(version, first, "replacing");
+        case.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says(version);
+        assert_eq!(case.ch.leftovers(), Vec::<String>::new());
+    });
+    // Points in time are not counted up: such rows are deleted and added, or the policy is refused by name.
+    case("DateTime", "8", "replacing").project.run("load.sql", "one").failed("configuration").says("integer");
+    let times = case("DateTime", "8", "auto");
+    times.project.run("load.sql", "one").ok();
+    assert_same_rows(
+        "auto",
+        ["1A", "2b", "3C"].map(str::to_owned).to_vec(),
+        times.ch.column("SELECT concat(toString(id), v) FROM t FINAL"),
+    );
+}
+
+#[test]
+fn a_table_of_very_many_columns_is_loaded() {
+    let columns: Vec<_> =
+        (0..1200).map(|n| format!("`column with a räther long name {n:05}` Nullable(String)")).collect();
+    let case = Case::new(&[
+        &format!("CREATE TABLE s (id UInt64, {}) ENGINE = MergeTree ORDER BY id", columns.join(", ")),
+        "INSERT INTO s (id, `column with a räther long name 01199`) VALUES (1, 'x'), (2, NULL)",
+    ]);
+    case.write("full_refresh");
+    case.project.run("load.sql", "one").ok();
+    assert_eq!(
+        case.ch.column("SELECT ifNull(`column with a räther long name 01199`, 'NULL') FROM t ORDER BY id"),
+        ["x", "NULL"]
+    );
+}
