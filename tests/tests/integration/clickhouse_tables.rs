@@ -131,6 +131,20 @@ fn what_no_table_can_be_made_of_is_refused_by_the_plan() {
             assert!(!case.ch.exists("t"));
         },
     );
+    // What the second load would refuse.
+    let merge = "mode: incremental_merge, unique_key: [id], merge_policy: replacing";
+    every_case(
+        [
+            ("", "needs a ReplacingMergeTree"),
+            ("connector: {engine: ReplacingMergeTree, order_by: 'v, id'}", "sorted by the key (id)"),
+            ("connector: {engine: ReplacingMergeTree, merge_policy: shadow_swap}", "said twice"),
+        ],
+        |(sink, says)| Case::new().definition(merge, "", sink).refused(says),
+    );
+    let case = Case::new();
+    case.definition(&format!("{merge}, mutations_sync: 0"), "", "").refused("before its rows are deleted");
+    case.definition(merge, "", "connector: {engine: ReplacingMergeTree}").load();
+    assert_eq!(case.ch.value("SELECT count() FROM t FINAL"), "200");
 }
 
 #[test]
