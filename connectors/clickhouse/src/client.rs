@@ -26,8 +26,8 @@ use crate::tls;
 const OLDEST: (u32, u32) = (24, 8);
 /// Longer statements than most servers take need a setting.
 const MAX_QUERY: usize = 200_000;
-/// Bytes of a statement that goes into the address of a request, where some letters take six.
-const LONGEST_IN_ADDRESS: usize = 8_000;
+/// Longer statements do not go into an address: each letter may take six bytes there, of 64 KiB at most.
+const IN_ADDRESS: usize = 4_000;
 
 /// One server as one connection of a definition reaches it. Clones share its connections.
 #[derive(Clone)]
@@ -78,6 +78,10 @@ impl Statement {
     pub fn patient(mut self) -> Self {
         self.patient = true;
         self
+    }
+
+    fn fits_address(&self) -> bool {
+        self.sql.len() <= IN_ADDRESS
     }
 
     pub fn query_id(&self) -> &str {
@@ -198,15 +202,10 @@ impl Server {
         S: Stream<Item = Result<Bytes>> + Send + 'static,
     {
         let statement = statement.setting("wait_end_of_query", 1);
-        let mut answer = match statement.sql.len() > LONGEST_IN_ADDRESS {
-            // An address ends at 64 KiB: a long statement goes ahead of its data.
-            true => {
-                let head = Ok(Bytes::from(format!("{}\n", statement.sql)));
-                let whole = futures::stream::once(async move { head }).chain(data);
-                self.send_with(&statement, Some(reqwest::Body::wrap_stream(whole)), false).await?
-            }
-            false => self.send(&statement, Some(reqwest::Body::wrap_stream(data))).await?,
-        };
+        // Where the address has no room for it, the statement goes before the data.
+        let head = (!statement.fits_address()).then(|| Ok(Bytes::from(format!("{}\n", statement.sql))));
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(head).chain(data));
+        let mut answer = self.send(&statement, Some(body)).await?;
         let summary = answer.summary;
         answer.whole().await?;
         Ok(summary)
@@ -236,16 +235,11 @@ impl Server {
 
     /// Sends a statement, and waits for the head of the answer. With a body, the statement goes into the address.
     async fn send(&self, statement: &Statement, body: Option<reqwest::Body>) -> Result<Answer> {
-        self.send_with(statement, body, true).await
-    }
-
-    /// `in_address`: the body is data alone.
-    async fn send_with(&self, statement: &Statement, body: Option<reqwest::Body>, in_address: bool) -> Result<Answer> {
         tracing::debug!(sql = statement.sql, query_id = statement.query_id, "send");
         let named = |error: Error| self.named(error, statement);
         let long = (statement.sql.len() > MAX_QUERY).then(|| statement.clone().setting("max_query_size", 64 << 20));
         let statement = long.as_ref().unwrap_or(statement);
-        let request = self.request(statement, body, in_address);
+        let request = self.request(statement, body);
         let silence = (!statement.patient).then_some(self.config.send_receive_timeout);
         let response = quiet(silence, request.send())
             .await
@@ -273,7 +267,7 @@ impl Server {
         }))
     }
 
-    fn request(&self, statement: &Statement, body: Option<reqwest::Body>, in_address: bool) -> reqwest::RequestBuilder {
+    fn request(&self, statement: &Statement, body: Option<reqwest::Body>) -> reqwest::RequestBuilder {
         let config = &self.config;
         let mut parameters: Vec<(&str, &str)> = Vec::with_capacity(statement.parameters.len() + 8);
         parameters.push(("query_id", &statement.query_id));
@@ -286,7 +280,7 @@ impl Server {
         match body {
             None => request.query(&parameters).body(statement.sql.clone()),
             Some(body) => {
-                if in_address {
+                if statement.fits_address() {
                     parameters.push(("query", &statement.sql));
                 }
                 request.query(&parameters).body(body)
@@ -375,7 +369,7 @@ mod tests {
         let server = Server::new(ClickHouseConfig::new(&connection).unwrap()).unwrap();
         for body in [None, Some(reqwest::Body::from("data"))] {
             let statement = Statement::new("SELECT 1").setting("join_use_nulls", "0");
-            let request = server.request(&statement, body, true).build().unwrap();
+            let request = server.request(&statement, body).build().unwrap();
             let values = |name: &str| -> Vec<String> {
                 request.url().query_pairs().filter(|(n, _)| n == name).map(|(_, value)| value.into_owned()).collect()
             };

@@ -13,7 +13,7 @@ use crate::diff::{DIGEST, Diff, DiffSpec, GONE, KEY_HASH, Method};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::row_hash::{DigestKind, HashText, WIDTH, digest};
-use crate::types::{NATIVE, is_raw, is_string};
+use crate::types::{NATIVE, is_raw, is_string, logical_name};
 
 /// The name under which a plan scans the target.
 pub(super) const TARGET: &str = "__dpone__target";
@@ -248,6 +248,34 @@ const ENTRY_OVERHEAD: usize = 12;
 pub(super) fn check_source_key(observed: &Observed<'_>, key: &[String]) -> Result<()> {
     let fields: Vec<Field> = observed.source.schema().as_arrow().fields().iter().map(|f| f.as_ref().clone()).collect();
     check_key(&fields, key)
+}
+
+/// Refuses columns whose values the target gives back as something that they cannot be compared with: by the first plan,
+/// and not by the second load.
+pub(super) fn check_comparable(observed: &Observed<'_>, names: &[String]) -> Result<()> {
+    let dialect = observed.dialect;
+    for name in names {
+        let field = observed.source.schema().field_with_unqualified_name(name)?;
+        let there = match &observed.target {
+            Some(target) => target.schema.field_with_name(name).ok().cloned(),
+            None => dialect.native_type(field).and_then(|native| dialect.parse_type(name, &native)).ok(),
+        };
+        let Some(there) = there.filter(|_| !is_raw(field)) else { continue };
+        let Some(staged) = dialect.staged_field(field, &there)? else { continue };
+        if convert(target_column(name), &there, &staged).is_err() {
+            return Err(Error::configuration(format!(
+                "column {name:?} is {} in the source and is read as {} from the target: they cannot be compared",
+                logical_name(field),
+                logical_name(&there)
+            ))
+            .with("column", name)
+            .with_hint(
+                "turn it into text in a query, such as encode(…, 'hex'), or compare by hashes that are kept beside the \
+                 rows: store_row_hash: true under diff",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.

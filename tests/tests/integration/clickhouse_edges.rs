@@ -146,15 +146,11 @@ fn versions_are_counted_up_within_their_type() {
         case.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says(version);
         assert_eq!(case.ch.leftovers(), Vec::<String>::new());
     });
-    // Points in time are not counted up: such rows are deleted and added, or the policy is refused by name.
-    case("DateTime", "8", "replacing").project.run("load.sql", "one").failed("configuration").says("integer");
-    let times = case("DateTime", "8", "auto");
-    times.project.run("load.sql", "one").ok();
-    assert_same_rows(
-        "auto",
-        ["1A", "2b", "3C"].map(str::to_owned).to_vec(),
-        times.ch.column("SELECT concat(toString(id), v) FROM t FINAL"),
-    );
+    // Points in time are not counted up, and rows that are marked as deleted would hide what is added beside them.
+    for policy in ["replacing", "auto"] {
+        let times = case("DateTime", "8", policy);
+        times.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says("integer");
+    }
 }
 
 #[test]

@@ -102,8 +102,7 @@ impl Changes<'_> {
     async fn way(&self) -> Result<Way> {
         let versions = self.table.versions().filter(|(version, deleted)| {
             let staged = self.work.columns();
-            let counts = self.table.column(version).is_some_and(|column| greatest(column).is_some());
-            counts && !staged.contains(&version.as_str()) && !staged.contains(&deleted.as_str())
+            !staged.contains(&version.as_str()) && !staged.contains(&deleted.as_str())
         });
         let by_key = Table::plain_key(&self.table.sorting_key).is_some_and(|mut sorting| {
             let mut key = self.key.to_vec();
@@ -111,7 +110,21 @@ impl Changes<'_> {
             key.sort();
             sorting == key
         });
-        Ok(match self.work.layout.options.merge_policy {
+        let policy = self.work.layout.options.merge_policy;
+        if let Some((version, _)) = versions.as_ref().filter(|_| by_key)
+            && matches!(policy, MergePolicy::Auto | MergePolicy::Replacing)
+            && greatest(self.column(version)?).is_none()
+        {
+            return Err(Error::configuration(format!(
+                "the version of {}, {version:?}, is {}: only an integer of up to 64 bits can be counted up",
+                self.table.relation,
+                self.column(version)?.native
+            ))
+            .with("table", self.table.relation.to_string())
+            .with("column", version)
+            .with_hint("give the version and the mark of deletion in the source, or load into a table whose version is an integer"));
+        }
+        Ok(match policy {
             MergePolicy::Lightweight => Way::Lightweight,
             MergePolicy::Mutation => Way::Mutation,
             MergePolicy::ShadowSwap => Way::ShadowSwap,

@@ -60,15 +60,23 @@ impl Creation {
         if let Some(column) = options.low_cardinality.iter().find(|name| schema.field_with_name(name).is_err()) {
             return Err(Error::configuration(format!("low_cardinality: the table has no column {column:?}")));
         }
-        if options.merge_policy == MergePolicy::Replacing && options.engine != Engine::Replacing {
-            return Err(Error::configuration(
-                "merge_policy replacing needs a ReplacingMergeTree, and the table is created with the engine MergeTree",
-            )
-            .with_hint("give the sink option engine: ReplacingMergeTree, or merge by another policy"));
-        }
         if options.engine == Engine::Replacing && order.is_empty() {
             return Err(Error::configuration("a ReplacingMergeTree without a key keeps one row")
                 .with_hint("give order_by, or a strategy with unique_key"));
+        }
+        // Of a table that is there the commit says the same.
+        if options.merge_policy == MergePolicy::Replacing {
+            let mut sorted = order.clone();
+            let mut key: Vec<String> = wanted.primary_key.iter().map(|column| quote(column)).collect();
+            sorted.sort();
+            key.sort();
+            if options.engine != Engine::Replacing || sorted != key {
+                return Err(Error::configuration(format!(
+                    "merge_policy replacing needs a ReplacingMergeTree that is sorted by the key ({})",
+                    wanted.primary_key.join(", ")
+                ))
+                .with_hint("add engine: ReplacingMergeTree to sink.options, and leave order_by out; or take another merge_policy"));
+            }
         }
         // Neither key takes NULL, unless a setting of the table allows it.
         let in_key: Vec<String> = order.iter().chain(&partition).filter_map(|part| key_column(part)).collect();
