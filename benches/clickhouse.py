@@ -98,7 +98,7 @@ class Routes:
         subprocess.run(self.clickhouse.curl("INSERT INTO lineitem FORMAT Parquet", file), check=True)
         self.clickhouse.sql("OPTIMIZE TABLE lineitem FINAL")
         expected = self.server.sql("src", "SELECT count(*), sum(l_extendedprice) FROM lineitem")
-        found = self.clickhouse.sql("SELECT count(), sum(l_extendedprice) FROM lineitem").replace("\t", "|")
+        found = self.clickhouse.sql("SELECT count(), toDecimalString(sum(l_extendedprice), 2) FROM lineitem").replace("\t", "|")
         if found != expected:
             sys.exit(f"bench-routes: ClickHouse was given {found}, and PostgreSQL has {expected}")
         with urllib.request.urlopen(

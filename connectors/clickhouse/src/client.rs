@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use crate::answer::{Answer, quiet};
 use crate::config::{ClickHouseConfig, Compression};
 use crate::error;
+use crate::settings::WHOLE;
 use crate::stream::ArrowRead;
 use crate::tls;
 
@@ -262,6 +263,7 @@ impl Server {
         let mut parameters: Vec<(&str, &str)> = Vec::with_capacity(statement.parameters.len() + 8);
         parameters.push(("query_id", &statement.query_id));
         parameters.push(("database", &config.database));
+        parameters.extend(WHOLE);
         let own = |name: &str| statement.parameters.iter().any(|(own, _)| own == name);
         parameters.extend(config.settings.iter().filter(|(n, _)| !own(n)).map(|(n, v)| (n.as_str(), v.as_str())));
         parameters.extend(statement.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())));
@@ -331,4 +333,39 @@ fn credentials(config: &ClickHouseConfig) -> Result<HeaderMap> {
         headers.insert("x-clickhouse-key", header("password", config.password.expose())?);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::PathBuf;
+
+    use dpone_engine::ResolvedConnection;
+    use dpone_planner::Secret;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_whole_whatever_a_profile_says() {
+        let options = [("url", "http://ch:8123/"), ("settings", "max_rows_to_read=10, join_use_nulls=1")];
+        let connection = ResolvedConnection {
+            name: "events".into(),
+            kind: "clickhouse".into(),
+            options: options.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value))).collect(),
+            base_dir: PathBuf::new(),
+        };
+        let server = Server::new(ClickHouseConfig::new(&connection).unwrap()).unwrap();
+        for body in [None, Some(reqwest::Body::from("data"))] {
+            let statement = Statement::new("SELECT 1").setting("join_use_nulls", "0");
+            let request = server.request(&statement, body).build().unwrap();
+            let values = |name: &str| -> Vec<String> {
+                request.url().query_pairs().filter(|(n, _)| n == name).map(|(_, value)| value.into_owned()).collect()
+            };
+            assert_eq!(values("limit"), ["0"]);
+            assert_eq!(values("result_overflow_mode"), ["throw"]);
+            assert_eq!(values("max_rows_to_read"), ["10"], "it fails, and cuts nothing off");
+            assert_eq!(values("join_use_nulls"), ["0"], "what a statement says comes before the connection");
+        }
+    }
 }

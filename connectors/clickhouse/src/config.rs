@@ -10,6 +10,8 @@ use dpone_planner::definition::nearest;
 use dpone_planner::{Error, Result, Secret};
 use url::Url;
 
+use crate::settings::WHOLE;
+
 /// The option names of a connection.
 pub const OPTIONS: &[&str] = &[
     "url",
@@ -405,6 +407,12 @@ fn check_setting(name: &str) -> Result<()> {
     if !is_name {
         return Err(Error::configuration(format!("{name:?} is no name of a setting")));
     }
+    if WHOLE.iter().any(|(whole, _)| *whole == name) {
+        return Err(Error::configuration(format!(
+            "{name} cannot be set: an answer would have less rows than there are"
+        ))
+        .with_hint("limit the rows in a query, or by custom_predicate"));
+    }
     if name.starts_with("param_") || RESERVED.contains(&name) || name.starts_with("output_format_arrow_") {
         let error = Error::configuration(format!("{name} cannot be set: what is read and written depends on it"));
         return Err(match nearest(name, OPTIONS.iter().copied()) {
@@ -466,6 +474,8 @@ mod tests {
             assert_eq!(config.settings["join_use_nulls"], "1");
         }
         assert_eq!(resolve(&[("settings.max_threads", "8")]).unwrap().settings["max_threads"], "8");
+        let limited = resolve(&[("settings", "limit=10")]).unwrap_err();
+        assert!(limited.message().contains("limit cannot be set"), "{limited}");
         for wrong in ["query_id=x", "wait_end_of_query=0", "a b=1", "output_format_arrow_string_as_string=0", "nothing"]
         {
             assert!(resolve(&[("settings", wrong)]).is_err(), "{wrong}");

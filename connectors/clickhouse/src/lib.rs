@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod error;
 mod lease;
 pub mod read;
+mod settings;
 mod state;
 pub mod stream;
 mod tls;

@@ -18,6 +18,8 @@ pub struct Table {
     pub columns: Vec<TableColumn>,
     /// Column names in key order.
     pub primary_key: Vec<String>,
+    /// Other tables inherit from it: their rows are among its own, and its keys do not hold for them.
+    pub inherited: bool,
     /// Estimates; of all leaves together for a partitioned table.
     pub rows: Option<u64>,
     pub bytes: Option<u64>,
@@ -83,7 +85,8 @@ pub async fn find(client: &Client, relation: &Relation, default_schema: Option<&
     }
     let schema = if relation.schema.is_empty() { default_schema.unwrap_or_default() } else { &relation.schema };
     let sql = "SELECT c.oid, n.nspname::text, c.relkind::text, c.reltuples::float8, pg_relation_size(c.oid) AS bytes, \
-               current_setting('block_size')::int8 AS block_size \
+               current_setting('block_size')::int8 AS block_size, \
+               EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid) AS has_children \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.relname = $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
                AND (n.nspname = $1 OR ($1 = '' AND pg_table_is_visible(c.oid)))";
@@ -108,6 +111,7 @@ pub async fn find(client: &Client, relation: &Relation, default_schema: Option<&
         kind,
         columns: columns(client, oid).await?,
         primary_key: primary_key(client, oid).await?,
+        inherited: kind == RelationKind::Table && row.get(6),
         // Minus one, and before version 14 zero, say that nobody has counted yet.
         rows: (tuples > 0.0 || (tuples == 0.0 && bytes == 0 && stored)).then_some(tuples.max(0.0) as u64),
         bytes: stored.then_some(bytes as u64),

@@ -13,6 +13,7 @@ use dpone_planner::diff::{DIGEST, DiffSpec, GONE, KEY_HASH};
 use dpone_planner::row_hash::parse_hex;
 
 use super::DiffFacts;
+use super::packed::Packed;
 use crate::Error;
 
 /// Where the columns are.
@@ -119,7 +120,7 @@ impl Columns {
         let mut others = kept.columns()[values..].iter();
         let gone = self.target_gone.and_then(|_| others.next()).map(|gone| gone.as_boolean().clone());
         let exact = others.next().map(|digests| digests.as_binary::<i32>().clone());
-        Ok(Held { rows: kept.project(&(0..values).collect::<Vec<_>>())?, exact, gone })
+        Ok(Held { rows: Packed::new(&kept.project(&(0..values).collect::<Vec<_>>())?), exact, gone })
     }
 
     /// Rows of the source, chosen by `mask`, with what each is.
@@ -164,12 +165,19 @@ pub(super) struct SourceBatch {
 /// What is held of rows of the target: key and carried columns, digests that are no hashes, marks.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) rows: RecordBatch,
+    pub(super) rows: Packed,
     pub(super) exact: Option<BinaryArray>,
     gone: Option<BooleanArray>,
 }
 
 impl Held {
+    /// Bytes that are held.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.bytes()
+            + self.exact.as_ref().map_or(0, Array::get_array_memory_size)
+            + self.gone.as_ref().map_or(0, Array::get_array_memory_size)
+    }
+
     /// Whether any row counts as deleted.
     pub(super) fn has_gone(&self) -> bool {
         self.gone.as_ref().is_some_and(|gone| gone.has_true())

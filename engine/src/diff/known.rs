@@ -2,15 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter_record_batch, interleave_record_batch};
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use datafusion::common::Result as DataFusionResult;
-use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::execution::memory_pool::MemoryReservation;
 use futures::StreamExt;
 
 use super::changes::{Columns, Digests, Held, number};
 use super::compact::compacted;
+use super::packed::Packed;
 use super::partitioned::Batches;
 use crate::Error;
 
@@ -22,7 +22,7 @@ pub(super) struct Known {
     batches: Vec<Held>,
     /// The number of the first row of each batch.
     starts: Vec<u32>,
-    entries: Entries,
+    entries: ByRow<Entry>,
     /// Rows whose hash was never stored, in order: few or none. They equal no row.
     unhashed: Vec<u32>,
     /// By key hash, with linear probing: row numbers, and above them, in the bits that they leave, some of the key's. A
@@ -38,18 +38,22 @@ pub(super) struct Known {
     /// Rows that are duplicates and not held.
     left_out: u64,
     /// Holds the memory in the pool as long as the table lives.
-    _reservation: MemoryReservation,
+    reservation: MemoryReservation,
 }
 
-/// The low 96 bits of a hash. Of the key's, the splitting into parts uses others, so all of these tell rows of a part
-/// apart: two keys of a thousand million that share them are less likely than one in 10^11.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Low([u32; 3]);
+/// What tells a key's hash from others: the low 96 bits. The splitting into parts uses the rest, so all of these tell
+/// rows of a part apart: two keys of a thousand million that share them are less likely than one in 10^9.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    /// Says where a search begins, and what a slot keeps beside the row: an entry need not.
+    home: u32,
+    rest: u64,
+}
 
-impl Low {
+impl Key {
     #[inline]
     fn of(hash: u128) -> Self {
-        Self([hash as u32, (hash >> 32) as u32, (hash >> 64) as u32])
+        Self { home: hash as u32, rest: (hash >> 32) as u64 }
     }
 }
 
@@ -60,49 +64,60 @@ pub(super) const AT_ONCE: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) row: u32,
-    digest: Low,
+    digest: u64,
 }
 
 /// What a lookup needs of a row lies side by side.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
-    key: Low,
-    /// Where digests are hashes.
-    digest: Low,
+    /// [`Key::rest`].
+    key: u64,
+    /// Where digests are hashes, the low half. It is compared with that of one row, which has the same key: a change
+    /// that leaves it as it was is one of 10^19.
+    digest: u64,
 }
 
-/// Entries by row number, in pieces: what grows is never copied, and old and new are never there at once.
-#[derive(Debug, Default)]
-struct Entries {
-    pieces: Vec<Vec<Entry>>,
+/// Something of each row, by row number, in pieces: what grows is never copied, and old and new are never there at once.
+#[derive(Debug)]
+struct ByRow<T> {
+    pieces: Vec<Vec<T>>,
     count: usize,
 }
 
-/// Entries of a piece: a power of two.
+/// Rows of a piece: a power of two.
 const PIECE: usize = 1 << 12;
 
-impl Entries {
+impl<T: Copy> ByRow<T> {
+    fn new() -> Self {
+        Self { pieces: Vec::new(), count: 0 }
+    }
+
     fn len(&self) -> usize {
         self.count
     }
 
-    /// Bytes that have to be there for so many entries more.
-    fn bytes_for(&self, more: usize) -> usize {
-        ((self.count + more).div_ceil(PIECE) - self.pieces.len()) * PIECE * size_of::<Entry>()
+    /// Bytes of what is there.
+    fn bytes(&self) -> usize {
+        self.pieces.len() * PIECE * size_of::<T>()
     }
 
-    fn push(&mut self, entry: Entry) {
+    /// Bytes that have to be there for so many rows more.
+    fn bytes_for(&self, more: usize) -> usize {
+        ((self.count + more).div_ceil(PIECE) - self.pieces.len()) * PIECE * size_of::<T>()
+    }
+
+    fn push(&mut self, of_row: T) {
         if self.count == self.pieces.len() * PIECE {
             self.pieces.push(Vec::with_capacity(PIECE));
         }
         if let Some(piece) = self.pieces.last_mut() {
-            piece.push(entry);
+            piece.push(of_row);
             self.count += 1;
         }
     }
 
     #[inline]
-    fn at(&self, row: u32) -> &Entry {
+    fn at(&self, row: u32) -> &T {
         &self.pieces[row as usize / PIECE][row as usize % PIECE]
     }
 }
@@ -145,17 +160,17 @@ impl Known {
         filling.finish(uncounted)
     }
 
-    fn index(&mut self) {
+    fn index(&mut self, homes: &ByRow<u32>) {
         let mut firsts = [EMPTY; AT_ONCE];
         for start in (0..self.entries.len()).step_by(AT_ONCE) {
             let rows = start..(start + AT_ONCE).min(self.entries.len());
             for (first, row) in firsts.iter_mut().zip(rows.clone()) {
-                *first = self.slots[self.slot(self.entries.at(row as u32).key)];
+                *first = self.slots[self.slot(*homes.at(row as u32))];
             }
             for (first, row) in firsts.iter().zip(rows) {
                 let row = row as u32;
-                let key = self.entries.at(row).key;
-                let slot = self.slot(key);
+                let key = Key { home: *homes.at(row), rest: self.entries.at(row).key };
+                let slot = self.slot(key.home);
                 let free = match *first == EMPTY && self.slots[slot] == EMPTY {
                     true => Err(slot),
                     false => self.search(key),
@@ -168,10 +183,10 @@ impl Known {
         }
     }
 
-    /// The lowest bits, as a part of the table's length.
+    /// The highest bits, as a part of the table's length.
     #[inline]
-    fn slot(&self, key: Low) -> usize {
-        ((u64::from(key.0[0]) * self.slots.len() as u64) >> 32) as usize
+    fn slot(&self, home: u32) -> usize {
+        ((u64::from(home) * self.slots.len() as u64) >> 32) as usize
     }
 
     #[inline]
@@ -195,7 +210,7 @@ impl Known {
     pub(super) fn find(&self, keys: &[u128], found: &mut [Option<Found>; AT_ONCE]) {
         let mut candidates = [0; AT_ONCE];
         for (candidate, key) in candidates.iter_mut().zip(keys) {
-            *candidate = self.slots[self.slot(Low::of(*key))];
+            *candidate = self.slots[self.slot(Key::of(*key).home)];
         }
         let mut entries = [Entry::default(); AT_ONCE];
         if self.entries.len() > 0 {
@@ -205,10 +220,12 @@ impl Known {
             }
         }
         for (((found, candidate), entry), key) in found.iter_mut().zip(candidates).zip(entries).zip(keys) {
-            let key = Low::of(*key);
+            let key = Key::of(*key);
             *found = match candidate {
                 EMPTY => None,
-                _ if entry.key == key => Some(Found { row: candidate & self.row_mask, digest: entry.digest }),
+                _ if candidate & !self.row_mask == self.tag(key) && entry.key == key.rest => {
+                    Some(Found { row: candidate & self.row_mask, digest: entry.digest })
+                }
                 _ => self.search(key).ok().map(|row| Found { row, digest: self.entries.at(row).digest }),
             };
         }
@@ -216,33 +233,33 @@ impl Known {
 
     /// The row with this key, or the slot where it would be.
     #[inline]
-    fn search(&self, key: Low) -> Result<u32, usize> {
+    fn search(&self, key: Key) -> Result<u32, usize> {
         let tag = self.tag(key);
-        let mut slot = self.slot(key);
+        let mut slot = self.slot(key.home);
         loop {
             let held = self.slots[slot];
             if held == EMPTY {
                 return Err(slot);
             }
             let row = held & self.row_mask;
-            if held & !self.row_mask == tag && self.entries.at(row).key == key {
+            if held & !self.row_mask == tag && self.entries.at(row).key == key.rest {
                 return Ok(row);
             }
             slot = self.after(slot);
         }
     }
 
-    /// The bits of a key that a slot has room for beside the row. Others than those that choose the slot.
+    /// The bits of a key that a slot has room for beside the row: the lowest of its home, which say little of the slot.
     #[inline]
-    fn tag(&self, key: Low) -> u32 {
-        key.0[1] & !self.row_mask
+    fn tag(&self, key: Key) -> u32 {
+        key.home.wrapping_mul(self.row_mask.wrapping_add(1))
     }
 
     /// Whether the row holds these values, and counts as being there.
     pub(super) fn holds(&self, found: Found, digests: &Digests, of: usize) -> bool {
         let row = found.row;
         let same = match digests.hash(of) {
-            Some(hash) => found.digest == Low::of(hash) && self.unhashed.binary_search(&row).is_err(),
+            Some(hash) => found.digest == hash as u64 && self.unhashed.binary_search(&row).is_err(),
             None => {
                 let (batch, position) = self.position(row);
                 digests.same_exactly(of, self.batches[batch].exact.as_ref(), position)
@@ -274,18 +291,19 @@ impl Known {
 
     /// Key and carried columns of these rows.
     pub(super) fn rows_at(&self, rows: &[u32]) -> DataFusionResult<RecordBatch> {
-        let batches: Vec<&RecordBatch> = self.batches.iter().map(|b| &b.rows).collect();
+        let batches: Vec<&Packed> = self.batches.iter().map(|b| &b.rows).collect();
         let positions: Vec<_> = rows.iter().map(|row| self.position(*row)).collect();
-        Ok(interleave_record_batch(&batches, &positions)?)
+        Packed::interleave(&batches, &positions)
     }
 
     /// Key and carried columns of the rows of each batch whose key the source has not, marked rows aside.
     pub(super) fn unseen(&self) -> impl Iterator<Item = DataFusionResult<RecordBatch>> + '_ {
         self.batches.iter().zip(&self.starts).map(|(batch, start)| {
-            let unseen: BooleanArray = (0..batch.rows.num_rows())
-                .map(|i| Some(!self.is_seen(start + i as u32) && !batch.is_gone(i)))
+            let unseen: Vec<(usize, usize)> = (0..batch.rows.num_rows())
+                .filter(|i| !self.is_seen(start + *i as u32) && !batch.is_gone(*i))
+                .map(|i| (0, i))
                 .collect();
-            Ok(filter_record_batch(&batch.rows, &unseen)?)
+            Packed::interleave(&[&batch.rows], &unseen)
         })
     }
 }
@@ -297,7 +315,9 @@ struct Filling<'a> {
     room: Room,
     batches: Vec<Held>,
     starts: Vec<u32>,
-    entries: Entries,
+    entries: ByRow<Entry>,
+    /// [`Key::home`] of each row.
+    homes: ByRow<u32>,
     unhashed: Vec<u32>,
     has_gone: bool,
     /// Small batches, and how many rows and bytes they have: they are joined into one.
@@ -318,7 +338,8 @@ impl<'a> Filling<'a> {
             room,
             batches: Vec::new(),
             starts: Vec::new(),
-            entries: Entries::default(),
+            entries: ByRow::new(),
+            homes: ByRow::new(),
             unhashed: Vec::new(),
             has_gone: false,
             waiting: Vec::new(),
@@ -339,7 +360,7 @@ impl<'a> Filling<'a> {
 
     fn add(&mut self, batch: &RecordBatch) -> DataFusionResult<()> {
         let rows = batch.num_rows();
-        self.grow(self.entries.bytes_for(rows))?;
+        self.grow(self.entries.bytes_for(rows) + self.homes.bytes_for(rows))?;
         u32::try_from(self.entries.len() + rows).map_err(|_| too_many())?;
         let keys = self.columns.target_keys(batch)?;
         let digests = self.columns.target_digests(batch)?;
@@ -348,8 +369,9 @@ impl<'a> Filling<'a> {
             if digests.are_hashes() && digest.is_none() {
                 self.unhashed.push(self.entries.len() as u32);
             }
-            let (key, digest) = (Low::of(number(keys.value(row))), Low::of(digest.unwrap_or_default()));
-            self.entries.push(Entry { key, digest });
+            let key = Key::of(number(keys.value(row)));
+            self.homes.push(key.home);
+            self.entries.push(Entry { key: key.rest, digest: digest.unwrap_or_default() as u64 });
         }
         let (held, bytes) = compacted(self.columns.held_columns(batch)?)?;
         self.grow(bytes)?;
@@ -367,7 +389,8 @@ impl<'a> Filling<'a> {
             [one] => one.clone(),
             [first, ..] => concat_batches(&first.schema(), &waiting)?,
         };
-        let bytes = get_record_batch_memory_size(&joined);
+        let held = self.columns.held(&joined)?;
+        let bytes = held.bytes();
         // What waited goes in a moment: it is not asked for twice.
         match bytes.checked_sub(self.waiting_bytes) {
             Some(more) => self.grow(more)?,
@@ -376,7 +399,6 @@ impl<'a> Filling<'a> {
         let start = self.starts.last().map_or(0, |start| *start as usize)
             + self.batches.last().map_or(0, |batch| batch.rows.num_rows());
         self.starts.push(u32::try_from(start).map_err(|_| too_many())?);
-        let held = self.columns.held(&joined)?;
         self.has_gone |= held.has_gone();
         self.batches.push(held);
         (self.waiting_rows, self.waiting_bytes) = (0, 0);
@@ -400,9 +422,10 @@ impl<'a> Filling<'a> {
             duplicates: left_out,
             left_out,
             entries: self.entries,
-            _reservation: self.reservation,
+            reservation: self.reservation,
         };
-        known.index();
+        known.index(&self.homes);
+        known.reservation.shrink(self.homes.bytes());
         Ok(known)
     }
 }

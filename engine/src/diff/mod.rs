@@ -6,6 +6,7 @@
 mod changes;
 mod compact;
 mod known;
+mod packed;
 mod partitioned;
 mod planner;
 mod probe;

@@ -167,7 +167,7 @@ async fn one_key_over_and_over_is_counted() {
 fn crowded(ids: std::ops::Range<i64>, changed: i64) -> Arc<dyn ExecutionPlan> {
     let hash =
         |low: u32, second: u32, third: u32| (u128::from(third) << 64) | (u128::from(second) << 32) | u128::from(low);
-    let keys = ids.clone().map(|id| hash(7, (id as u32 % 3) << 30, id as u32).to_be_bytes());
+    let keys = ids.clone().map(|id| hash(id as u32 % 3, 7, id as u32).to_be_bytes());
     let digests = ids.clone().map(|id| u128::from(id % 10 == changed).to_be_bytes());
     let schema = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, false),

@@ -8,7 +8,7 @@ use datafusion::functions_window::expr_fn::rank;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, lit, when};
 
 use super::cursor::{bounded, order_of};
-use super::{Draft, Observed, column, filtered, require_columns};
+use super::{Draft, Observed, column, filtered, require_columns, unique_staged};
 use crate::definition::{CursorOptions, DeletePolicy, DuplicatePolicy, NullKeys, SoftDelete};
 use crate::error::{Error, Result};
 use crate::order::{ValueOrder, sortable};
@@ -60,6 +60,10 @@ pub(super) fn draft(
     if let Some(cursor) = cursor.filter(|c| !c.include_nulls && !key.contains(&c.column)) {
         not_null.push(cursor.column.clone());
     }
+    let unique = unique_staged(observed, key);
+    if unique.is_empty() {
+        notes.push("no two rows have one key: the primary key of the source is part of it".to_owned());
+    }
     Ok(Draft {
         plan,
         write_mode: WriteMode::Changes { key: key.to_vec(), operation },
@@ -70,7 +74,7 @@ pub(super) fn draft(
             order,
             from,
         }),
-        checks: Checks { not_null, quarantine_null, unique: key.to_vec(), whole_deletes: true, ..Checks::default() },
+        checks: Checks { not_null, quarantine_null, unique, whole_deletes: true, ..Checks::default() },
         primary_key: key.to_vec(),
         own: Vec::new(),
         notes,

@@ -23,7 +23,7 @@ pub use xmin::{ChangesFrom, ObservedChanges, changes_from, compares_keys};
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 
@@ -359,6 +359,20 @@ fn require_columns(what: &str, columns: &[String], plan: &LogicalPlan) -> Result
 fn carried_key(observed: &Observed<'_>) -> Vec<String> {
     let key = &observed.source_key;
     if key.is_empty() || !crate::expr::keeps_rows_and_columns(&observed.source, key) { Vec::new() } else { key.clone() }
+}
+
+/// The key, where staged rows have to be checked for duplicates of it. The source itself sees to it where its primary key
+/// is part of it, reaches the target as it is, and is of types whose values are equal in every system or in none.
+fn unique_staged(observed: &Observed<'_>, key: &[String]) -> Vec<String> {
+    let primary = carried_key(observed);
+    let is_same = |name: &String| {
+        let Ok(here) = observed.source.schema().field_with_unqualified_name(name) else { return false };
+        let there = observed.target.as_ref().and_then(|target| target.schema.field_with_name(name).ok());
+        (here.data_type().is_integer() || matches!(here.data_type(), DataType::Date32 | DataType::Timestamp(..)))
+            && there.is_none_or(|there| there.data_type() == here.data_type())
+    };
+    let enforced = !primary.is_empty() && primary.iter().all(|name| key.contains(name) && is_same(name));
+    if enforced { Vec::new() } else { key.to_vec() }
 }
 
 fn filtered(plan: LogicalPlan, predicate: datafusion::logical_expr::Expr) -> Result<LogicalPlan> {

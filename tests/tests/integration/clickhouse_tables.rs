@@ -238,3 +238,27 @@ fn text_is_no_map_and_the_column_is_named() {
     assert_ne!(outcome.code(), Some(0), "{}", outcome.text());
     outcome.says("\"v\"").says("Map(String, String)");
 }
+
+#[test]
+fn columns_that_hide_the_servers_own_are_not_taken_for_them() {
+    every_case(["_partition_id", "_part"], |name| {
+        let case = Case::new();
+        let columns = format!("id Int32, `{name}` String");
+        case.ch.execute(&format!("CREATE TABLE t ({columns}) ENGINE = MergeTree ORDER BY id"));
+        case.pg.execute(&format!("DROP TABLE shop.t; CREATE TABLE shop.t (id int, \"{name}\" text)"));
+        case.definition("mode: replace, custom_predicate: 'id = 2'", "", "").refused(name);
+        // Two parts would be asked for by the server's own column.
+        case.ch.execute(&format!("CREATE TABLE s ({columns}) ENGINE = MergeTree ORDER BY id"));
+        case.ch.execute("INSERT INTO s SELECT number, 'p' FROM numbers(1200000)");
+        let out = case.project.path("out");
+        let pipeline = format!(
+            "name: hidden\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {}, name: s}}}}\n\
+             sink: {{type: parquet, path: '{}', table: {{schema: l, name: t}}, strategy: {{mode: full_refresh}}}}\n",
+            case.ch.database,
+            out.display()
+        );
+        case.project.write("hidden.yaml", pipeline);
+        let read = case.project.dpone(&["run", "hidden.yaml", "--parallelism", "2", "--format", "json"]).ok();
+        assert_eq!(read.rows("extracted"), 1_200_000, "{}", read.text());
+    });
+}

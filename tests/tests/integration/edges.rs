@@ -38,6 +38,25 @@ fn a_key_is_spelt_as_the_source_spells_it() {
 }
 
 #[test]
+fn a_primary_key_is_trusted_where_the_source_sees_to_it() {
+    let trusted = "no two rows have one key";
+    let merge = "mode: incremental_merge, unique_key: [id]";
+    let pg = database("CREATE TABLE shop.t (id int PRIMARY KEY, v text); INSERT INTO shop.t VALUES (1, 'a'), (2, 'b')");
+    let project = project(&pg, "t", "", "t", merge);
+    project.dpone(&["plan", "load.yaml"]).ok().says(trusted);
+    project.run("load.yaml", "one").ok();
+    assert_same_rows("merged", pg.rows("shop.t"), pg.rows("landing.t"));
+    // A table below has rows of its own, for which the key above does not hold.
+    pg.execute("CREATE TABLE shop.below () INHERITS (shop.t); INSERT INTO shop.below VALUES (2, 'c')");
+    assert!(!project.dpone(&["plan", "load.yaml"]).ok().text().contains(trusted));
+    project.run("load.yaml", "two").failed("data_quality").says("1 key(s) occur more than once");
+    pg.execute("DROP TABLE shop.below");
+    // Of another type, keys may be equal there that are not here.
+    pg.execute("DROP TABLE landing.t; CREATE TABLE landing.t (id numeric, v text)");
+    assert!(!project.dpone(&["plan", "load.yaml"]).text().contains(trusted));
+}
+
+#[test]
 fn a_guard_counts_the_rows_that_disappear() {
     let strategies = [
         "mode: full_refresh, overwrite_type: exchange",

@@ -4,6 +4,7 @@ use dpone_planner::definition::nearest;
 use dpone_planner::{Error, Relation, Result};
 
 use crate::client::{Server, Statement};
+use crate::settings::VIRTUAL;
 
 /// A relation as it is.
 #[derive(Debug, Clone)]
@@ -24,9 +25,20 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Whether parts of it are kept here, with what the system tables and virtual columns say of them.
+    /// Whether parts of it are kept here.
     pub(crate) fn has_parts(&self) -> bool {
         self.engine.ends_with("MergeTree")
+    }
+
+    /// Whether virtual columns say of each row which part it is in.
+    pub(crate) fn tells_parts(&self) -> bool {
+        self.has_parts()
+            && !self
+                .columns
+                .iter()
+                .map(|(name, _)| name)
+                .chain(&self.computed)
+                .any(|name| VIRTUAL.contains(&name.as_str()))
     }
 
     /// Whether rows take the place of others when parts are merged, so that what it means is what FINAL shows.

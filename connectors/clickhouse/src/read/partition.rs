@@ -38,6 +38,11 @@ pub(super) async fn plan(server: &Server, table: &Table, parallelism: usize) -> 
     if wanted <= 1 || !table.has_parts() {
         return Ok(PartitionPlan::one());
     }
+    if !table.tells_parts() {
+        let note =
+            format!("{} is read as one part: a column of it hides a virtual column of the server", table.relation);
+        return Ok(PartitionPlan { notes: vec![note], ..PartitionPlan::one() });
+    }
     let Some(fence) = Fence::raise(server, &table.relation).await? else { return Ok(PartitionPlan::one()) };
     let wanted = wanted as usize;
     let mut predicates = match by_partition(table, &fence, wanted) {

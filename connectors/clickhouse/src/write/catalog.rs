@@ -9,6 +9,7 @@ use dpone_planner::types::GENERATED;
 use super::names::relation;
 use super::session::Session;
 use crate::ClickHouseDialect;
+use crate::settings::VIRTUAL;
 use crate::types::literal;
 
 /// A table as the server has it.
@@ -116,7 +117,21 @@ impl Table {
         key.iter().map(|part| plain(part)).collect()
     }
 
-    pub(crate) fn refuse_engine(&self) -> Result<()> {
+    /// Refuses what a commit cannot be written into.
+    pub(crate) fn refuse_unfit(&self) -> Result<()> {
+        if let Some(column) = self.columns.iter().find(|c| VIRTUAL.contains(&c.name.as_str())) {
+            return Err(Error::configuration(format!(
+                "table {} has a column {:?}, which hides what the server tells of its parts under that name",
+                self.relation, column.name
+            ))
+            .with("table", self.relation.to_string())
+            .with("column", &column.name)
+            .with_hint("rename the column"));
+        }
+        self.refuse_engine()
+    }
+
+    fn refuse_engine(&self) -> Result<()> {
         if self.engine.ends_with("MergeTree")
             && !self.engine.starts_with("Replicated")
             && !self.engine.starts_with("Shared")

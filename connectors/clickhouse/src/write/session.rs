@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::names::relation;
 use crate::client::{Server, Statement};
 use crate::error::code_of;
+use crate::settings::OURS;
 
 const UNKNOWN_TABLE: i32 = 60;
 const UNKNOWN_DATABASE: i32 = 81;
@@ -40,9 +41,14 @@ pub(crate) fn or_nothing<T: Default>(found: Result<T>) -> Result<T> {
     }
 }
 
+/// A statement of ours, under the settings that it was written for.
+fn statement(sql: &str) -> Statement {
+    OURS.iter().fold(Statement::new(sql), |statement, (name, value)| statement.setting(name, value))
+}
+
 impl Session {
     pub(crate) async fn run(&self, sql: &str) -> Result<()> {
-        let mut statement = Statement::new(sql);
+        let mut statement = statement(sql);
         if sql.starts_with("CREATE TABLE") {
             // Types that a server advises against were chosen by whoever made the table that is copied.
             for setting in ["allow_suspicious_low_cardinality_types", "allow_suspicious_fixed_string_types"] {
@@ -54,7 +60,7 @@ impl Session {
 
     /// Runs what may take long, with settings: mutations, and inserts that read.
     pub(crate) async fn run_long(&self, sql: &str, settings: &[(&str, &str)]) -> Result<()> {
-        let statement = settings.iter().fold(Statement::new(sql).patient(), |s, (name, value)| s.setting(name, value));
+        let statement = settings.iter().fold(statement(sql).patient(), |s, (name, value)| s.setting(name, value));
         self.server.run(statement).await.map(|_| ())
     }
 
@@ -71,7 +77,7 @@ impl Session {
 
     /// Rows of texts: numbers are to be selected as such.
     pub(crate) async fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        self.server.rows(Statement::new(sql).patient()).await
+        self.server.rows(statement(sql).patient()).await
     }
 
     pub(crate) async fn scalar(&self, sql: &str) -> Result<Option<String>> {
@@ -104,8 +110,7 @@ impl Session {
         let mut pause = Duration::from_millis(100);
         let mut attempt = 1;
         loop {
-            let statement =
-                settings.iter().fold(Statement::new(sql).patient(), |s, (name, value)| s.setting(name, value));
+            let statement = settings.iter().fold(statement(sql).patient(), |s, (name, value)| s.setting(name, value));
             let once = data.clone();
             match self.server.insert(statement, futures::stream::once(async move { Ok(once) })).await {
                 Ok(_) => return Ok(()),

@@ -133,7 +133,7 @@ impl Sink for ClickHouseSink {
     async fn describe(&self, table: &Relation) -> Result<Option<TargetTable>> {
         let target = self.resolve(table)?;
         let Some(found) = catalog::find(&self.session, &target).await? else { return Ok(None) };
-        found.refuse_engine()?;
+        found.refuse_unfit()?;
         let any = self.session.scalar(&format!("SELECT '1' FROM {} LIMIT 1", found.read_as("t"))).await?;
         let (schema, provider) = observe(&self.session, &found).await?;
         Ok(Some(TargetTable {

@@ -47,7 +47,7 @@ impl Layout {
         let options = Options::new(&load.options)?;
         let table = catalog::find(session, target).await?;
         if let Some(table) = &table {
-            table.refuse_engine()?;
+            table.refuse_unfit()?;
         }
         let create = match (&load.write_mode, &table) {
             (WriteMode::Changes { key, .. }, _) => Create::Changes(key.clone()),

@@ -45,15 +45,16 @@ pub(super) async fn open(context: &Context<'_>, table: Table, request: &ReadRequ
     let condition = changes.as_ref().and_then(|c| c.condition.as_deref());
     let PartitionPlan { partitions, mut notes } =
         partition::plan(context, &table, request.parallelism, condition).await?;
-    let key = key_positions(&table);
+    let key = enforced_key(&table);
+    let positions = key.iter().filter_map(|key| table.columns.iter().position(|c| c.name == *key)).collect();
     // How many rows changed is not known before they are read.
     let rows = table.rows.filter(|_| condition.is_none());
-    let provider = PostgresTable::new(context, name, columns, partitions, request, rows).with_key(key);
+    let provider = PostgresTable::new(context, name, columns, partitions, request, rows).with_key(positions);
     let changes = changes.map(|planned| {
         notes.extend(planned.notes);
         planned.read
     });
-    Ok(SourceTable { provider: Arc::new(provider), key: table.primary_key, rows, bytes: table.bytes, notes, changes })
+    Ok(SourceTable { provider: Arc::new(provider), key, rows, bytes: table.bytes, notes, changes })
 }
 
 /// Opens a query of the user's, and names the relations that it reads. It runs inside a read-only transaction.
@@ -123,12 +124,10 @@ fn columns<'a>(
     Ok(columns)
 }
 
-fn key_positions(table: &Table) -> Vec<usize> {
-    // Without the constraint being enforced (foreign tables) a key is a hope, and plans must not build on it.
-    if table.kind == RelationKind::Foreign {
-        return Vec::new();
-    }
-    table.primary_key.iter().filter_map(|key| table.columns.iter().position(|c| c.name == *key)).collect()
+/// The primary key, where the server sees to it in all rows that are read. Otherwise (foreign tables, tables that others
+/// inherit from) it is a hope, and plans must not build on it.
+fn enforced_key(table: &Table) -> Vec<String> {
+    if table.kind == RelationKind::Foreign || table.inherited { Vec::new() } else { table.primary_key.clone() }
 }
 
 #[derive(Debug)]

@@ -1,0 +1,35 @@
+//! What the meaning of an answer depends on: settings that statements have, whatever a connection or a profile of the
+//! server says, and virtual columns.
+
+/// Of every statement. A limit that is reached is an error and never a shorter answer.
+pub(crate) const WHOLE: &[(&str, &str)] = &[
+    ("limit", "0"),
+    ("offset", "0"),
+    ("result_overflow_mode", "throw"),
+    ("read_overflow_mode", "throw"),
+    ("read_overflow_mode_leaf", "throw"),
+    ("timeout_overflow_mode", "throw"),
+    ("timeout_overflow_mode_leaf", "throw"),
+    ("set_overflow_mode", "throw"),
+    ("join_overflow_mode", "throw"),
+    ("distinct_overflow_mode", "throw"),
+    ("group_by_overflow_mode", "throw"),
+    ("sort_overflow_mode", "throw"),
+    ("transfer_overflow_mode", "throw"),
+];
+
+/// Of the statements of a sink, which are all ours: the server's own defaults. A query of somebody's may count on others.
+pub(crate) const OURS: &[(&str, &str)] = &[
+    ("final", "0"),
+    ("additional_result_filter", ""),
+    ("aggregate_functions_null_for_empty", "0"),
+    ("apply_deleted_mask", "1"),
+    ("cast_keep_nullable", "0"),
+    ("group_by_use_nulls", "0"),
+    ("join_use_nulls", "0"),
+    ("prefer_column_name_to_alias", "0"),
+    ("transform_null_in", "0"),
+];
+
+/// Virtual columns that we ask for. A column of a table that has such a name hides them.
+pub(crate) const VIRTUAL: &[&str] = &["_part", "_partition_id"];
