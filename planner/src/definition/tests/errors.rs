@@ -367,10 +367,10 @@ fn what_looks_like_a_limit_or_a_name_and_is_none_is_refused_at_its_place() {
         added("    max_delete_ratio: .nan\n"),
         "m.yml:17:23: sink.strategy.max_delete_ratio is NaN; expected 0 to 1"
     );
-    for (key, found) in [("'id,,k2'", "16:17"), ("'id,'", "16:17"), ("[id, '']", "16:17")] {
+    for key in ["'id,,k2'", "'id,'", "[id, '']"] {
         assert_eq!(
             changed("[id]", key),
-            format!("m.yml:{found}: sink.strategy.unique_key holds an empty name\nhint: look for a comma too many")
+            format!("m.yml:16:5: sink.strategy.unique_key holds an empty name\nhint: look for a comma too many")
         );
     }
     let scd2 = GOOD
@@ -379,7 +379,7 @@ fn what_looks_like_a_limit_or_a_name_and_is_none_is_refused_at_its_place() {
     for names in ["''", "[]"] {
         assert_eq!(
             error("m.yml", &format!("{scd2}    scd2: {{track_columns: {names}}}\n")),
-            "m.yml:17:27: sink.strategy.scd2.track_columns names no column\nhint: name columns, or leave the option out"
+            "m.yml:17:12: sink.strategy.scd2.track_columns names no column\nhint: name columns, or leave the option out"
         );
     }
     assert!(
@@ -400,9 +400,8 @@ fn limits_beside_rows_that_stay_are_refused() {
             assert_eq!(
                 error("m.yml", &format!("{ignoring}    {limit}\n")),
                 format!(
-                    "m.yml:18:{}: sink.strategy.{key} has no meaning where sink.strategy.{option}.delete_policy is ignore\n\
-                     hint: nothing is deleted, marked or closed for being absent: remove the limit",
-                    5 + key.len() + 2
+                    "m.yml:18:5: sink.strategy.{key} has no meaning where sink.strategy.{option}.delete_policy is ignore\n\
+                     hint: nothing is deleted, marked or closed for being absent: remove the limit"
                 )
             );
         }
