@@ -10,7 +10,7 @@ use datafusion::logical_expr::Expr;
 use crate::error::Result;
 use crate::relation::Relation;
 use crate::schema::{Cost, LockBudget, Risk, SchemaChange, TableFacts, TypeShape, Work};
-use crate::types::{native_of, parse_logical, widens};
+use crate::types::{native_of, parse_logical, spelled_as, widens};
 
 /// What a definition says about a table that is created, beyond its columns and keys.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,8 @@ pub trait Dialect: Debug + Send + Sync {
         if native.is_some() && native == native_of(target, self.system()) {
             return Ok(Some(stored));
         }
-        Ok(widens(stored.data_type(), target.data_type()).then(|| target.clone().with_nullable(source.is_nullable())))
+        let held = widens(stored.data_type(), target.data_type()) || spelled_as(stored.data_type(), target).is_some();
+        Ok(held.then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
     /// The column that a type's name declares, as the system's catalog or a person writes it, or by its logical name.

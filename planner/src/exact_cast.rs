@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Error, Result};
-use crate::types::{data_type_name, is_string, is_uuid, logical_name, widens};
+use crate::types::{data_type_name, is_string, is_uuid, logical_name, spelled_as, widens};
 
 /// The expression that turns `expr`, of type `from`, into exactly the same values of type `to`.
 pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
@@ -29,6 +29,9 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
     }
     if widens(from.data_type(), to.data_type()) {
         return Ok(cast(expr, to.data_type().clone()));
+    }
+    if let Some(spelling) = spelled_as(from.data_type(), to) {
+        return Ok(cast(cast(expr, spelling), to.data_type().clone()));
     }
     if checked(from.data_type(), to.data_type()) {
         return Ok(ExactCast::call(expr, from, to));

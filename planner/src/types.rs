@@ -208,6 +208,26 @@ pub fn widens(from: &DataType, to: &DataType) -> bool {
     }
 }
 
+/// The type whose values, as text, are spelled as the column `to` spells its own: one that takes numbers although it is
+/// described as text, for want of an Arrow type that holds all that it may hold. So is `numeric` of PostgreSQL with no
+/// precision, or with more than 38 digits. `None`: `to` is no such column, or does not hold every value of `from`.
+pub fn spelled_as(from: &DataType, to: &Field) -> Option<DataType> {
+    let (digits, scale) = match (integer_digits(from), decimal(from)) {
+        (Some(digits), _) => (digits, 0),
+        (_, Some((precision, scale))) => (i32::from(precision) - i32::from(scale), i32::from(scale)),
+        _ => return None,
+    };
+    let sized = to.metadata().get(NATIVE).filter(|_| is_string(to.data_type()))?.strip_prefix("numeric")?;
+    if sized.is_empty() {
+        return (scale >= 0).then(|| from.clone());
+    }
+    let (p, s) = sized.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    let (p, s) = (p.parse::<i32>().ok()?, s.parse::<i32>().ok()?);
+    let holds = s >= 0 && scale <= s && digits <= p - s;
+    let width = u8::try_from(digits + s).ok().filter(|width| holds && (1..=76).contains(width))?;
+    Some(DataType::Decimal256(width, i8::try_from(s).ok()?))
+}
+
 pub fn is_string(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
@@ -267,6 +287,21 @@ fn coarser_or_equal(a: TimeUnit, b: TimeUnit) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_spelled_as_their_column_spells_them() {
+        let column = |native: &str| with_native(Field::new("c", DataType::Utf8, true), "postgres", native);
+        let cents = DataType::Decimal128(10, 2);
+        assert_eq!(spelled_as(&cents, &column("numeric")), Some(cents.clone()));
+        assert_eq!(spelled_as(&cents, &column("numeric(50,10)")), Some(DataType::Decimal256(18, 10)));
+        assert_eq!(spelled_as(&DataType::Int64, &column("numeric(50,10)")), Some(DataType::Decimal256(29, 10)));
+        assert_eq!(spelled_as(&DataType::Decimal256(50, 0), &column("numeric(1000,500)")), None, "too long to spell");
+        for narrow in ["numeric(50,1)", "numeric(39,33)", "numeric(5,-2)", "text", "numerics"] {
+            assert_eq!(spelled_as(&cents, &column(narrow)), None, "{narrow}");
+        }
+        assert_eq!(spelled_as(&DataType::Float64, &column("numeric")), None);
+        assert_eq!(spelled_as(&cents, &Field::new("c", DataType::Utf8, true)), None);
+    }
 
     #[test]
     fn names_read_back_as_the_types_they_name() {

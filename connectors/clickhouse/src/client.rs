@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dpone_planner::{Error, Result};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
 
@@ -26,6 +26,8 @@ use crate::tls;
 const OLDEST: (u32, u32) = (24, 8);
 /// Longer statements than most servers take need a setting.
 const MAX_QUERY: usize = 200_000;
+/// Longer statements do not go into an address: each letter may take six bytes there, of 64 KiB at most.
+const IN_ADDRESS: usize = 4_000;
 
 /// One server as one connection of a definition reaches it. Clones share its connections.
 #[derive(Clone)]
@@ -76,6 +78,10 @@ impl Statement {
     pub fn patient(mut self) -> Self {
         self.patient = true;
         self
+    }
+
+    fn fits_address(&self) -> bool {
+        self.sql.len() <= IN_ADDRESS
     }
 
     pub fn query_id(&self) -> &str {
@@ -196,7 +202,10 @@ impl Server {
         S: Stream<Item = Result<Bytes>> + Send + 'static,
     {
         let statement = statement.setting("wait_end_of_query", 1);
-        let mut answer = self.send(&statement, Some(reqwest::Body::wrap_stream(data))).await?;
+        // Where the address has no room for it, the statement goes before the data.
+        let head = (!statement.fits_address()).then(|| Ok(Bytes::from(format!("{}\n", statement.sql))));
+        let body = reqwest::Body::wrap_stream(futures::stream::iter(head).chain(data));
+        let mut answer = self.send(&statement, Some(body)).await?;
         let summary = answer.summary;
         answer.whole().await?;
         Ok(summary)
@@ -271,7 +280,9 @@ impl Server {
         match body {
             None => request.query(&parameters).body(statement.sql.clone()),
             Some(body) => {
-                parameters.push(("query", &statement.sql));
+                if statement.fits_address() {
+                    parameters.push(("query", &statement.sql));
+                }
                 request.query(&parameters).body(body)
             }
         }

@@ -37,7 +37,9 @@ impl Dialect for ClickHouseDialect {
             return Ok(field.clone().with_data_type(DataType::Binary));
         }
         let stored = native.field(field.name());
-        Ok(field.clone().with_data_type(stored.data_type().clone()))
+        // Arrays, tuples and maps take no NULL.
+        let nullable = field.is_nullable() && stored.is_nullable();
+        Ok(field.clone().with_data_type(stored.data_type().clone()).with_nullable(nullable))
     }
 
     fn staged_field(&self, source: &Field, target: &Field) -> Result<Option<Field>> {

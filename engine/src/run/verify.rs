@@ -27,8 +27,8 @@ pub(super) async fn verify(
             .map(|(column, count, first)| format!("{count} in {column:?} (the first in row {first} of its partition)"))
             .collect();
         return Err(Error::data_quality(format!("NULL where none may be: {}", found.join(", "))).with_hint(
-            "filter such rows in the definition, or say what to do with them: null_keys: quarantine for keys, \
-             null_cursor: include for cursors",
+            "filter such rows in the definition, or give them a value in a query: COALESCE(…); of keys and cursors it can be \
+             said what to do with them: null_keys: quarantine, null_cursor: include",
         ));
     }
     let staged_rows: u64 = staged.iter().map(|s| s.rows).sum();

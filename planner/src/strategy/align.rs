@@ -35,12 +35,19 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
                 not_null.push(field.name().clone());
             }
         }
-        checked.extend_from_slice(&not_null);
+    } else {
+        // A type may take no NULL in a column that is made for it.
+        for field in source.fields().iter().filter(|f| f.is_nullable() && !checked.contains(f.name())) {
+            if !staged_field(field, observed)?.is_nullable() {
+                not_null.push(field.name().clone());
+            }
+        }
     }
+    checked.extend_from_slice(&not_null);
     let mut staged = Vec::new();
     let mut exprs = Vec::new();
     for field in source.fields() {
-        let mut to = staged_field(field, observed)?;
+        let mut to = staged_field(field, observed)?.with_nullable(field.is_nullable());
         // A row that deletes or patches has only its key.
         if checked.contains(field.name()) && (!with_operation || draft.primary_key.contains(field.name())) {
             to = to.with_nullable(false);

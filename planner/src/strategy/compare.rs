@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::exact_cast::convert;
 use crate::order::ValueOrder;
 use crate::row_hash::{DigestKind, HashText, WIDTH, digest};
-use crate::types::{NATIVE, is_raw, is_string, native_of};
+use crate::types::{NATIVE, is_raw, is_string, logical_name, native_of};
 
 /// The name under which a plan scans the target.
 pub(super) const TARGET: &str = "__dpone__target";
@@ -258,6 +258,34 @@ pub(super) fn check_source_key(observed: &Observed<'_>, key: &[String]) -> Resul
     check_key(&fields, key)
 }
 
+/// Refuses columns whose values the target gives back as something that they cannot be compared with: by the first plan,
+/// and not by the second load.
+pub(super) fn check_comparable(observed: &Observed<'_>, names: &[String]) -> Result<()> {
+    let dialect = observed.dialect;
+    for name in names {
+        let field = observed.source.schema().field_with_unqualified_name(name)?;
+        let there = match &observed.target {
+            Some(target) => target.schema.field_with_name(name).ok().cloned(),
+            None => dialect.native_type(field).and_then(|native| dialect.parse_type(name, &native)).ok(),
+        };
+        let Some(there) = there.filter(|_| !is_raw(field)) else { continue };
+        let Some(staged) = dialect.staged_field(field, &there)? else { continue };
+        if convert(target_column(name), &there, &staged).is_err() {
+            return Err(Error::configuration(format!(
+                "column {name:?} is {} in the source and is read as {} from the target: they cannot be compared",
+                logical_name(field),
+                logical_name(&there)
+            ))
+            .with("column", name)
+            .with_hint(
+                "turn it into text in a query, such as encode(…, 'hex'), or compare by hashes that are kept beside the \
+                 rows: store_row_hash: true under diff",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
 fn check_key(fields: &[Field], key: &[String]) -> Result<()> {
     for field in fields.iter().filter(|f| key.contains(f.name())) {
@@ -318,7 +346,7 @@ fn native_base(field: &Field) -> Option<String> {
 }
 
 fn spelt_in_many_ways(what: &str, field: &Field, who: &str) -> Error {
-    let shown = field.metadata().get(NATIVE).cloned().unwrap_or_else(|| crate::types::logical_name(field));
+    let shown = field.metadata().get(NATIVE).cloned().unwrap_or_else(|| logical_name(field));
     let why = match many_spellings(field) {
         true => format!("in which one value has several spellings, and {who} sees only the text"),
         false => "whose values rows cannot be told apart by".to_owned(),

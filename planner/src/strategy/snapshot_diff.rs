@@ -4,7 +4,9 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit, when};
 
-use super::compare::{Comparison, check_source_key, diff, hash_text, staged, target_column, with_hash};
+use super::compare::{
+    Comparison, check_comparable, check_source_key, diff, hash_text, staged, target_column, with_hash,
+};
 use super::incremental_merge::without_duplicates;
 use super::{Draft, Observed, column, output_names, require_columns};
 use crate::definition::{CompareBy, DuplicatePolicy, MissingRows, NullKeys};
@@ -44,6 +46,9 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
             .with_hint(
                 "add it as text that may be NULL; lineage adds it by itself, and so does a target that is created",
             ));
+    }
+    if !options.row_hash {
+        check_comparable(observed, &names)?;
     }
     let plan = without_duplicates(observed.source.clone(), key, options.duplicates)?;
     let marks = options.missing == MissingRows::Mark || marks_are_there(observed);

@@ -131,6 +131,20 @@ fn what_no_table_can_be_made_of_is_refused_by_the_plan() {
             assert!(!case.ch.exists("t"));
         },
     );
+    // What the second load would refuse.
+    let merge = "mode: incremental_merge, unique_key: [id], merge_policy: replacing";
+    every_case(
+        [
+            ("", "needs a ReplacingMergeTree"),
+            ("connector: {engine: ReplacingMergeTree, order_by: 'v, id'}", "sorted by the key (id)"),
+            ("connector: {engine: ReplacingMergeTree, merge_policy: shadow_swap}", "said twice"),
+        ],
+        |(sink, says)| Case::new().definition(merge, "", sink).refused(says),
+    );
+    let case = Case::new();
+    case.definition(&format!("{merge}, mutations_sync: 0"), "", "").refused("before its rows are deleted");
+    case.definition(merge, "", "connector: {engine: ReplacingMergeTree}").load();
+    assert_eq!(case.ch.value("SELECT count() FROM t FINAL"), "200");
 }
 
 #[test]
@@ -261,4 +275,47 @@ fn columns_that_hide_the_servers_own_are_not_taken_for_them() {
         let read = case.project.dpone(&["run", "hidden.yaml", "--parallelism", "2", "--format", "json"]).ok();
         assert_eq!(read.rows("extracted"), 1_200_000, "{}", read.text());
     });
+}
+
+#[test]
+fn an_array_that_is_null_is_refused_by_the_first_load() {
+    let case = Case::new();
+    case.pg.execute("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, v text[])");
+    case.pg.execute("INSERT INTO shop.t VALUES (1, '{a}'), (2, NULL)");
+    for strategy in ["mode: incremental_merge, unique_key: [id]", "mode: snapshot_diff, unique_key: [id]"] {
+        let definition = case.definition(strategy, "", "");
+        let outcome = definition.project.run("load.yaml", "one");
+        outcome.failed("data_quality").says("1 in \\\"v\\\"").says("COALESCE");
+        assert!(!case.ch.exists("t"));
+    }
+    case.pg.execute("UPDATE shop.t SET v = '{}' WHERE id = 2");
+    case.definition("mode: incremental_merge, unique_key: [id]", "", "").load();
+    assert_eq!(case.ch.column("SELECT toString(v) FROM t ORDER BY id"), ["['a']", "[]"]);
+}
+
+#[test]
+fn bytes_are_compared_by_their_hashes_or_refused_by_the_plan() {
+    let case = Case::new();
+    case.pg.execute("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, v bytea)");
+    case.pg.execute("INSERT INTO shop.t VALUES (1, '\\xff00'), (2, NULL)");
+    case.definition("mode: snapshot_diff, unique_key: [id]", "", "").refused("cannot be compared");
+    let hashed = "mode: snapshot_diff, unique_key: [id], diff: {store_row_hash: true}";
+    case.definition(hashed, "", "").load();
+    case.pg.execute("UPDATE shop.t SET v = '\\xfe00' WHERE id = 1");
+    let again = case.definition(hashed, "", "").load();
+    assert!(again.contains("1 updated") && again.contains("1 unchanged"), "{again}");
+    assert_eq!(case.ch.column("SELECT hex(v) FROM t WHERE id = 1"), ["FE00"]);
+}
+
+#[test]
+fn a_table_of_many_columns_with_long_names_is_loaded() {
+    let case = Case::new();
+    // Each letter takes six bytes in an address, which ends at 64 KiB.
+    let columns: Vec<String> = (0..400).map(|i| format!("\"столбец с длинным именем {i}\" int DEFAULT {i}")).collect();
+    case.pg.execute(&format!("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, {})", columns.join(", ")));
+    case.pg.execute("INSERT INTO shop.t (id) SELECT generate_series(1, 3)");
+    for (strategy, rows) in [("mode: full_refresh", "3"), ("mode: incremental_merge, unique_key: [id]", "3")] {
+        case.definition(strategy, "", "").load();
+        assert_eq!(case.ch.value("SELECT count() FROM t WHERE `столбец с длинным именем 399` = 399"), rows);
+    }
 }

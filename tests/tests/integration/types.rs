@@ -1,7 +1,7 @@
 //! Every common PostgreSQL type at its extremes: to PostgreSQL byte for byte, to Delta and Parquet exactly or refused by
 //! name.
 
-use dpone_tests::{Lake, Pg, Project, assert_same_rows, every_case};
+use dpone_tests::{ClickHouse, Lake, Pg, Project, assert_same_rows, every_case};
 
 /// A column type, values as PostgreSQL literals, and how DuckDB writes a value of it as PostgreSQL's text does; `None`
 /// where the lake holds PostgreSQL's own text.
@@ -275,4 +275,56 @@ fn to_delta_an_extreme_is_exact_or_refused_by_name() {
 #[test]
 fn to_parquet_an_extreme_is_exact_or_refused_by_name() {
     exact_or_refused(Lake::Parquet, EXTREMES, true);
+}
+
+/// Numbers for columns that PostgreSQL alone has a type for: of more than 38 digits, and `numeric` without precision.
+#[test]
+fn numbers_fit_columns_that_hold_more() {
+    let strategies = [
+        "full_refresh",
+        "incremental_merge, unique_key: [k]",
+        "snapshot_diff, unique_key: [k]",
+        "scd2, unique_key: [k]",
+    ];
+    every_case(strategies, |strategy| {
+        let (pg, ch) = (Pg::new(), ClickHouse::new());
+        let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+        ch.execute("CREATE TABLE s (k Int32, a Int128, b Decimal(50, 10), c Nullable(Decimal(10, 2)), d UInt64) ENGINE = MergeTree ORDER BY k");
+        ch.execute(
+            "INSERT INTO s VALUES (1, -170141183460469231731687303715884105728, 1234567890123456789012345678901234567890.5, 1.5, 7), \
+             (2, 1, -0.0000000001, NULL, 18446744073709551615)",
+        );
+        let manifest = |table: &str| {
+            format!(
+                "name: numbers\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {}, name: s}}}}\n\
+                 sink: {{type: postgres, connection_type: env, connection_id: DB, table: {{schema: landing, name: {table}}}, \
+                 strategy: {{mode: {strategy}}}}}\n",
+                ch.database
+            )
+        };
+        let expected = |c: &str, d: &str| {
+            [
+                format!("1|-170141183460469231731687303715884105728|1234567890123456789012345678901234567890.5000000000|{c}|{d}"),
+                "2|1|-0.0000000001||18446744073709551615".to_owned(),
+            ]
+            .to_vec()
+        };
+        let found = |table: &str| {
+            pg.column(&format!("SELECT concat_ws('|', k, a, b, coalesce(c::text, ''), d) FROM landing.{table}"))
+        };
+        pg.execute("CREATE SCHEMA landing; CREATE TABLE landing.free (k int, a numeric, b numeric(60, 10), c numeric, d numeric(50, 0))");
+        if strategy.starts_with("scd2") {
+            pg.execute("ALTER TABLE landing.free ADD __dpone__valid_from_at timestamptz, ADD __dpone__valid_to_at timestamptz, \
+                        ADD __dpone__is_current boolean, ADD __dpone__row_hash text");
+        }
+        for table in ["made", "free"] {
+            project.write("load.yaml", manifest(table));
+            project.run("load.yaml", &format!("{table}-one")).ok();
+            let again = project.run("load.yaml", &format!("{table}-two")).ok();
+            if *strategy != "full_refresh" {
+                assert_eq!((again.rows("updated"), again.rows("inserted")), (0, 0), "{}", again.text());
+            }
+            assert_same_rows(table, expected("1.50", "7"), found(table));
+        }
+    });
 }

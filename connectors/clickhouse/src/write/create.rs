@@ -7,7 +7,7 @@ use dpone_planner::plan::OPERATION_COLUMN;
 
 use super::catalog::Table;
 use super::names::{list, relation};
-use super::options::{Engine, Options, key_column, key_part};
+use super::options::{Engine, MergePolicy, Options, key_column, key_part};
 use crate::ClickHouseDialect;
 use crate::dialect::{definition_as, type_of};
 use crate::types::{ChType, quote};
@@ -63,6 +63,19 @@ impl Creation {
         if options.engine == Engine::Replacing && order.is_empty() {
             return Err(Error::configuration("a ReplacingMergeTree without a key keeps one row")
                 .with_hint("give order_by, or a strategy with unique_key"));
+        }
+        // Of a table that is there the commit says the same.
+        if options.merge_policy == MergePolicy::Replacing {
+            let mut sorted = order.clone();
+            let mut key: Vec<String> = wanted.primary_key.iter().map(|column| quote(column)).collect();
+            (sorted.sort(), key.sort());
+            if options.engine != Engine::Replacing || sorted != key {
+                return Err(Error::configuration(format!(
+                    "merge_policy replacing needs a ReplacingMergeTree that is sorted by the key ({})",
+                    wanted.primary_key.join(", ")
+                ))
+                .with_hint("add engine: ReplacingMergeTree to sink.options, and leave order_by out; or take another merge_policy"));
+            }
         }
         let in_order: Vec<String> = order.iter().filter_map(|part| key_column(part)).collect();
         let mut columns = Vec::new();

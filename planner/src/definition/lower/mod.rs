@@ -91,7 +91,7 @@ pub(super) fn manifest(
         return Err(Error::internal("a definition without problems has no result"));
     };
     stored_hashes(&mut strategy, &manifest.sink.strategy, lineage);
-    let sink = with_merge_policy(sink, &manifest.sink.strategy, manifest.sink.kind.kind());
+    let sink = with_merge_policy(sink, &manifest.sink.strategy, manifest.sink.kind.kind(), &origin)?;
     notes(&manifest, &strategy, &mut warnings);
     Ok(Pipeline {
         name: manifest.name,
@@ -188,11 +188,21 @@ fn sink(sink: &manifest::Sink, origin: &Origin<'_>, book: &mut Book) -> Result<S
 }
 
 /// A sink that merges in several ways reads which one from its options.
-pub(super) fn with_merge_policy(mut sink: SinkSpec, spec: &StrategySpec, kind: &str) -> SinkSpec {
+pub(super) fn with_merge_policy(
+    mut sink: SinkSpec,
+    spec: &StrategySpec,
+    kind: &str,
+    origin: &Origin<'_>,
+) -> Result<SinkSpec> {
     if let Some(policy) = spec.merge_policy.filter(|_| kind == "clickhouse") {
-        sink.options.insert("merge_policy".to_owned(), policy.as_str().to_owned());
+        let before = sink.options.insert("merge_policy".to_owned(), policy.as_str().to_owned());
+        if before.is_some_and(|before| before != policy.as_str()) {
+            return Err(origin
+                .error("sink.strategy.merge_policy", "the merge policy is said twice, and not as the same")
+                .with_hint("say it under sink.strategy alone"));
+        }
     }
-    sink
+    Ok(sink)
 }
 
 /// Options that only the connector reads.

@@ -33,6 +33,12 @@ pub(super) fn lower(
     if let Some(policy) = spec.merge_policy {
         check_merge_policy(policy, sink_kind, origin)?;
     }
+    if spec.mutations_sync == Some(0) {
+        let at = "sink.strategy.mutations_sync";
+        return Err(origin
+            .error(at, format!("{} 0 would end a load before its rows are deleted", origin.term(at)))
+            .with_hint("remove it: a load waits for its mutations, as with 2"));
+    }
     match reader(spec.mode, read, source_kind, origin)? {
         Some(Reader::Xmin) => return super::xmin::lower(spec, read, key, reconciliation, origin),
         Some(Reader::Cdc) => {
