@@ -68,7 +68,8 @@ impl Creation {
         if options.merge_policy == MergePolicy::Replacing {
             let mut sorted = order.clone();
             let mut key: Vec<String> = wanted.primary_key.iter().map(|column| quote(column)).collect();
-            (sorted.sort(), key.sort());
+            sorted.sort();
+            key.sort();
             if options.engine != Engine::Replacing || sorted != key {
                 return Err(Error::configuration(format!(
                     "merge_policy replacing needs a ReplacingMergeTree that is sorted by the key ({})",
