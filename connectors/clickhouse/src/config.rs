@@ -10,7 +10,7 @@ use dpone_planner::definition::nearest;
 use dpone_planner::{Error, Result, Secret};
 use url::Url;
 
-use crate::settings::WHOLE;
+use crate::settings::{FILTERS, WHOLE};
 
 /// The option names of a connection.
 pub const OPTIONS: &[&str] = &[
@@ -407,9 +407,9 @@ fn check_setting(name: &str) -> Result<()> {
     if !is_name {
         return Err(Error::configuration(format!("{name:?} is no name of a setting")));
     }
-    if WHOLE.iter().any(|(whole, _)| *whole == name) {
+    if WHOLE.iter().any(|(whole, _)| *whole == name) || FILTERS.contains(&name) {
         return Err(Error::configuration(format!(
-            "{name} cannot be set: an answer would have less rows than there are"
+            "{name} cannot be set: an answer would have other rows than there are"
         ))
         .with_hint("limit the rows in a query, or by custom_predicate"));
     }
@@ -474,8 +474,10 @@ mod tests {
             assert_eq!(config.settings["join_use_nulls"], "1");
         }
         assert_eq!(resolve(&[("settings.max_threads", "8")]).unwrap().settings["max_threads"], "8");
-        let limited = resolve(&[("settings", "limit=10")]).unwrap_err();
-        assert!(limited.message().contains("limit cannot be set"), "{limited}");
+        for filter in ["limit=10", "join_overflow_mode=break", "additional_table_filters={'h.t': 'id < 5'}"] {
+            let refused = resolve(&[("settings", filter)]).unwrap_err();
+            assert!(refused.message().contains("cannot be set: an answer would have other rows"), "{refused}");
+        }
         for wrong in ["query_id=x", "wait_end_of_query=0", "a b=1", "output_format_arrow_string_as_string=0", "nothing"]
         {
             assert!(resolve(&[("settings", wrong)]).is_err(), "{wrong}");

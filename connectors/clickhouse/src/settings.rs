@@ -22,6 +22,7 @@ pub(crate) const WHOLE: &[(&str, &str)] = &[
 pub(crate) const OURS: &[(&str, &str)] = &[
     ("final", "0"),
     ("additional_result_filter", ""),
+    ("additional_table_filters", "{}"),
     ("aggregate_functions_null_for_empty", "0"),
     ("apply_deleted_mask", "1"),
     ("cast_keep_nullable", "0"),
@@ -30,6 +31,9 @@ pub(crate) const OURS: &[(&str, &str)] = &[
     ("prefer_column_name_to_alias", "0"),
     ("transform_null_in", "0"),
 ];
+
+/// Besides [`WHOLE`], what a connection cannot set: rows that a query does not mention would be missing, or there.
+pub(crate) const FILTERS: &[&str] = &["additional_result_filter", "additional_table_filters", "apply_deleted_mask"];
 
 /// Virtual columns that we ask for. A column of a table that has such a name hides them.
 pub(crate) const VIRTUAL: &[&str] = &["_part", "_partition_id"];
