@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,6 +126,12 @@ impl Error {
         self
     }
 
+    /// Says where the definition is, where what is wrong with it is not known more closely.
+    pub fn within(self, location: &Location) -> Self {
+        let known = self.0.location.is_some() || self.kind() != ErrorKind::Configuration;
+        if known { self } else { self.at(location.clone()) }
+    }
+
     pub fn at(mut self, location: Location) -> Self {
         self.0.location = Some(location);
         self
@@ -243,9 +250,11 @@ impl From<DataFusionError> for Error {
                 Some(first) => Error::from(first),
                 None => Error::unknown("several errors, and none is told"),
             },
-            DataFusionError::SQL(_, _) | DataFusionError::Plan(_) | DataFusionError::SchemaError(_, _) => {
-                Error::configuration(error.strip_backtrace())
-            }
+            DataFusionError::SchemaError(ref schema, _) => match schema.as_ref() {
+                SchemaError::FieldNotFound { field, valid_fields } => no_column(field, valid_fields),
+                _ => Error::configuration(error.strip_backtrace()),
+            },
+            DataFusionError::SQL(_, _) | DataFusionError::Plan(_) => Error::configuration(error.strip_backtrace()),
             DataFusionError::NotImplemented(_) => Error::configuration(error.strip_backtrace()),
             DataFusionError::Internal(_) => Error::internal(error.strip_backtrace()),
             DataFusionError::ResourcesExhausted(_) => Error::configuration(error.strip_backtrace())
@@ -253,6 +262,31 @@ impl From<DataFusionError> for Error {
             other => Error::unknown(without_values(&other.strip_backtrace())),
         }
     }
+}
+
+/// How many columns an error names.
+const COLUMNS_TOLD: usize = 40;
+
+/// A column that a query names, and nothing has.
+fn no_column(column: &Column, there: &[Column]) -> Error {
+    let of_table = column.relation.as_ref().map_or_else(String::new, |table| format!(" in {table}"));
+    let error =
+        Error::configuration(format!("there is no column {:?}{of_table}", column.name)).with("column", &column.name);
+    let names: Vec<&str> = there.iter().map(|column| column.name.as_str()).collect();
+    if names.is_empty() {
+        return error;
+    }
+    let mut told = names.iter().take(COLUMNS_TOLD).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more) = names.len().checked_sub(COLUMNS_TOLD).filter(|more| *more > 0) {
+        told += &format!(" and {more} more");
+    }
+    // A name that only its case tells apart has to be quoted.
+    let quoted = names.iter().find(|name| **name != column.name && name.eq_ignore_ascii_case(&column.name));
+    error.with_hint(match (quoted, crate::definition::nearest(&column.name, names.iter().copied())) {
+        (Some(name), _) => format!("write \"{name}\", in double quotes: unquoted names are in small letters"),
+        (None, Some(near)) => format!("did you mean {near:?}? Columns: {told}"),
+        (None, None) => format!("columns: {told}"),
+    })
 }
 
 /// The text without what it quotes: a failing value must not reach a log.

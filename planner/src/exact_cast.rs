@@ -24,6 +24,9 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
     if is_uuid(from) && is_string(to.data_type()) || uuids_in_list(from) && list_of_texts(to) {
         return Ok(ExactCast::call(expr, from, to));
     }
+    if finer_time(from.data_type(), to.data_type()) {
+        return Ok(ExactCast::call(expr, from, to));
+    }
     if widens(from.data_type(), to.data_type()) {
         return Ok(cast(expr, to.data_type().clone()));
     }
@@ -62,6 +65,11 @@ fn uuids_in_list(field: &Field) -> bool {
 
 fn list_of_texts(field: &Field) -> bool {
     matches!(field.data_type(), DataType::List(item) if item.data_type() == &DataType::Utf8)
+}
+
+/// Times in a finer unit: every value has one, and those of far years go beyond the range that is left for them.
+fn finer_time(from: &DataType, to: &DataType) -> bool {
+    matches!((from, to), (DataType::Timestamp(a, _), DataType::Timestamp(b, _)) if a < b) && widens(from, to)
 }
 
 /// Pairs that hold for some values, and are checked value by value.
@@ -121,18 +129,21 @@ impl ExactCast {
             return uuid_text(array);
         }
         let options = CastOptions { safe: false, ..Default::default() };
+        let finer = finer_time(&self.from, self.to.data_type());
         let failed = || {
-            Error::data_quality(format!(
-                "column {:?} holds a {} that does not fit {} exactly",
-                self.column,
-                data_type_name(&self.from),
-                data_type_name(self.to.data_type())
-            ))
-            .with("column", &self.column)
-            .with_hint("convert it in a query, where the rounding is yours to choose: SELECT CAST(… AS …)")
+            let what = match finer {
+                true => format!("{} of a year that the target's unit does not reach", data_type_name(&self.from)),
+                false => {
+                    let (from, to) = (data_type_name(&self.from), data_type_name(self.to.data_type()));
+                    format!("{from} that does not fit {to} exactly")
+                }
+            };
+            Error::data_quality(format!("column {:?} holds a {what}", self.column))
+                .with("column", &self.column)
+                .with_hint("convert it in a query, where the rounding is yours to choose: SELECT CAST(… AS …)")
         };
         let there = cast_with_options(array, self.to.data_type(), &options).map_err(|_| failed())?;
-        if !is_string(self.to.data_type()) {
+        if !finer && !is_string(self.to.data_type()) {
             let back = cast_with_options(&there, array.data_type(), &options).map_err(|_| failed())?;
             let changed = cmp::neq(&back, array)?;
             if changed.true_count() > 0 {
@@ -223,6 +234,23 @@ mod tests {
         let error = nanos_to_micros(vec![Some(1_001)]).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::DataQuality);
         assert!(error.message().contains("\"at\"") && !error.to_string().contains("1001"));
+    }
+
+    #[test]
+    fn a_time_beyond_the_reach_of_a_finer_unit_fails_by_name() {
+        let field = |unit| Field::new("at", DataType::Timestamp(unit, None), true);
+        let (from, to) = (field(TimeUnit::Millisecond), field(TimeUnit::Microsecond));
+        let converted = convert(datafusion::prelude::col("at"), &from, &to).unwrap();
+        assert!(converted.to_string().starts_with(ExactCast::NAME), "{converted}");
+        let cast = ExactCast::new("at", from.data_type().clone(), to, false);
+        let millis = |values: Vec<Option<i64>>| {
+            cast.apply(&(Arc::new(arrow::array::TimestampMillisecondArray::from(values)) as ArrayRef))
+        };
+        let near = millis(vec![Some(1), None, Some(-2)]).unwrap();
+        assert_eq!(near.as_ref(), &TimestampMicrosecondArray::from(vec![Some(1000), None, Some(-2000)]) as &dyn Array);
+        let error = millis(vec![Some(253_402_300_800_000_000)]).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::DataQuality);
+        assert!(error.message().contains("\"at\"") && !error.to_string().contains("2534"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod definition;
 pub mod dialect;
 pub mod diff;
+pub mod differ;
 pub mod error;
 pub mod exact_cast;
 pub mod expr;

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, Scalar};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
+use crate::chunk::LoadedChunk;
 use crate::error::{Error, Result};
 use crate::order::ValueOrder;
 
@@ -32,6 +33,9 @@ pub struct PipelineState {
     /// What the row hashes in the target are made of, where a strategy compares with them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashes: Option<HashCover>,
+    /// What a chunk of a backfill was of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<LoadedChunk>,
     /// The columns that were loaded last, where rows are compared with loaded ones; empty: not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,

@@ -12,6 +12,7 @@ mod error;
 mod evolve;
 mod lease;
 mod names;
+mod orphan;
 mod provider;
 mod read;
 mod rewrite;

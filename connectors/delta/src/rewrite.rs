@@ -3,6 +3,7 @@
 //! A file is the unit of change. Files that hold no affected row stay; of the others, the rows that remain are copied
 //! to new files. Which rows are affected is found by joins in DataFusion, under a memory limit.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -14,7 +15,7 @@ use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::functions_aggregate::expr_fn::sum;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, binary_expr, lit, when};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit, when};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use dpone_engine::{Commit, Error, Result};
 use dpone_planner::plan::{
@@ -286,12 +287,9 @@ impl Work<'_> {
     /// load is no difference.
     fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
         let columns = self.target.schema.fields().iter().map(|f| f.name()).filter(|name| compared(name));
-        columns
-            .filter(|name| !STAMPS.contains(&name.as_str()))
-            .filter(|name| self.commit.load.staged_schema.field_with_name(name).is_ok())
-            .map(|name| binary_expr(qualified("t", name), Operator::IsDistinctFrom, qualified("s", name)))
-            .reduce(Expr::or)
-            .unwrap_or_else(|| lit(false))
+        let staged: HashSet<&String> = self.commit.load.staged_schema.fields().iter().map(|f| f.name()).collect();
+        let both = columns.filter(|name| !STAMPS.contains(&name.as_str()) && staged.contains(name));
+        dpone_planner::differ::differs(both.map(|name| (qualified("t", name), qualified("s", name))))
     }
 
     /// A range that every staged key lies in, from the staged files' own statistics. It skips files.

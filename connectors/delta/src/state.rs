@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::config::{OURS, Place};
 use crate::lease::Leases;
 use crate::table::{Table, log_entry};
-use crate::{commit, error};
+use crate::{commit, error, orphan};
 
 /// Receipts that the state keeps, newest first. Older ones are in the log's history.
 const RECEIPTS: usize = 50;
@@ -221,6 +221,9 @@ impl StateStore for DeltaState {
             // The earlier holder may be asleep with its log entry ready. An entry with our token makes its attempt
             // collide, and on looking again it finds that it is no longer the newest.
             self.restate(&request.pipeline, lease.token, false).await?;
+        }
+        if let Err(error) = orphan::sweep(&self.leases.warehouse, &self.place, &request.pipeline).await {
+            tracing::warn!(%error, "what a killed load had staged could not be removed");
         }
         Ok(lease)
     }

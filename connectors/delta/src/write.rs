@@ -16,7 +16,7 @@ use dpone_engine::{
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;
 use dpone_planner::schema::TableFacts;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::ObjectStoreExt;
 
 use crate::commit::Committer;
@@ -26,9 +26,9 @@ use crate::lease::Leases;
 use crate::provider::Files;
 use crate::rewrite::{session, staged_files};
 use crate::stage::{TableWriter, WrittenFile};
-use crate::state::{self, DeltaState};
-use crate::table::{Table, log_entry};
-use crate::{error, evolve, stats, types};
+use crate::state::DeltaState;
+use crate::table::Table;
+use crate::{error, evolve, orphan, stats, types};
 
 /// Options of a definition's sink that mean something here.
 const SINK_OPTIONS: &[&str] = &[];
@@ -70,7 +70,7 @@ impl DeltaSink {
     /// Removes the files of an earlier attempt at the partition.
     async fn clear(&self, place: &Place, load: &LoadSpec, partition: usize) -> Result<()> {
         let prefix = format!("{partition:05}-");
-        for entry in list(place, &load.load_id).await? {
+        for entry in orphan::list(place, &place.path(&load.load_id)?).await? {
             if entry.filename().is_some_and(|name| name.starts_with(&prefix)) {
                 place.store.delete(&entry).await.map_err(error::store)?;
             }
@@ -166,7 +166,7 @@ impl Sink for DeltaSink {
                 }
             }
         }
-        Ok(())
+        orphan::note(&self.warehouse, &load.target, &load.pipeline, &load.load_id).await
     }
 
     async fn stage(
@@ -228,22 +228,7 @@ impl Sink for DeltaSink {
     async fn discard(&self, load: &LoadSpec) -> Result<()> {
         self.known().remove(&load.load_id);
         let place = self.warehouse.place(&load.target)?;
-        let files = list(&place, &load.load_id).await?;
-        if files.is_empty() {
-            return Ok(());
-        }
-        let kept = committed_files(&place, load).await?;
-        for file in files {
-            if !kept.contains(file.as_ref()) {
-                place.store.delete(&file).await.map_err(error::store)?;
-            }
-        }
-        // An empty folder is no staging, but no trace is better. It fails, as it should, where files remain.
-        if let Some(folder) = &place.local {
-            let _ = std::fs::remove_dir(folder.join(&load.load_id));
-            let _ = std::fs::remove_dir(folder);
-        }
-        Ok(())
+        orphan::discard(&self.warehouse, &place, &load.pipeline, &load.load_id).await
     }
 
     fn state(&self, target: &Relation, location: &StateLocation) -> Result<Arc<dyn StateStore>> {
@@ -280,33 +265,4 @@ fn artifacts(staged: &[StagedPartition]) -> Result<Vec<WrittenFile>> {
         files.extend(part);
     }
     Ok(files)
-}
-
-async fn list(place: &Place, load_id: &str) -> Result<Vec<object_store::path::Path>> {
-    let folder = place.path(load_id)?;
-    match place.store.list(Some(&folder)).map_ok(|entry| entry.location).try_collect().await {
-        Ok(found) => Ok(found),
-        Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
-        Err(other) => Err(error::store(other)),
-    }
-}
-
-/// Paths of the load's files that belong to the table: active now, or added by the load's own commit and kept for
-/// readers of earlier versions.
-async fn committed_files(place: &Place, load: &LoadSpec) -> Result<BTreeSet<String>> {
-    let mut kept = BTreeSet::new();
-    let Some(table) = Table::open(place).await? else { return Ok(kept) };
-    for file in table.files.iter() {
-        kept.insert(place.path(&file.path)?.to_string());
-    }
-    let remembered = state::read(&table, &load.pipeline).await?.unwrap_or_default().1;
-    let version = remembered.load(&load.load_id).and_then(|r| r.target_version.as_deref()?.parse().ok());
-    if let Some(version) = version {
-        for line in log_entry(place, version).await?.unwrap_or_default() {
-            if let Some(path) = line["add"]["path"].as_str() {
-                kept.insert(place.path(path)?.to_string());
-            }
-        }
-    }
-    Ok(kept)
 }

@@ -79,6 +79,7 @@ async fn load(sink: &dyn Sink, mode: WriteMode, run_id: &str, parts: &[RecordBat
         boundary: None,
         changes: None,
         hashes: None,
+        chunk: None,
         columns: Vec::new(),
         late_columns: Vec::new(),
         load_id: spec.load_id.clone(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dpone_planner::chunk::{Chunk, split};
+use dpone_planner::chunk::{Chunk, LoadedChunk, split};
 use dpone_planner::definition::{Backfill, ChunkLoad, Ledger, Pipeline, SourceQuery, StateSpec, Strategy};
 use sha2::{Digest, Sha256};
 
@@ -92,9 +92,16 @@ impl Campaign {
                 chunk: chunk.clone(),
                 zone: self.backfill.chunks.zone.clone(),
                 inner: self.backfill.inner.clone(),
+                loaded: self.loaded(chunk),
             })),
             ..self.pipeline.clone()
         }
+    }
+
+    /// The chunk as the target remembers it.
+    pub fn loaded(&self, chunk: &Chunk) -> LoadedChunk {
+        let spec = &self.backfill.chunks;
+        LoadedChunk::new(chunk, &spec.column, &spec.zone, &self.origin, self.backfill.id.as_deref())
     }
 
     /// The same for every attempt, by whichever worker: the target's ledger loads it once.

@@ -1,6 +1,6 @@
 //! Runs a campaign: workers claim chunks, load them by the ordinary protocol, and record how it went.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,9 @@ use super::plan::count_rows;
 use super::report::{CampaignReport, Failure};
 use crate::failpoint;
 use crate::receipt::{Receipt, RowCounts, RunStatus};
-use crate::run::{Campaigning, ChunkState, Event, Observer, Progress, RunContext, Stage, Turn, holder, run_load};
+use crate::run::{
+    Campaigning, ChunkState, Event, Observer, Progress, RunContext, Stage, Turn, holder, run_load, states,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// Failures in a row after which the rest is not tried: the cause is not in the chunks.
@@ -57,7 +59,9 @@ pub async fn run_campaign(
     options: &CampaignOptions,
 ) -> Result<CampaignReport> {
     let campaign = Campaign::new(context, pipeline, options.backfill_id.as_deref())?;
-    run_resolved(context, campaign, options).await.map_err(|e| e.with("pipeline", &pipeline.name))
+    run_resolved(context, campaign, options)
+        .await
+        .map_err(|e| e.with("pipeline", &pipeline.name).within(&pipeline.location))
 }
 
 async fn run_resolved(context: &RunContext, campaign: Campaign, options: &CampaignOptions) -> Result<CampaignReport> {
@@ -67,6 +71,7 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
     check_choice(&campaign, stored.as_ref(), options.choice)?;
     let mut notes = campaign.backfill.notes.clone();
     check_others(&campaign, stored.as_ref(), &mut notes).await?;
+    check_loaded(context, &campaign, stored.as_ref()).await?;
     let hold = campaign.store.begin(&campaign.fresh_manifest()).await?;
     if options.choice == Choice::Resume {
         let unskip = campaign.backfill.retry == RetryPolicy::NonCommitted;
@@ -90,6 +95,7 @@ async fn run_resolved(context: &RunContext, campaign: Campaign, options: &Campai
     shared.by_turns = shared.campaign.one_at_a_time && hold.is_shared();
     let shared = Arc::new(shared);
     let mut outcome = drive(&shared, context, workers).await;
+    shared.give_back().await;
     let report = shared.report(started_at, clock, notes, &mut outcome).await?;
     match outcome.error {
         // A chunk's failure is in the report; this one is of the ledger itself.
@@ -144,14 +150,16 @@ async fn check_others(campaign: &Campaign, stored: Option<&PartitionManifest>, n
         }
         let which = other.campaign.get(..12).unwrap_or_default().to_owned();
         let same_id = other.backfill_id == campaign.backfill.id;
-        if !begun && same_id && other.origin == campaign.origin && !campaign.backfill.inner.is_idempotent() {
+        let again = !campaign.backfill.inner.is_idempotent() && appends_again(campaign, &other);
+        if !begun && same_id && other.origin == campaign.origin && again {
             return Err(Error::conflict(format!(
                 "an earlier backfill of this pipeline ({which}) has appended {} of its {} chunks to {}; its definition \
                  was another. Rows of both would be there twice",
                 counts.success, counts.total, other.target
             ))
             .with_hint(
-                "to load on purpose, give this one a backfill_id of its own; to load a range again without repeating \
+                "leave what is loaded out of the range; to load it again on purpose, give this one a backfill_id of its \
+                 own; to load a range again without repeating \
                  rows, use inner_mode replace or incremental_merge",
             ));
         }
@@ -160,6 +168,44 @@ async fn check_others(campaign: &Campaign, stored: Option<&PartitionManifest>, n
                 "an earlier backfill of this pipeline ({which}) was left with {} of {} chunks committed: its source or \
                  its definition was another, so this one does not go on with it",
                 counts.success, counts.total
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a chunk of the campaign shares rows with one that the other has committed.
+fn appends_again(campaign: &Campaign, other: &PartitionManifest) -> bool {
+    let chunks: Vec<_> = campaign.chunks.iter().map(|chunk| campaign.loaded(chunk)).collect();
+    let committed = other.partitions.iter().filter(|partition| partition.status == PartitionStatus::Success);
+    committed.map(|partition| partition.loaded(other)).any(|loaded| chunks.iter().any(|chunk| chunk.overlaps(&loaded)))
+}
+
+/// The same by what the target itself remembers: manifests may be lost, or be those of another machine. Only chunks that
+/// share rows with one of this campaign matter.
+async fn check_loaded(context: &RunContext, campaign: &Campaign, stored: Option<&PartitionManifest>) -> Result<()> {
+    if campaign.backfill.inner.is_idempotent() || stored.is_some_and(|m| m.counts().success > 0) {
+        return Ok(());
+    }
+    let of_pipeline = format!("{}.backfill.", campaign.pipeline.name);
+    let own = format!("{of_pipeline}{}.", campaign.short());
+    let chunks: Vec<_> = campaign.chunks.iter().map(|chunk| (&chunk.id, campaign.loaded(chunk))).collect();
+    for state in states(context, &campaign.pipeline).await? {
+        let Some(loaded) = &state.chunk else { continue };
+        let ours = !state.pipeline.starts_with(&of_pipeline) || state.pipeline.starts_with(&own);
+        if ours || loaded.origin != campaign.origin || loaded.backfill_id != campaign.backfill.id {
+            continue;
+        }
+        if let Some((id, chunk)) = chunks.iter().find(|(_, chunk)| chunk.overlaps(loaded)) {
+            let which = state.pipeline[of_pipeline.len()..].split('.').next().unwrap_or_default();
+            return Err(Error::conflict(format!(
+                "an earlier backfill of this pipeline ({which}) has appended {} {} to {} at {}, says the target; chunk \
+                 {id} ({}) would append rows of it again",
+                loaded.column, loaded.label, campaign.target, state.committed_at, chunk.label
+            ))
+            .with_hint(
+                "leave what is loaded out of the range; to load it again on purpose, give this backfill a backfill_id of \
+                 its own; to load a range again without repeating rows, use inner_mode replace or incremental_merge",
             ));
         }
     }
@@ -214,6 +260,15 @@ struct Shared {
     by_turns: bool,
     began: Instant,
     done: Mutex<Done>,
+    /// Chunks that a worker who was killed left behind, and whose lease at the target has not ended: their turn comes when
+    /// nothing else is left.
+    parked: Mutex<VecDeque<Parked>>,
+}
+
+/// A chunk that is claimed and waits.
+struct Parked {
+    partition: Box<Partition>,
+    keeper: ClaimKeeper,
 }
 
 /// What the workers did so far.
@@ -260,6 +315,25 @@ impl Shared {
             by_turns: false,
             began: Instant::now(),
             done: Mutex::default(),
+            parked: Mutex::default(),
+        }
+    }
+
+    fn parked(&self) -> std::sync::MutexGuard<'_, VecDeque<Parked>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the chunks back that are parked when the work ends early.
+    async fn give_back(&self) {
+        let parked = std::mem::take(&mut *self.parked());
+        for Parked { partition, keeper } in parked {
+            keeper.stop().await;
+            let left = Error::new(ErrorKind::Interrupted, "the run ended before the chunk's turn came");
+            let attempt = failure(PartitionStatus::Pending, &left, 0.0);
+            let given = self.campaign.store.record(&self.campaign.key, &partition.id, partition.token, &attempt).await;
+            if let Err(error) = given {
+                tracing::warn!(%error, chunk = partition.id, "a claim could not be given back: it ends by itself");
+            }
         }
     }
 
@@ -388,7 +462,15 @@ impl Worker {
             take: shared.take.clone(),
             tried: shared.done().tried.iter().cloned().collect(),
         };
-        match campaign.store.claim(&campaign.key, &request).await? {
+        let claim = campaign.store.claim(&campaign.key, &request).await?;
+        if matches!(claim, Claim::Nothing | Claim::Busy { .. }) {
+            let parked = shared.parked().pop_front();
+            if let Some(parked) = parked {
+                self.load(parked, false).await?;
+                return Ok(true);
+            }
+        }
+        match claim {
             Claim::Nothing => Ok(false),
             Claim::Cancelled => {
                 shared.done().stopped.get_or_insert_with(|| "the backfill was cancelled meanwhile".to_owned());
@@ -408,10 +490,15 @@ impl Worker {
             }
             Claim::Partition { partition, taken_over } => {
                 shared.done().tried.insert(partition.id.clone());
+                // Its lease at the target may outlive the worker, while other chunks can be loaded.
+                let left_behind = taken_over.is_some();
                 if let Some(before) = taken_over {
                     shared.note(&format!("chunk {} was left by {before}: taken over", partition.id));
                 }
-                self.load(&partition).await?;
+                failpoint::reach("backfill.claimed").await?;
+                shared.chunk(&partition.id, ChunkState::Begun, RowCounts::default(), 0);
+                let keeper = ClaimKeeper::start(campaign, &partition, shared.cancel.child_token());
+                self.load(Parked { partition, keeper }, left_behind).await?;
                 Ok(true)
             }
         }
@@ -424,20 +511,23 @@ impl Worker {
         }
     }
 
-    async fn load(&self, partition: &Partition) -> Result<()> {
+    /// Loads a chunk that is claimed; `may_wait`: one whose lease another still has is parked.
+    async fn load(&self, Parked { partition, keeper }: Parked, may_wait: bool) -> Result<()> {
         let shared = &self.shared;
         let campaign = &shared.campaign;
-        failpoint::reach("backfill.claimed").await?;
         let chunk = campaign
             .chunk(&partition.id)
             .ok_or_else(|| Error::internal(format!("the manifest has the chunk {:?}", partition.id)))?;
         let pipeline = campaign.chunk_pipeline(chunk);
-        shared.chunk(&partition.id, ChunkState::Begun, RowCounts::default(), 0);
         let began = Instant::now();
-        let keeper = ClaimKeeper::start(campaign, partition, shared.cancel.child_token());
         let mut context = self.context.clone();
         context.cancel = keeper.lost.clone();
-        let result = self.in_turn(&context, &pipeline, &partition.run_id).await;
+        let Some(result) = self.in_turn(&context, &pipeline, &partition.run_id, may_wait).await else {
+            shared
+                .note(&format!("chunk {} is still held by the worker that left it: its turn comes last", partition.id));
+            shared.parked().push_back(Parked { partition, keeper });
+            return Ok(());
+        };
         let result = match result {
             // Committed, says the ledger, and there is no table: the chunk would be lost.
             Ok(receipt) if receipt.status == RunStatus::AlreadyCommitted => self.believe(receipt).await,
@@ -458,35 +548,52 @@ impl Worker {
             shared.note(&format!("chunk {} was taken over by another worker; its record counts", partition.id));
         }
         let label = chunk.label(&campaign.backfill.chunks.zone);
-        let rows = self.account(partition, &label, result, seconds).await?;
+        let rows = self.account(&partition, &label, result, seconds).await?;
         shared.pace.after(rows, began.elapsed(), &shared.cancel).await;
         Ok(())
     }
 
-    async fn in_turn(&self, context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    /// Where the table takes one load at a time, and other machines may load it, in turn with them.
+    async fn in_turn(
+        &self,
+        context: &RunContext,
+        pipeline: &Pipeline,
+        run_id: &str,
+        may_wait: bool,
+    ) -> Option<Result<Receipt>> {
         if !self.shared.by_turns {
-            return self.patiently(context, pipeline, run_id).await;
+            return self.patiently(context, pipeline, run_id, may_wait).await;
         }
-        let turn = Turn::take(context, pipeline, run_id, &context.cancel).await?;
-        let result = self.patiently(context, pipeline, run_id).await;
+        let turn = match Turn::take(context, pipeline, run_id, &context.cancel).await {
+            Ok(turn) => turn,
+            Err(error) => return Some(Err(error)),
+        };
+        let result = self.patiently(context, pipeline, run_id, may_wait).await;
         turn.end().await;
         result
     }
 
     /// Runs the chunk. A conflict passes: another chunk created the target meanwhile, or the lease of a worker that was
-    /// killed has not ended yet.
-    async fn patiently(&self, context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
+    /// killed has not ended yet. `None`: there is one, and other chunks may be loaded meanwhile.
+    async fn patiently(
+        &self,
+        context: &RunContext,
+        pipeline: &Pipeline,
+        run_id: &str,
+        may_wait: bool,
+    ) -> Option<Result<Receipt>> {
         let until = Instant::now() + context.options.lease_ttl + Duration::from_secs(10);
         let mut told = false;
         loop {
             let error = match run_load(context, pipeline, run_id).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && may_wait => return None,
                 Err(error) if error.kind() == ErrorKind::Conflict && Instant::now() < until => error,
                 // Two machines that create one table at once get whatever the system says to the slower one.
                 Err(error) if error.kind() != ErrorKind::Interrupted && self.created_by_another().await => error,
-                other => return other,
+                other => return Some(other),
             };
             if context.cancel.is_cancelled() {
-                return Err(error);
+                return Some(Err(error));
             }
             if !std::mem::replace(&mut told, true) {
                 self.shared.note(&format!("{}; trying again", error.message()));

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use dpone_planner::chunk::LoadedChunk;
+
 use crate::{Error, Result};
 
 /// One campaign and its chunks.
@@ -73,6 +75,24 @@ pub struct Partition {
     pub seconds: Option<f64>,
     /// Grows with every claim: a worker whose claim was taken over records nothing.
     pub token: u64,
+}
+
+impl Partition {
+    /// The chunk as the target of `manifest` remembers it.
+    pub fn loaded(&self, manifest: &PartitionManifest) -> LoadedChunk {
+        let everything = self.lower.is_none() && self.upper.is_none() && !self.null_values;
+        LoadedChunk {
+            origin: manifest.origin.clone(),
+            backfill_id: manifest.backfill_id.clone(),
+            column: manifest.column.clone(),
+            lower: self.lower.clone(),
+            upper: self.upper.clone(),
+            inclusive_upper: self.inclusive_upper,
+            null_values: self.null_values,
+            everything,
+            label: self.id.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -183,6 +183,11 @@ impl Held {
         self.gone.as_ref().is_some_and(|gone| gone.has_true())
     }
 
+    /// How many rows count as deleted.
+    pub(super) fn gone(&self) -> u64 {
+        self.gone.as_ref().map_or(0, |gone| gone.true_count() as u64)
+    }
+
     /// Whether the row counts as deleted.
     pub(super) fn is_gone(&self, row: usize) -> bool {
         self.gone.as_ref().is_some_and(|gone| gone.is_valid(row) && gone.value(row))
@@ -232,7 +237,9 @@ impl Digests {
     /// Whether two rows have the same values, for digests that are no hashes.
     pub(super) fn same_exactly(&self, row: usize, other: Option<&BinaryArray>, other_row: usize) -> bool {
         match (self, other) {
-            (Self::Exact(mine), Some(theirs)) => mine.value(row) == theirs.value(other_row),
+            (Self::Exact(mine), Some(theirs)) => {
+                theirs.is_valid(other_row) && mine.value(row) == theirs.value(other_row)
+            }
             _ => false,
         }
     }

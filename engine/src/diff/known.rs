@@ -198,6 +198,11 @@ impl Known {
         self.entries.len() as u64 + self.left_out
     }
 
+    /// How many of them count as deleted.
+    pub(super) fn gone(&self) -> u64 {
+        if self.has_gone { self.batches.iter().map(Held::gone).sum() } else { 0 }
+    }
+
     /// The rows with these keys, at most [`AT_ONCE`] of them.
     ///
     /// Each lookup goes to two places far apart in memory. All first places are asked for before any is waited for, and

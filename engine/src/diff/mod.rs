@@ -43,6 +43,8 @@ use partitioned::Parts;
 pub struct DiffFacts {
     pub source_rows: u64,
     pub target_rows: u64,
+    /// Rows of the target that count as deleted already.
+    pub gone: u64,
     pub new: u64,
     pub changed: u64,
     pub unchanged: u64,
@@ -62,6 +64,7 @@ impl DiffFacts {
     fn add(&mut self, other: Self) {
         self.source_rows += other.source_rows;
         self.target_rows += other.target_rows;
+        self.gone += other.gone;
         self.new += other.new;
         self.changed += other.changed;
         self.unchanged += other.unchanged;

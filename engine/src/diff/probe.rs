@@ -87,6 +87,7 @@ impl Probing {
     /// Counts the target's rows, and gives those whose key the source has not. False when nobody wants more.
     pub(super) async fn give_missing(&self, known: &Known, facts: &mut DiffFacts) -> DataFusionResult<bool> {
         facts.target_rows += known.rows();
+        facts.gone += known.gone();
         facts.duplicate_target_keys += known.duplicates;
         for unseen in known.unseen() {
             let unseen = unseen?;

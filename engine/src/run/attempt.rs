@@ -211,7 +211,7 @@ impl Attempt<'_> {
         }
         let load = load_spec(self.pipeline, prepared, load);
         let facts = PartitionFacts::default();
-        let state = next_state(&prepared.plan, prepared.state.as_ref(), &load, &facts)?;
+        let state = self.state(prepared, &load, &facts)?;
         let mut receipt = self.receipt(prepared, &load, &[], &facts, &state);
         receipt.status = RunStatus::Skipped;
         receipt.notes = vec![why.to_owned()];
@@ -244,7 +244,7 @@ impl Attempt<'_> {
             return Err(interrupted());
         }
         self.stage(Stage::Commit);
-        let state = next_state(&prepared.plan, prepared.state.as_ref(), load, &facts)?;
+        let state = self.state(prepared, load, &facts)?;
         let mut receipt = self.receipt(prepared, load, &parts, &facts, &state);
         receipt.schema_changes = applied.statements;
         receipt.notes.splice(0..0, applied.notes);
@@ -255,6 +255,8 @@ impl Attempt<'_> {
         }
         if let Some(compared) = compared.as_ref().filter(|_| !only_keys) {
             comparison::complete(&mut receipt.rows, compared, prepared);
+        } else if let Some(compared) = &compared {
+            receipt.rows.marks = comparison::marks(compared, prepared);
         } else if let Some(rows) = tallied_rows {
             receipt.rows.unchanged += rows.saturating_sub(facts.whole);
         }
@@ -287,6 +289,14 @@ impl Attempt<'_> {
         failpoint::reach("committed").await?;
         receipt.seconds = self.started.clock.elapsed().as_secs_f64();
         Ok(receipt)
+    }
+
+    fn state(&self, prepared: &Prepared, load: &LoadSpec, facts: &PartitionFacts) -> Result<PipelineState> {
+        let chunk = match &self.pipeline.strategy {
+            Strategy::Chunk(chunk) => Some(&chunk.loaded),
+            _ => None,
+        };
+        next_state(&prepared.plan, prepared.state.as_ref(), chunk, load, facts)
     }
 
     /// The receipt as it goes into the commit, which completes it.

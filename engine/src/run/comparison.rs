@@ -33,15 +33,19 @@ pub(super) fn is_outgrown(error: &Error) -> bool {
 pub(super) fn complete(rows: &mut RowCounts, facts: &DiffFacts, prepared: &Prepared) {
     rows.quarantined += facts.quarantined;
     rows.unchanged += facts.unchanged;
+    rows.marks = marks(facts, prepared);
+}
+
+/// How many staged rows mark a row of the target as deleted.
+pub(super) fn marks(facts: &DiffFacts, prepared: &Prepared) -> u64 {
     let patches = match &prepared.plan.write_mode {
         WriteMode::Changes { operation, .. } => !operation.patch().is_empty(),
         _ => false,
     };
     // Where the replaced rows of the target are no part of the changes, only absent ones are patched.
     let comparisons = diff::in_plan(prepared.physical.as_ref());
-    if patches && comparisons.iter().any(|diff| diff.spec().missing && !diff.spec().replaced) {
-        rows.marks = facts.missing;
-    }
+    let acts = patches && comparisons.iter().any(|diff| diff.spec().missing && !diff.spec().replaced);
+    if acts { facts.missing } else { 0 }
 }
 
 /// Checks what only the comparison shows, before the target is touched.
@@ -94,7 +98,8 @@ fn check_missing(prepared: &Prepared, load: &LoadSpec, facts: &DiffFacts) -> Res
     if checks.fail_on_empty && facts.source_rows == 0 {
         return Err(empty(load));
     }
-    let (missing, total) = (facts.missing, facts.target_rows);
+    // What counts as deleted cannot go once more.
+    let (missing, total) = (facts.missing, facts.target_rows.saturating_sub(facts.gone));
     let too_many = |limit: String| {
         Error::data_quality(format!("{missing} of {total} rows of {} are not in the source, and {limit}", load.target))
             .with("table", load.target.to_string())

@@ -6,6 +6,7 @@ use std::time::Instant;
 use arrow::datatypes::Schema;
 use dpone_planner::definition::Pipeline;
 use dpone_planner::plan::WriteMode;
+use dpone_planner::state::PipelineState;
 
 use super::attempt::{Attempt, Started, interrupted, now};
 use super::comparison;
@@ -33,13 +34,18 @@ pub async fn run(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Res
     run_load(context, pipeline, run_id).await
 }
 
+/// The states of all pipelines beside the data of the pipeline's target.
+pub(crate) async fn states(context: &RunContext, pipeline: &Pipeline) -> Result<Vec<PipelineState>> {
+    Ends::open(context, pipeline)?.store.list().await
+}
+
 /// Runs one load.
 pub(crate) async fn run_load(context: &RunContext, pipeline: &Pipeline, run_id: &str) -> Result<Receipt> {
     let mut attempt = 0;
     loop {
         let error = match run_once(context, pipeline, run_id).await {
             Ok(receipt) => return Ok(receipt),
-            Err(error) => error.with("pipeline", &pipeline.name),
+            Err(error) => error.with("pipeline", &pipeline.name).within(&pipeline.location),
         };
         if !error.is_transient() || attempt >= context.options.retries {
             return Err(error);

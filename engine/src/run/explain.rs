@@ -70,7 +70,9 @@ pub struct PlannedState {
 /// Plans the pipeline against the systems as they are now.
 pub async fn explain(context: &RunContext, pipeline: &Pipeline) -> Result<Explanation> {
     if !backfill::is_backfill(pipeline) {
-        return super::prepare::explain(context, pipeline).await;
+        return super::prepare::explain(context, pipeline)
+            .await
+            .map_err(|e| e.with("pipeline", &pipeline.name).within(&pipeline.location));
     }
     let campaign = Campaign::new(context, pipeline, None)?;
     explain_campaign(context, &campaign).await

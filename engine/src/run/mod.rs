@@ -17,7 +17,7 @@ mod verify;
 pub use context::{RunContext, RunOptions};
 pub use evolve::moved;
 pub use execute::run;
-pub(crate) use execute::run_load;
+pub(crate) use execute::{run_load, states};
 pub(crate) use explain::explain_campaign;
 pub use explain::{Explanation, explain};
 pub(crate) use keeper::holder;

@@ -1,5 +1,6 @@
 //! Checks of the staged rows before the target is touched, and the state that the load leaves.
 
+use dpone_planner::chunk::LoadedChunk;
 use dpone_planner::plan::{LoadPlan, WriteMode};
 use dpone_planner::state::{Boundary, PipelineState, Watermark};
 
@@ -80,6 +81,7 @@ pub(super) async fn verify(
 pub(super) fn next_state(
     plan: &LoadPlan,
     before: Option<&PipelineState>,
+    chunk: Option<&LoadedChunk>,
     load: &LoadSpec,
     facts: &PartitionFacts,
 ) -> Result<PipelineState> {
@@ -115,6 +117,7 @@ pub(super) fn next_state(
         boundary,
         changes: plan.changes.clone(),
         hashes: plan.hashes.clone(),
+        chunk: chunk.cloned(),
         late_columns: before.map(|before| before.late_among(&columns)).unwrap_or_default(),
         columns,
         load_id: load.load_id.clone(),

@@ -140,6 +140,7 @@ impl Suite {
             boundary: None,
             changes: None,
             hashes: None,
+            chunk: None,
             columns: Vec::new(),
             late_columns: Vec::new(),
             load_id: spec.load_id.clone(),

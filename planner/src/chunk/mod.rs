@@ -5,10 +5,12 @@
 //! is in exactly one.
 
 mod bound;
+mod loaded;
 mod predicate;
 mod split;
 
 pub use bound::{Bound, Moment, Period, Zone};
+pub use loaded::LoadedChunk;
 pub use predicate::{filter, outside, scope};
 pub use split::split;
 

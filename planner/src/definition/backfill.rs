@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{DuplicatePolicy, NullKeys, OverwriteType, SoftDelete};
-use crate::chunk::{Chunk, ChunkSpec, Zone};
+use crate::chunk::{Chunk, ChunkSpec, LoadedChunk, Zone};
 
 /// `mode: backfill`. Serialised is what decides which rows come where, for digests: neither how fast, nor by how many.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -83,6 +83,8 @@ pub struct ChunkLoad {
     pub chunk: Chunk,
     pub zone: Zone,
     pub inner: InnerLoad,
+    /// What the target remembers of it.
+    pub loaded: LoadedChunk,
 }
 
 /// Which chunks a campaign that goes on takes up, besides those that were never tried.

@@ -239,7 +239,8 @@ impl<'a> Checker<'a> {
     fn range(&mut self, schema: &Json, value: f64, node: &Located, path: &str) {
         let limit = |key| schema.get(key).and_then(Json::as_f64);
         let (least, most) = (limit("minimum"), limit("maximum"));
-        if least.is_some_and(|least| value < least) || most.is_some_and(|most| value > most) {
+        let no_number = value.is_nan() && (least.is_some() || most.is_some());
+        if no_number || least.is_some_and(|least| value < least) || most.is_some_and(|most| value > most) {
             let expected = match (least, most) {
                 (Some(least), Some(most)) => format!("{least} to {most}"),
                 (Some(least), None) => format!("at least {least}"),

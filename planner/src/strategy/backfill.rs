@@ -4,7 +4,7 @@
 //! window of the target: a chunk is exactly its window, whatever partitions it touches, so that chunks never take each
 //! other's rows away.
 
-use super::incremental_append::without_known_keys;
+use super::incremental_append::{check_new_rows, without_known_keys};
 use super::{
     Draft, Observed, carried_key, column, filtered, full_refresh, incremental_merge, output_names, require_columns,
 };
@@ -65,6 +65,9 @@ fn replace(observed: &Observed<'_>, load: &ChunkLoad) -> Result<Draft> {
 
 fn append(observed: &Observed<'_>, only_new_rows: bool, key: &[String]) -> Result<Draft> {
     require_columns("the key column", key, &observed.source)?;
+    if only_new_rows {
+        check_new_rows(observed, key)?;
+    }
     let mut plan = observed.source.clone();
     let mut notes = Vec::new();
     if only_new_rows && let Some(target) = &observed.target {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::{Column, JoinType, ScalarValue};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, when};
 
 use super::align::aligned_exprs;
 use super::{Observed, ObservedTarget, Sizes, column};
 use crate::diff::{DIGEST, Diff, DiffSpec, GONE, KEY_HASH, Method};
 use crate::error::{Error, Result};
 use crate::exact_cast::convert;
+use crate::order::ValueOrder;
 use crate::row_hash::{DigestKind, HashText, WIDTH, digest};
-use crate::types::{NATIVE, is_raw, is_string, logical_name};
+use crate::types::{NATIVE, is_raw, is_string, logical_name, native_of};
 
 /// The name under which a plan scans the target.
 pub(super) const TARGET: &str = "__dpone__target";
@@ -40,6 +41,8 @@ pub(super) struct Comparison<'a> {
     pub(super) among: Option<Expr>,
     /// Of the target: true for a row that counts as deleted.
     pub(super) gone: Option<Expr>,
+    /// Rows that count as deleted are missing like others, and not left as they are.
+    pub(super) gone_for_good: bool,
     /// Columns of the target that travel with missing and replaced rows.
     pub(super) carried: Vec<Field>,
     pub(super) missing: bool,
@@ -146,12 +149,17 @@ fn target_side(
     }
     let of = |names: &[String]| names.iter().map(as_staged).collect::<Result<Vec<_>>>();
     exprs.push(digest(DigestKind::Key, of(comparison.key)?).alias(KEY_HASH));
-    exprs.push(match &comparison.stored {
-        Some(stored) => target_column(stored).alias(DIGEST),
-        None => digest(comparison.kind, of(&comparison.compared)?).alias(DIGEST),
-    });
-    if let Some(gone) = &comparison.gone {
-        exprs.push(gone.clone().alias(GONE));
+    let values = match &comparison.stored {
+        Some(stored) => target_column(stored),
+        None => digest(comparison.kind, of(&comparison.compared)?),
+    };
+    match &comparison.gone {
+        None => exprs.push(values.alias(DIGEST)),
+        // Without a digest a row equals none: it is changed when its key comes back, and missing when it does not.
+        Some(gone) if comparison.gone_for_good => {
+            exprs.push(when(gone.clone().is_not_true(), values).end()?.alias(DIGEST))
+        }
+        Some(gone) => exprs.extend([values.alias(DIGEST), gone.clone().alias(GONE)]),
     }
     Ok(scan.project(exprs)?.build()?)
 }
@@ -281,25 +289,83 @@ pub(super) fn check_comparable(observed: &Observed<'_>, names: &[String]) -> Res
 /// Values that travel as text are one key when their texts are: refused for types in which several texts are one value.
 fn check_key(fields: &[Field], key: &[String]) -> Result<()> {
     for field in fields.iter().filter(|f| key.contains(f.name())) {
-        let native =
-            field.metadata().get(NATIVE).map(|n| n.split('(').next().unwrap_or_default().trim().to_lowercase());
-        let many_texts = is_string(field.data_type())
-            && native.as_deref().is_some_and(|native| {
-                let base = native.rsplit('.').next().unwrap_or(native);
-                ["numeric", "interval", "json", "jsonb", "timetz", "time with time zone", "citext", "xml"]
-                    .contains(&base)
-                    || base.ends_with("[]")
-            });
-        let nested = field.data_type().is_nested();
-        if many_texts || nested || is_raw(field) {
-            let shown = native.unwrap_or_else(|| crate::types::logical_name(field));
-            return Err(Error::configuration(format!(
-                "the key column {:?} is of type {shown}, in which one value has several spellings",
-                field.name()
-            ))
-            .with("column", field.name())
-            .with_hint("convert it in a query, for example CAST(… AS DECIMAL(38, 10)), or use another key"));
+        if many_spellings(field) || field.data_type().is_nested() || is_raw(field) {
+            return Err(spelt_in_many_ways("the key column", field, "the comparison"));
         }
     }
     Ok(())
+}
+
+/// Checks the columns by which a sink finds rows of the target: one that keeps as text what the source does not takes two
+/// spellings of a value for two values. Systems that know the type compare its values themselves.
+pub(super) fn check_matched(
+    what: &str,
+    columns: &[String],
+    source: &Schema,
+    target: &Schema,
+    system: &'static str,
+) -> Result<()> {
+    for name in columns {
+        let (Ok(given), Ok(there)) = (source.field_with_name(name), target.field_with_name(name)) else { continue };
+        let native = native_of(there, system).is_some() && many_spellings(there);
+        if many_spellings(given) && is_string(there.data_type()) && !native {
+            return Err(spelt_in_many_ways(what, given, &format!("the {system} sink")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the column's values travel as text, and several texts are one value.
+pub(super) fn many_spellings(field: &Field) -> bool {
+    is_string(field.data_type())
+        && (matches!(ValueOrder::of(field), Some(ValueOrder::Numeric | ValueOrder::Interval))
+            || native_base(field)
+                .is_some_and(|base| SPELT_IN_MANY_WAYS.contains(&base.as_str()) || base.ends_with("[]")))
+}
+
+const SPELT_IN_MANY_WAYS: [&str; 10] = [
+    "numeric",
+    "interval",
+    "json",
+    "jsonb",
+    "timetz",
+    "time with time zone",
+    "citext",
+    "xml",
+    "numrange",
+    "nummultirange",
+];
+
+/// `numeric` of `pg_catalog.numeric(…)`.
+fn native_base(field: &Field) -> Option<String> {
+    let native = field.metadata().get(NATIVE)?;
+    let name = native.split('(').next().unwrap_or_default().trim().to_lowercase();
+    let base = name.rsplit('.').next().unwrap_or(&name).to_owned();
+    // What a length or a scale stands before: `numeric(10,2)[]`.
+    Some(if native.ends_with("[]") && !base.ends_with("[]") { format!("{base}[]") } else { base })
+}
+
+fn spelt_in_many_ways(what: &str, field: &Field, who: &str) -> Error {
+    let shown = field.metadata().get(NATIVE).cloned().unwrap_or_else(|| logical_name(field));
+    let why = match many_spellings(field) {
+        true => format!("in which one value has several spellings, and {who} sees only the text"),
+        false => "whose values rows cannot be told apart by".to_owned(),
+    };
+    let base = native_base(field).unwrap_or_default();
+    let hint = match base.as_str() {
+        _ if base.ends_with("[]") || field.data_type().is_nested() => {
+            "use another key, or one text or number that a query makes of the elements"
+        }
+        "json" | "jsonb" | "xml" => {
+            "use another key, or take the parts that identify a row out of it in a query or a view of the source"
+        }
+        "interval" => "use another key, or make a number of it in a view of the source: EXTRACT(epoch FROM …)",
+        "citext" => "make one spelling of it in a query, lower(CAST(… AS VARCHAR)), or use another key",
+        "timetz" | "time with time zone" => "use another key, or a time without a zone: CAST(… AS TIME) in a view",
+        "numrange" | "nummultirange" => "use another key, or the range's bounds, as columns of a view of the source",
+        _ => "convert it in a query, for example CAST(… AS DECIMAL(38, 10)), or use another key",
+    };
+    Error::configuration(format!("{what} {:?} is of type {shown}, {why}", field.name()))
+        .with("column", field.name())
+        .with_hint(hint)
 }

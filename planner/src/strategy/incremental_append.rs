@@ -4,16 +4,20 @@
 //! the last run. What was loaded already is left out: by the hashes of the boundary rows in the state where there is no
 //! lag, and by comparing with the target's own rows where there is one.
 
+use std::sync::Arc;
+
+use arrow::datatypes::Field;
 use datafusion::common::{Column, JoinType, NullEquality};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{Expr, ExprFunctionExt, LogicalPlan, LogicalPlanBuilder, col};
 
 use super::align::aligned_exprs;
-use super::compare::{TARGET, target_scan};
+use super::compare::{TARGET, check_matched, check_source_key, many_spellings, target_scan};
 use super::cursor::{LowerBound, bounded};
 use super::{Draft, Observed, column, require_columns};
 use crate::definition::CursorOptions;
 use crate::error::{Error, Result};
+use crate::order::{ValueOrder, sortable};
 use crate::plan::{Checks, CursorPlan, WriteMode};
 use crate::types::is_string;
 
@@ -24,6 +28,9 @@ pub(super) fn draft(
     key: &[String],
 ) -> Result<Draft> {
     require_columns("the key column", key, &observed.source)?;
+    if only_new_rows {
+        check_new_rows(observed, key)?;
+    }
     if cursor.include_nulls && !only_new_rows {
         return Err(Error::configuration(
             "null_cursor: include would append the rows without a cursor value again on every run",
@@ -72,17 +79,44 @@ pub(super) fn without_known_keys(
     target: &super::ObservedTarget,
     key: &[String],
 ) -> Result<LogicalPlan> {
-    let keys: Vec<Expr> =
-        key.iter().map(|k| Expr::Column(Column::new(Some(TARGET), k)).alias(format!("__dpone__key_{k}"))).collect();
-    let known = target_scan(target)?.project(keys)?.build()?;
     let converted = aligned_exprs(&plan, observed)?;
-    let mut on = Vec::new();
+    let (mut keys, mut on) = (Vec::new(), Vec::new());
     for name in key {
         let expr = converted.iter().find(|(f, _)| f.name() == name).map(|(_, e)| e.clone());
         let expr = expr.ok_or_else(|| Error::internal(format!("the key column {name:?} was not aligned")))?;
-        on.push(expr.eq(col(Column::from_name(format!("__dpone__key_{name}")))));
+        // Texts of one value are one key: 1.0 and 1.00.
+        let order = key_order(plan.schema().field_with_unqualified_name(name)?);
+        let known = format!("__dpone__key_{name}");
+        let there = Expr::Column(Column::new(Some(TARGET), name));
+        keys.push(sortable(there, name, &order).alias(&known));
+        on.push(sortable(expr, name, &order).eq(col(Column::from_name(known))));
     }
+    let known = target_scan(target)?.project(keys)?.build()?;
     Ok(LogicalPlanBuilder::from(plan).join_on(known, JoinType::LeftAnti, on)?.build()?)
+}
+
+/// The order by which equal keys are found, where their texts may differ.
+fn key_order(field: &Field) -> ValueOrder {
+    match many_spellings(field) {
+        true => ValueOrder::of(field).unwrap_or_default(),
+        false => ValueOrder::Arrow,
+    }
+}
+
+/// Checks the key by which an append leaves out rows that are there, before anything is loaded: one whose texts say
+/// nothing of which values are equal, or that the target keeps as text alone.
+pub(super) fn check_new_rows(observed: &Observed<'_>, key: &[String]) -> Result<()> {
+    let source = observed.source.schema().as_arrow();
+    for field in source.fields().iter().filter(|f| key.contains(f.name())) {
+        if many_spellings(field) && key_order(field).is_arrow() {
+            check_source_key(observed, std::slice::from_ref(field.name()))?;
+        }
+    }
+    let target = match &observed.target {
+        Some(target) => Arc::clone(&target.schema),
+        None => observed.dialect.stored_schema(source)?,
+    };
+    check_matched("the key column", key, source, &target, observed.dialect.system())
 }
 
 /// Source rows less the target's rows from the lower bound on, as multisets: a row that the source has three times and

@@ -30,7 +30,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use crate::definition::{EmptySource, Pipeline, Strategy, VersionWrite};
 use crate::dialect::{Dialect, TableOptions};
 use crate::error::{Error, Result};
-use crate::plan::{Checks, CursorPlan, LoadPlan, WriteMode};
+use crate::plan::{Checks, CursorPlan, LoadPlan, ScopeFilter, WriteMode};
 use crate::schema::{SchemaChange, TableFacts};
 use crate::state::PipelineState;
 
@@ -112,7 +112,8 @@ struct Draft {
 
 /// Plans one load. Pure: the same input gives the same plan. What the schema plan decides to change is taken for done.
 pub fn plan_load(pipeline: &Pipeline, observed: Observed<'_>, assume: Assume) -> Result<LoadPlan> {
-    plan_in_context(pipeline, observed, assume).map_err(|e| e.with("pipeline", &pipeline.name))
+    plan_in_context(pipeline, observed, assume)
+        .map_err(|e| e.with("pipeline", &pipeline.name).within(&pipeline.location))
 }
 
 fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assume) -> Result<LoadPlan> {
@@ -194,6 +195,11 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
         ))
         .with_hint("use full_refresh, or a sink that has it: delta or postgres"));
     }
+    let marks = draft.own.iter().any(|field| field.name() == snapshot_diff::IS_DELETED);
+    if !marks && snapshot_diff::marks_are_there(&observed) && !matches!(pipeline.strategy, Strategy::Scd2 { .. }) {
+        draft.plan = snapshot_diff::with_marks(draft.plan)?;
+        draft.own.extend(snapshot_diff::mark_fields());
+    }
     let mut aligned = align::align(&draft, &observed)?;
     if let Some(gone) = gone {
         aligned = align::with_gone(aligned, &gone)?;
@@ -202,6 +208,15 @@ fn plan_in_context(pipeline: &Pipeline, mut observed: Observed<'_>, assume: Assu
     for name in draft.write_mode.key() {
         observed.dialect.check_key(aligned.target_schema.field_with_name(name)?)?;
     }
+    let matched = match &draft.write_mode {
+        WriteMode::Changes { key, .. } => ("the key column", key.as_slice()),
+        WriteMode::OverwriteScope { scope: ScopeFilter::Partitions { columns } } => {
+            ("the partition column", &columns[..])
+        }
+        _ => ("", &[][..]),
+    };
+    let source = observed.source.schema().as_arrow();
+    compare::check_matched(matched.0, matched.1, source, &aligned.target_schema, observed.dialect.system())?;
     let mut ddl = Vec::new();
     if observed.target.is_none() {
         ddl.push(SchemaChange::CreateTable {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::expr::{predicate, qualify, require_immutable};
 use crate::order::ValueOrder;
 use crate::plan::{Checks, ScopeFilter, WriteMode};
-use crate::types::{NATIVE, is_uuid, logical_name};
+use crate::types::{NATIVE, data_type_name, is_uuid, logical_name};
 
 pub(super) fn draft(observed: &Observed<'_>, scope: &Scope) -> Result<Draft> {
     let sql = match scope {
@@ -98,9 +98,19 @@ fn literals(observed: &Observed<'_>, what: &str, column: &str) -> Result<impl Fn
     require_columns(what, &[column.to_owned()], &observed.source)?;
     let field = observed.source.schema().field_with_unqualified_name(column)?;
     let sql_type = if is_uuid(field) { None } else { Some(sql_type(what, column, field)?) };
-    let column = column.to_owned();
+    let (what, column, kind) = (what.to_owned(), column.to_owned(), field.data_type().clone());
     Ok(move |text: &str| match &sql_type {
-        Some(sql_type) => Ok(format!("CAST('{}' AS {sql_type})", text.replace('\'', "''"))),
+        Some(sql_type) => {
+            // By the conversion that the scope's own CAST makes.
+            if ScalarValue::from(text).cast_to(&kind).is_err() {
+                return Err(Error::configuration(format!(
+                    "{what} {column:?} is of type {}, of which the definition's {text:?} is no value",
+                    data_type_name(&kind)
+                ))
+                .with("column", &column));
+            }
+            Ok(format!("CAST('{}' AS {sql_type})", text.replace('\'', "''")))
+        }
         None => uuid_literal(&column, text),
     })
 }

@@ -213,6 +213,7 @@ fn compared(
         stored: (!by_values).then(|| history.row_hash.clone()),
         among: Some(target_column(&history.is_current).is_true()),
         gone: None,
+        gone_for_good: false,
         carried: vec![timestamp_field(&history.valid_from)],
         missing: history.expire,
         replaced: true,

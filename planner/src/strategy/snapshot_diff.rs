@@ -51,7 +51,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
         check_comparable(observed, &names)?;
     }
     let plan = without_duplicates(observed.source.clone(), key, options.duplicates)?;
-    let marks = options.missing == MissingRows::Mark;
+    let marks = options.missing == MissingRows::Mark || marks_are_there(observed);
     let mut own = Vec::new();
     let (plan, fields) = match options.row_hash {
         true => {
@@ -63,11 +63,11 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
         false => (plan, Vec::new()),
     };
     if marks {
-        own.extend([Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)]);
+        own.extend(mark_fields());
     }
     let mut notes = Vec::new();
     let (plan, operation) = match &observed.target {
-        None if marks || options.row_hash => (marked(plan, &names, options, observed, None)?, Operation::Upsert),
+        None if marks || options.row_hash => (marked(plan, &names, options, marks, observed, None)?, Operation::Upsert),
         None => (plan, Operation::Upsert),
         Some(target) => {
             let kind = match options.compare {
@@ -82,6 +82,7 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
                 stored: options.row_hash.then(|| ROW_HASH.to_owned()),
                 among: None,
                 gone: marks.then(|| target_column(IS_DELETED).is_true()),
+                gone_for_good: options.missing == MissingRows::Delete,
                 carried: Vec::new(),
                 missing: options.missing != MissingRows::Ignore,
                 replaced: false,
@@ -89,11 +90,18 @@ pub(super) fn draft(observed: &Observed<'_>, options: &Options<'_>) -> Result<Dr
             };
             let (changes, why) = diff(plan, fields, observed, target, comparison)?;
             notes.push(why);
-            let patch = if marks { vec![IS_DELETED.to_owned(), DELETED_AT.to_owned()] } else { Vec::new() };
-            (marked(changes, &names, options, observed, Some(CHANGE))?, Operation::Column { patch })
+            let patch = match options.missing {
+                MissingRows::Mark => vec![IS_DELETED.to_owned(), DELETED_AT.to_owned()],
+                MissingRows::Delete | MissingRows::Ignore => Vec::new(),
+            };
+            (marked(changes, &names, options, marks, observed, Some(CHANGE))?, Operation::Column { patch })
         }
     };
     notes.push(match options.missing {
+        MissingRows::Delete if marks => {
+            "rows that the source has no more are deleted in the target, those that earlier loads marked among them"
+                .to_owned()
+        }
         MissingRows::Delete => "rows that the source has no more are deleted in the target".to_owned(),
         MissingRows::Mark => {
             format!("rows that the source has no more are kept, with {IS_DELETED} and {DELETED_AT} set")
@@ -135,6 +143,7 @@ fn marked(
     plan: LogicalPlan,
     names: &[String],
     options: &Options<'_>,
+    marks: bool,
     observed: &Observed<'_>,
     change: Option<&str>,
 ) -> Result<LogicalPlan> {
@@ -146,8 +155,7 @@ fn marked(
         Some(change) => column(&plan, change)?.eq(lit(MISSING)),
         None => lit(false),
     };
-    let soft = options.missing == MissingRows::Mark;
-    if soft {
+    if marks {
         let none = ScalarValue::TimestampMicrosecond(None, Some(utc()));
         let now = ScalarValue::TimestampMicrosecond(Some(observed.now), Some(utc()));
         let deleted_at: Expr = match change {
@@ -158,10 +166,38 @@ fn marked(
         exprs.push(deleted_at.alias(DELETED_AT));
     }
     if change.is_some() {
-        let gone = if soft { PATCH } else { DELETE };
+        let gone = if options.missing == MissingRows::Mark { PATCH } else { DELETE };
         exprs.push(when(missing, lit(gone)).otherwise(lit(INSERT_OR_UPDATE))?.alias(OPERATION_COLUMN));
     }
     Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+}
+
+/// The columns of the marks.
+pub(super) fn mark_fields() -> [Field; 2] {
+    [Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)]
+}
+
+/// Whether the target has the columns of the marks, from loads that marked rows: whatever is done about missing rows now,
+/// a row that is loaded is there.
+pub(super) fn marks_are_there(observed: &Observed<'_>) -> bool {
+    observed.target.as_ref().is_some_and(|target| {
+        let kind = |name: &str| target.schema.field_with_name(name).map(Field::data_type).ok();
+        let ours = matches!(kind(IS_DELETED), Some(DataType::Boolean))
+            && matches!(kind(DELETED_AT), Some(DataType::Timestamp(_, Some(_))));
+        let source = observed.source.schema();
+        ours && [IS_DELETED, DELETED_AT].iter().all(|name| !source.has_column_with_unqualified_name(name))
+    })
+}
+
+/// The rows of a load are there: they lose the mark that an earlier one may have set.
+pub(super) fn with_marks(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let never = ScalarValue::TimestampMicrosecond(None, Some(utc()));
+    let operation = plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
+    let mut columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+    let at = columns.len() - usize::from(operation);
+    columns.insert(at, lit(false).alias(IS_DELETED));
+    columns.insert(at + 1, lit(never).alias(DELETED_AT));
+    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
 }
 
 /// A timestamp of ours: microseconds, UTC.

@@ -4,14 +4,13 @@
 //! target. Changes say nothing of deletions: those are found by comparing keys, in the runs that the cadence names and
 //! whenever the read had to start over.
 
-use arrow::datatypes::{DataType, Field};
 use chrono::DateTime;
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, ScalarValue};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 
-use super::compare::{Comparison, TARGET, diff, staged, target_column, target_scan};
-use super::incremental_append::without_known_keys;
-use super::snapshot_diff::{DELETED_AT, IS_DELETED, MAX_DELETE_RATIO, timestamp_field};
+use super::compare::{Comparison, TARGET, check_source_key, diff, staged, target_column, target_scan};
+use super::incremental_append::{check_new_rows, without_known_keys};
+use super::snapshot_diff::{DELETED_AT, IS_DELETED, MAX_DELETE_RATIO, mark_fields, with_marks};
 use super::{
     Draft, Observed, ObservedTarget, check_state, column, digest, filtered, incremental_merge, require_columns,
 };
@@ -173,6 +172,10 @@ fn merge(
         return Err(Error::internal("a merge was planned for versions that are appended"));
     };
     let mut draft = incremental_merge::draft(observed, &spec.key, None, duplicates, *null_keys, soft_delete.as_ref())?;
+    if let Some(Reconciliation::On { .. }) = &spec.reconciliation {
+        // The keys of this run may not be compared, and those of a later one will.
+        check_source_key(observed, &spec.key).map_err(or_without)?;
+    }
     draft.notes.clear();
     match soft_delete.as_ref().map(|mark| (&mark.column, mark.policy)) {
         Some((mark, DeletePolicy::Hard)) => {
@@ -190,7 +193,7 @@ fn merge(
     let marks = matches!(&spec.reconciliation, Some(Reconciliation::On { delete_policy: GoneRows::SoftDelete, .. }));
     if marks {
         draft.plan = with_marks(draft.plan)?;
-        draft.own = vec![Field::new(IS_DELETED, DataType::Boolean, false), timestamp_field(DELETED_AT)];
+        draft.own = mark_fields().to_vec();
     }
     let (Some(all), Some(target)) = (&changes.all_rows, &observed.target) else { return Ok((draft, None)) };
     draft.checks.fail_on_empty = keeps_rows;
@@ -208,15 +211,10 @@ fn merge(
     Ok((draft, Some(gone)))
 }
 
-/// The rows that are read are there: they lose the mark that an earlier run may have set.
-fn with_marks(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let never = ScalarValue::TimestampMicrosecond(None, Some(utc()));
-    let operation = plan.schema().fields().iter().any(|f| f.name() == OPERATION_COLUMN);
-    let mut columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
-    let at = columns.len() - usize::from(operation);
-    columns.insert(at, lit(false).alias(IS_DELETED));
-    columns.insert(at + 1, lit(never).alias(DELETED_AT));
-    Ok(LogicalPlanBuilder::from(plan).project(columns)?.build()?)
+/// Keys that cannot be compared: changes can still be loaded by them.
+fn or_without(error: Error) -> Error {
+    let hint = error.hint().unwrap_or_default().to_owned();
+    error.with_hint(format!("{hint}; or leave rows that are gone in the target: reconciliation: false"))
 }
 
 /// What this run does about rows that were deleted in the source. `most`: the part of the target's rows that may be.
@@ -285,11 +283,13 @@ fn gone_rows(
         stored: None,
         among: None,
         gone: marks.then(|| target_column(IS_DELETED).is_true()),
+        gone_for_good: false,
         carried: Vec::new(),
         missing: true,
         replaced: false,
         quarantine_null_keys: *null_keys == NullKeys::Quarantine,
     };
+    check_source_key(observed, &spec.key).map_err(or_without)?;
     let (changes, how) = diff(keys, fields, observed, target, comparison)?;
     let missing = column(&changes, CHANGE)?.eq(lit(MISSING));
     let missing = filtered(changes, missing)?;
@@ -311,6 +311,9 @@ fn with_upserts(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn append(observed: &Observed<'_>, spec: &Xmin, only_new_rows: bool, changes: &ObservedChanges) -> Result<Draft> {
     let key = &spec.key;
     require_columns("the key column", key, &observed.source)?;
+    if only_new_rows {
+        check_new_rows(observed, key)?;
+    }
     let target = observed.target.as_ref().filter(|t| t.has_rows);
     if let (true, Some(why)) = (key.is_empty(), &changes.repeats) {
         return Err(Error::configuration(format!(

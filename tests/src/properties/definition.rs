@@ -133,7 +133,7 @@ fn snapshot_diff(shape: &Shape, strategy: &SnapshotDiff) -> Vec<String> {
     let diff = format!("diff: {{compare: {}, delete_policy: {missing}{stored}}}", strategy.compare);
     let mut keys = vec!["mode: snapshot_diff".to_owned(), key(shape), diff];
     keys.extend(batch_options(shape, strategy.latest_by, strategy.quarantine_null_keys));
-    keys.extend(guards(&strategy.guards));
+    keys.extend(guards(&strategy.guards, strategy.missing != Missing::Ignore));
     keys
 }
 
@@ -146,7 +146,7 @@ fn scd2(shape: &Shape, strategy: &Scd2) -> Vec<String> {
     }
     let mut keys = vec!["mode: scd2".to_owned(), key(shape), format!("scd2: {{{}}}", scd2.join(", "))];
     keys.extend(batch_options(shape, strategy.latest_by, strategy.quarantine_null_keys));
-    keys.extend(guards(&strategy.guards));
+    keys.extend(guards(&strategy.guards, strategy.expire));
     keys
 }
 
@@ -156,9 +156,13 @@ fn batch_options(shape: &Shape, latest_by: Option<usize>, quarantine_null_keys: 
     latest.into_iter().chain(quarantine_null_keys.then(|| "null_keys: quarantine".to_owned())).collect()
 }
 
-fn guards(guards: &Guards) -> Vec<String> {
+/// `limits`: rows may go, which a limit could stop.
+fn guards(guards: &Guards, limits: bool) -> Vec<String> {
     let mut keys = Vec::new();
     keys.extend(guards.allow_empty_source.then(|| "empty_source: allow".to_owned()));
+    if !limits {
+        return keys;
+    }
     keys.extend(guards.max_delete_percent.map(|percent| format!("max_delete_ratio: {}", percent as f64 / 100.0)));
     keys.extend(guards.max_delete_rows.map(|rows| format!("max_delete_rows: {rows}")));
     keys

@@ -326,6 +326,60 @@ fn an_append_is_not_repeated_by_a_changed_range() {
 }
 
 #[test]
+fn the_target_knows_what_was_appended_when_the_manifest_is_gone() {
+    every_case([Into::Postgres, Into::Delta, Into::Parquet], |into| {
+        let case = Case::new(*into, "incremental_append", "");
+        case.backfill("run", &[], "").ok();
+        std::fs::remove_dir_all(case.project.path(".dpone")).unwrap();
+        let range = |from: &str, to: &str| {
+            let text = manifest(*into, "incremental_append", "");
+            case.project.write(FILE, text.replace("from: \"2026-01-01\"", from).replace("to: \"2026-01-20\"", to));
+        };
+        range("from: \"2026-01-10\"", "to: \"2026-01-25\"");
+        let refused = case.backfill("run", &[], "").says("2026-01-09").says("backfill_id");
+        assert_eq!(refused.json()["error"]["kind"], "conflict", "{}", refused.text());
+        assert_same_rows("nothing was added", case.source(), case.rows());
+        // A range beside it shares no row.
+        let copy = "INSERT INTO shop.events SELECT id + 10000, day + 20, at, amount, note FROM shop.events";
+        case.pg.execute(copy);
+        range("from: \"2026-01-21\"", "to: \"2026-02-09\"");
+        case.backfill("run", &[], "").ok();
+        assert_same_rows("both ranges", case.source(), case.rows());
+        // With the manifest of the second range alone, and without any.
+        range("from: \"2026-02-05\"", "to: \"2026-02-19\"");
+        case.backfill("run", &[], "").says("would be there twice");
+        std::fs::remove_dir_all(case.project.path(".dpone")).unwrap();
+        case.backfill("run", &[], "").says("says the target");
+        // On purpose.
+        range("from: \"2026-01-10\"", "to: \"2026-01-25\"");
+        case.backfill("run", &["--backfill-id", "again"], "").ok();
+        assert!(case.rows().len() > case.source().len());
+    });
+}
+
+#[test]
+fn chunks_that_nobody_holds_are_loaded_before_those_of_a_killed_worker() {
+    let case = Case::new(Into::Postgres, "incremental_append", "");
+    let command = |verb: &str, failpoint: &str| {
+        let mut command = case.project.command(&["backfill", verb, FILE, "--format", "json", "--lease-seconds", "12"]);
+        command.env("DPONE_FAILPOINT", failpoint).stdout(std::process::Stdio::piped());
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let killed = command("run", "staged@3=kill").wait_with_output().unwrap();
+    Outcome::new(&["backfill", "run"], killed).killed();
+    let began = Instant::now();
+    let child = command("resume", "");
+    let done = "SELECT count(DISTINCT day) FROM landing.events";
+    while case.pg.value(done) != "18" {
+        assert!(began.elapsed() < Duration::from_secs(10), "the others wait for the lease: {}", case.pg.value(done));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Outcome::new(&["backfill", "resume"], child.wait_with_output().unwrap()).ok().says("its turn comes last");
+    assert_eq!(case.attempts().iter().sum::<u64>(), 11, "the chunk was begun twice, the others once");
+    case.complete("the chunk that was left comes last");
+}
+
+#[test]
 fn failed_chunks_are_told_and_tried_again_alone() {
     let case = Case::new(Into::Postgres, "replace", "");
     // The target takes no amount above a bound that two days break.

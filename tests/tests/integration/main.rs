@@ -26,6 +26,7 @@ mod hostile;
 mod lineage;
 mod majors;
 mod matrix;
+mod mirrors;
 mod orders;
 mod partitions;
 mod problems;

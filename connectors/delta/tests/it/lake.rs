@@ -284,6 +284,7 @@ pub fn state(spec: &LoadSpec) -> PipelineState {
         boundary: None,
         changes: None,
         hashes: None,
+        chunk: None,
         columns: Vec::new(),
         late_columns: Vec::new(),
         load_id: spec.load_id.clone(),

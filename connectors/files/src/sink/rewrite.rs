@@ -186,10 +186,7 @@ impl<'a> Rewrite<'a> {
     fn differs(&self, compared: impl Fn(&String) -> bool) -> Expr {
         let compared =
             self.schema.fields().iter().filter(|f| compared(f.name()) && !STAMPS.contains(&f.name().as_str()));
-        compared
-            .map(|f| binary_expr(ident(f.name()), Operator::IsDistinctFrom, ident(format!("{STAGED}{}", f.name()))))
-            .reduce(Expr::or)
-            .unwrap_or_else(|| lit(false))
+        dpone_planner::differ::differs(compared.map(|f| (ident(f.name()), ident(format!("{STAGED}{}", f.name())))))
     }
 
     /// The staged rows whose key the table does not have.

@@ -190,6 +190,7 @@ impl Load {
             boundary: None,
             changes: None,
             hashes: None,
+            chunk: None,
             columns: Vec::new(),
             late_columns: Vec::new(),
             load_id: self.spec.load_id.clone(),

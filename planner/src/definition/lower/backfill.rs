@@ -340,10 +340,16 @@ impl Reader<'_> {
         self.no("buckets", self.chunk.buckets.is_some(), "buckets are for uuids")?;
         let missing = |key: &str| self.origin.missing(&at(&format!("chunk.{key}")), "the range needs both ends");
         let (from, to) = (from.ok_or_else(|| missing("from"))?, to.ok_or_else(|| missing("to"))?);
-        let integers = from.parse::<i64>().is_ok() && to.parse::<i64>().is_ok();
-        match (self.chunk.kind, integers) {
+        // Where one end is a number, the other is meant to be one.
+        match (self.chunk.kind, is_number(&from)) {
             (Some(ChunkKind::Integer), _) | (None, true) => {
-                let number = |key, text: &str| text.parse().map_err(|_| self.wrong(key, "a whole number", text));
+                let number = |key, text: &str| {
+                    let expected = match is_number(text) {
+                        true => "a whole number of 64 bits, -9223372036854775808 to 9223372036854775807",
+                        false => "a whole number",
+                    };
+                    text.parse().map_err(|_| self.wrong(key, expected, text))
+                };
                 let (from, to) = (number("from", &from)?, number("to", &to)?);
                 Ok((ChunkRange::Integers { from, to, step: self.integer_step(one)? }, zone))
             }
@@ -445,6 +451,12 @@ impl Reader<'_> {
             None => Err(self.wrong("step", expected, &text)),
         }
     }
+}
+
+/// Whether the text is a whole number, of whatever size.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn when(text: &str) -> Option<When> {

@@ -7,8 +7,8 @@ use super::source::checked;
 use super::text::scope_predicate;
 use super::{Origin, backfill};
 use crate::definition::manifest::{
-    DuplicateSpec, EmptySourceSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec, Reconciliation,
-    ReconciliationSettings, SoftDeletePolicy, SourceOptions, StrategySpec,
+    DiffDeletePolicy, DuplicateSpec, EmptySourceSpec, GuardSpec, Incremental, MergePolicy, Mode, Names, NullKeysSpec,
+    Reconciliation, ReconciliationSettings, Scd2DeletePolicy, SoftDeletePolicy, SourceOptions, StrategySpec,
 };
 use crate::definition::{
     CursorOptions, DeletePolicy, DuplicatePolicy, EmptySource, Guards, NullKeys, OverwriteType, Scope, SoftDelete,
@@ -186,6 +186,22 @@ fn reader(mode: Mode, read: &SourceOptions, source_kind: &str, origin: &Origin<'
     Ok(Some(reader))
 }
 
+/// Column names of an option that, where it is given, names some.
+pub(super) fn named(given: Option<&Names>, at: &str, origin: &Origin<'_>) -> Result<Vec<String>> {
+    let names = given.map(Names::list).unwrap_or_default();
+    if given.is_some() && names.is_empty() {
+        return Err(origin
+            .error(at, format!("{} names no column", origin.term(at)))
+            .with_hint("name columns, or leave the option out"));
+    }
+    if names.iter().any(|name| name.is_empty()) {
+        return Err(origin
+            .error(at, format!("{} holds an empty name", origin.term(at)))
+            .with_hint("look for a comma too many"));
+    }
+    Ok(names)
+}
+
 pub(super) fn check_key_given(mode: Mode, key: &[String], origin: &Origin<'_>) -> Result<()> {
     if key.is_empty() { Err(key_missing(mode, origin)) } else { Ok(()) }
 }
@@ -202,7 +218,9 @@ fn check_key(key: &[String], origin: &Origin<'_>) -> Result<()> {
             return Err(origin.error(KEY, format!("{} names {column:?} twice", origin.term(KEY))));
         }
         if column.is_empty() {
-            return Err(origin.error(KEY, format!("{} holds an empty name", origin.term(KEY))));
+            return Err(origin
+                .error(KEY, format!("{} holds an empty name", origin.term(KEY)))
+                .with_hint("look for a comma too many"));
         }
     }
     Ok(())
@@ -237,7 +255,7 @@ fn check_merge_policy(policy: MergePolicy, sink_kind: &str, origin: &Origin<'_>)
 
 pub(super) fn duplicates(spec: &StrategySpec, origin: &Origin<'_>) -> Result<DuplicatePolicy> {
     let at = "sink.strategy.order_by";
-    let order_by = spec.order_by.as_ref().map(Names::list).unwrap_or_default();
+    let order_by = named(spec.order_by.as_ref(), at, origin)?;
     match (spec.duplicate_policy, order_by.is_empty()) {
         (Some(DuplicateSpec::Latest), false) => Ok(DuplicatePolicy::Latest { order_by }),
         (Some(DuplicateSpec::Latest), true) => Err(origin
@@ -282,6 +300,7 @@ pub(super) fn guards(
     origin: &Origin<'_>,
 ) -> Result<Guards> {
     let old = reconciliation.and_then(|settings| settings.guards.as_ref());
+    check_guarded(spec, old, origin)?;
     let old_empty = reconciliation.and_then(|settings| settings.empty_snapshot.as_ref()).map(|empty| empty.policy);
     let empty_source = once(spec.empty_source, old_empty, "empty_source", "empty_snapshot.policy", origin)?;
     Ok(Guards {
@@ -304,6 +323,29 @@ pub(super) fn guards(
             origin,
         )?,
     })
+}
+
+/// Where missing rows are left as they are, there is nothing that a limit could stop.
+fn check_guarded(spec: &StrategySpec, old: Option<&GuardSpec>, origin: &Origin<'_>) -> Result<()> {
+    let diff = spec.diff.as_ref().and_then(|diff| diff.delete_policy) == Some(DiffDeletePolicy::Ignore);
+    let scd2 = spec.scd2.as_ref().and_then(|scd2| scd2.delete_policy) == Some(Scd2DeletePolicy::Ignore);
+    let policy = match spec.mode {
+        Mode::SnapshotDiff if diff => "sink.strategy.diff.delete_policy",
+        Mode::Scd2 if scd2 => "sink.strategy.scd2.delete_policy",
+        _ => return Ok(()),
+    };
+    let given = [
+        ("sink.strategy.max_delete_ratio", spec.max_delete_ratio.is_some()),
+        ("sink.strategy.max_delete_rows", spec.max_delete_rows.is_some()),
+        ("reconciliation.guards.max_delete_ratio", old.is_some_and(|old| old.max_delete_ratio.is_some())),
+        ("reconciliation.guards.max_delete_rows", old.is_some_and(|old| old.max_delete_rows.is_some())),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((at, _)) => Err(origin
+            .error(at, format!("{} has no meaning where {} is ignore", origin.term(at), origin.term(policy)))
+            .with_hint("nothing is deleted, marked or closed for being absent: remove the limit")),
+    }
 }
 
 fn once<T: PartialEq>(

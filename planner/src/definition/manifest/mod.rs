@@ -59,9 +59,9 @@ impl Names {
     pub fn list(&self) -> Vec<String> {
         match self {
             Self::List(names) => names.clone(),
-            Self::Text(text) => {
-                text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
-            }
+            Self::Text(text) if text.trim().is_empty() => Vec::new(),
+            // A name that is left out between two commas is no name: whoever checks the names says so.
+            Self::Text(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
         }
     }
 }

@@ -174,3 +174,18 @@ fn options_of_another_inner_mode_and_of_another_version_are_refused() {
         assert!(message.contains(says), "expected {says}:\n{message}");
     }
 }
+
+#[test]
+fn the_end_that_is_wrong_is_named() {
+    let at = |text: &str, key: &str| {
+        let shown = refused(&chunk(text));
+        assert!(shown.contains(&format!("backfill.chunk.{key} is")), "{text}: {shown}");
+        shown
+    };
+    let shown = at("column: c, from: 1, to: 99999999999999999999, step: 5", "to");
+    assert!(shown.contains("64 bits"), "{shown}");
+    at("column: c, from: -99999999999999999999, to: 5, step: 5", "from");
+    at("column: c, from: 1, to: ten, step: 5", "to");
+    at("column: c, from: 2026-01-01, to: 5, step: 5d", "to");
+    at("column: c, from: yesterday, to: 2026-01-01, step: 5d", "from");
+}

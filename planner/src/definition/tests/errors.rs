@@ -360,3 +360,60 @@ fn a_parameter_is_one_value() {
     assert!(message.contains("env:NAME") && !message.contains("hunter2"), "{message}");
     assert!(params("[hunter2]").contains("source.connection_id.password is a list"));
 }
+
+#[test]
+fn what_looks_like_a_limit_or_a_name_and_is_none_is_refused_at_its_place() {
+    assert_eq!(
+        added("    max_delete_ratio: .nan\n"),
+        "m.yml:17:23: sink.strategy.max_delete_ratio is NaN; expected 0 to 1"
+    );
+    for key in ["'id,,k2'", "'id,'", "[id, '']"] {
+        assert_eq!(
+            changed("[id]", key),
+            format!("m.yml:16:5: sink.strategy.unique_key holds an empty name\nhint: look for a comma too many")
+        );
+    }
+    let scd2 = GOOD
+        .replace("    incremental_column: updated_at\n", "    batch_size: 1000\n")
+        .replace("incremental_merge", "scd2");
+    for names in ["''", "[]"] {
+        assert_eq!(
+            error("m.yml", &format!("{scd2}    scd2: {{track_columns: {names}}}\n")),
+            "m.yml:17:12: sink.strategy.scd2.track_columns names no column\nhint: name columns, or leave the option out"
+        );
+    }
+    assert!(
+        error("m.yml", &format!("{scd2}    scd2: {{track_columns: 'a,,b'}}\n"))
+            .contains("track_columns holds an empty name")
+    );
+}
+
+#[test]
+fn limits_beside_rows_that_stay_are_refused() {
+    let text = GOOD.replace("    incremental_column: updated_at\n", "    batch_size: 1000\n");
+    for (mode, option) in [("snapshot_diff", "diff"), ("scd2", "scd2")] {
+        let text = text.replace("incremental_merge", mode);
+        let ignoring = format!("{text}    {option}: {{delete_policy: ignore}}\n");
+        pipeline("m.yml", &ignoring);
+        for limit in ["max_delete_ratio: 0.5", "max_delete_rows: 5"] {
+            let key = limit.split(':').next().unwrap();
+            assert_eq!(
+                error("m.yml", &format!("{ignoring}    {limit}\n")),
+                format!(
+                    "m.yml:18:5: sink.strategy.{key} has no meaning where sink.strategy.{option}.delete_policy is ignore\n\
+                     hint: nothing is deleted, marked or closed for being absent: remove the limit"
+                )
+            );
+        }
+    }
+    let sql = "CREATE CONNECTION c TYPE postgres OPTIONS ('url' 'env:C_URL');\n\
+               CREATE PIPELINE orders INTO c.a.b STRATEGY snapshot_diff KEY (id)\n\
+               OPTIONS ('diff_delete_policy' 'ignore', 'max_delete_rows' '5') AS SELECT * FROM c.a.s;";
+    let shown = error("p.sql", sql);
+    assert!(shown.starts_with("p.sql:3:") && shown.contains("max_delete_rows") && shown.contains("ignore"), "{shown}");
+    let shown = error(
+        "p.sql",
+        &sql.replace("'diff_delete_policy' 'ignore', 'max_delete_rows' '5'", "'max_delete_ratio' 'NaN'"),
+    );
+    assert!(shown.starts_with("p.sql:3:") && shown.contains("NaN"), "{shown}");
+}

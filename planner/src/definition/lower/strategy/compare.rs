@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::Origin;
-use super::{duplicates, null_keys};
-use crate::definition::manifest::{Compare, DiffDeletePolicy, Names, Scd2DeletePolicy, StrategySpec};
+use super::{duplicates, named, null_keys};
+use crate::definition::manifest::{Compare, DiffDeletePolicy, Scd2DeletePolicy, StrategySpec};
 use crate::definition::{CompareBy, CursorOptions, History, MissingRows, Strategy};
 use crate::error::Result;
 
@@ -50,7 +50,7 @@ pub(super) fn scd2(
         history.is_current = name(scd2.current_flag_column.as_ref(), history.is_current);
         history.row_hash = name(scd2.row_hash_column.as_ref(), history.row_hash);
         history.effective = scd2.effective_column.clone();
-        history.track = scd2.track_columns.as_ref().map(Names::list).unwrap_or_default();
+        history.track = named(scd2.track_columns.as_ref(), "sink.strategy.scd2.track_columns", origin)?;
         history.tracked_change = scd2.on_tracked_change.map(Into::into).unwrap_or_default();
     }
     history.expire = !matches!(given.and_then(|s| s.delete_policy), Some(Scd2DeletePolicy::Ignore));
