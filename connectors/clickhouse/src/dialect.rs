@@ -57,6 +57,19 @@ impl Dialect for ClickHouseDialect {
         Ok(fits.then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
+    fn check_key(&self, column: &Field) -> Result<()> {
+        let native = type_of(column)?;
+        if !matches!(column.data_type(), DataType::Float16 | DataType::Float32 | DataType::Float64) {
+            return Ok(());
+        }
+        Err(Error::configuration(format!(
+            "the key column {:?} is {native}: 0 and -0 are one key to a comparison, and two rows to ClickHouse",
+            column.name()
+        ))
+        .with("column", column.name())
+        .with_hint("match the rows by another column, or by a number without an exponent: CAST(… AS DECIMAL(18, 6)) in a query"))
+    }
+
     fn parse_type(&self, column: &str, name: &str) -> Result<Field> {
         let field = ChType::written(column, name)?.field(column);
         // ClickHouse's own names say whether they take NULL; logical ones do, unless something else is said.

@@ -481,12 +481,28 @@ fn fraction(unit: TimeUnit) -> u8 {
 
 /// A text in single quotes.
 pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    enclosed(text, '\'')
 }
 
 /// An identifier in backticks.
 pub fn quote(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+    enclosed(name, '`')
+}
+
+/// Control characters are spelled out: what is written down of a statement may keep some of them for itself.
+fn enclosed(text: &str, mark: char) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(mark);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            c if c == mark => out.extend(['\\', c]),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push(mark);
+    out
 }
 
 impl fmt::Display for ChType {

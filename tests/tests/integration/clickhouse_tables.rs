@@ -319,3 +319,28 @@ fn a_table_of_many_columns_with_long_names_is_loaded() {
         assert_eq!(case.ch.value("SELECT count() FROM t WHERE `столбец с длинным именем 399` = 399"), rows);
     }
 }
+
+#[test]
+fn a_control_character_of_a_constant_stays_one() {
+    let case = Case::new();
+    case.pg.execute("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, v text)");
+    case.pg.execute("INSERT INTO shop.t VALUES (2, 'X'), (4, E'b\\x01\\tc')");
+    case.ch.execute("CREATE TABLE t (id Int32, v String) ENGINE = MergeTree ORDER BY id");
+    case.ch.execute("INSERT INTO t VALUES (1, 'a\\x01b'), (2, 'x'), (3, 'a\\x01b')");
+    // In quotes of YAML, \x01 is the character itself.
+    case.definition("mode: replace, custom_predicate: \"v <> 'a\\x01b'\"", "", "").load();
+    assert_eq!(
+        case.ch.column("SELECT concat(toString(id), '|', hex(v)) FROM t ORDER BY id"),
+        ["1|610162", "2|58", "3|610162", "4|62010963"]
+    );
+}
+
+#[test]
+fn a_number_with_an_exponent_is_no_key() {
+    let case = Case::new();
+    case.pg.execute("DROP TABLE shop.t; CREATE TABLE shop.t (k double precision PRIMARY KEY, v text)");
+    for mode in ["incremental_merge", "snapshot_diff", "scd2"] {
+        case.definition(&format!("mode: {mode}, unique_key: [k]"), "", "").refused("0 and -0 are one key");
+    }
+    case.definition("mode: full_refresh", "", "").load();
+}
