@@ -168,3 +168,48 @@ fn a_table_of_very_many_columns_is_loaded() {
         ["x", "NULL"]
     );
 }
+
+#[test]
+fn rows_go_and_versions_close_beside_columns_that_take_no_null() {
+    let types = [
+        ("Tuple(a Int32, b Nullable(String))", "(1, NULL)", "(2, 'x')"),
+        ("Array(Int32)", "[1]", "[2]"),
+        ("SimpleAggregateFunction(sum, UInt64)", "1", "2"),
+        ("Point", "(1, 2)", "(3, 4)"),
+    ];
+    every_case(types, |(native, one, two)| {
+        let case = Case::new(&[
+            &format!("CREATE TABLE s (k Int32, v {native}) ENGINE = MergeTree ORDER BY k"),
+            &format!("INSERT INTO s VALUES (1, {one}), (2, {one}), (3, {one})"),
+        ]);
+        let rows = |from: &str| case.ch.column(&format!("SELECT concat(toString(k), '|', toString(v)) FROM {from}"));
+        let load = |strategy: &str, run: &str| {
+            case.write(strategy);
+            case.project.run("load.sql", run).ok()
+        };
+        let strategies = [
+            "snapshot_diff KEY (k)",
+            "snapshot_diff KEY (k) OPTIONS ('option.merge_policy' 'shadow_swap')",
+            "scd2 KEY (k)",
+        ];
+        for (i, strategy) in strategies.into_iter().enumerate() {
+            case.ch.execute("DROP TABLE IF EXISTS t SYNC");
+            case.ch.execute("TRUNCATE TABLE s");
+            case.ch.execute(&format!("INSERT INTO s VALUES (1, {one}), (2, {one}), (3, {one})"));
+            load(strategy, &format!("{i}-first"));
+            let again = load(strategy, &format!("{i}-again"));
+            assert_eq!(again.rows("unchanged"), 3, "{}", again.text());
+            let before = rows("s");
+            case.ch.execute("TRUNCATE TABLE s");
+            case.ch.execute(&format!("INSERT INTO s VALUES (1, {two}), (2, {one}), (4, {one})"));
+            load(strategy, &format!("{i}-changed"));
+            if strategy.starts_with("scd2") {
+                assert_same_rows("current", rows("s"), rows("t WHERE __dpone__is_current"));
+                let closed: Vec<String> = before.iter().filter(|row| !row.starts_with('2')).cloned().collect();
+                assert_same_rows("closed", closed, rows("t WHERE NOT __dpone__is_current"));
+            } else {
+                assert_same_rows("mirrored", rows("s"), rows("t"));
+            }
+        }
+    });
+}

@@ -10,6 +10,7 @@ pub(crate) mod execution;
 pub(crate) mod expand_contract;
 pub(crate) mod journal;
 mod keys;
+mod lanes;
 pub(crate) mod names;
 pub(crate) mod options;
 mod overwrite;

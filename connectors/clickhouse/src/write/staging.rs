@@ -1,6 +1,5 @@
 //! Staging: one table for each attempt at a partition, so that what a failed attempt left is never picked up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -14,8 +13,8 @@ use tokio::task::JoinSet;
 
 use super::catalog::{self, Table};
 use super::create::{self, Creation};
-use super::encode::Blocks;
-use super::names::{StagingNames, like, list, relation};
+use super::lanes::Lanes;
+use super::names::{StagingNames, like, relation};
 use super::options::Options;
 use super::session::{Session, code};
 use crate::types::{ChType, literal};
@@ -73,7 +72,7 @@ impl Layout {
     }
 
     /// The types of the columns that staged batches go to.
-    fn natives(&self, schema: &SchemaRef) -> Result<Vec<String>> {
+    pub(super) fn natives(&self, schema: &SchemaRef) -> Result<Vec<String>> {
         use dpone_planner::dialect::Dialect;
         schema
             .fields()
@@ -188,36 +187,28 @@ pub(crate) async fn stage(
         // Rows that are past their time stay until they are in the target, or counts would not match.
         session.run(&format!("SYSTEM STOP TTL MERGES {}", relation(&table))).await?;
     }
-    let schema = Arc::clone(&load.staged_schema);
-    let compression = session.server.config().compression;
-    let mut blocks = Blocks::new(&schema, &layout.natives(&schema)?, compression)?;
-    let columns = list(schema.fields().iter().map(|f| f.name().as_str()));
-    let insert = Insert {
-        session: session.clone(),
-        sql: format!("INSERT INTO {} ({columns}) FORMAT ArrowStream", relation(&table)),
-        token: format!("{}-{partition}-{}", load.load_id, &attempt[..8]),
-    };
-    let (mut staged, mut bytes, mut number) = (0, 0, 0);
+    let token = format!("{}-{partition}-{}", load.load_id, &attempt[..8]);
+    let mut lanes = Lanes::new(session, load, layout, &table, &token)?;
+    let (mut staged, mut bytes) = (0, 0);
     // One block travels while the next one is read. Dropping the set stops it.
     let mut sending: JoinSet<Result<()>> = JoinSet::new();
     let mut ended = false;
     while !ended {
-        let block = match rows.next().await {
+        let blocks = match rows.next().await {
             Some(batch) => {
                 let batch = batch?;
                 staged += batch.num_rows() as u64;
-                blocks.add(&batch)?
+                lanes.add(&batch)?
             }
             None => {
                 ended = true;
-                blocks.take()?
+                lanes.take()?
             }
         };
-        if let Some(block) = block {
+        for (insert, block) in blocks {
             arrived(&mut sending).await?;
             bytes += block.len() as u64;
-            sending.spawn(insert.clone().block(number, block));
-            number += 1;
+            sending.spawn(insert.block(block));
         }
     }
     arrived(&mut sending).await?;
@@ -257,17 +248,22 @@ async fn arrived(sending: &mut JoinSet<Result<()>>) -> Result<()> {
 }
 
 #[derive(Debug, Clone)]
-struct Insert {
+pub(super) struct Insert {
     session: Session,
     sql: String,
+    /// Of this block alone.
     token: String,
 }
 
 impl Insert {
+    pub(super) fn new(session: &Session, sql: String, token: String) -> Self {
+        Self { session: session.clone(), sql, token }
+    }
+
     /// Sends one block, which becomes one block of the server. Sent twice, it is there once: the server knows the token.
-    async fn block(self, number: usize, data: bytes::Bytes) -> Result<()> {
+    async fn block(self, data: bytes::Bytes) -> Result<()> {
         let settings = [
-            ("insert_deduplication_token", format!("{}-{number}", self.token)),
+            ("insert_deduplication_token", self.token),
             ("insert_deduplicate", "1".to_owned()),
             ("async_insert", "0".to_owned()),
             ("input_format_null_as_default", "0".to_owned()),
