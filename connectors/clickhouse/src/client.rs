@@ -26,6 +26,8 @@ use crate::tls;
 const OLDEST: (u32, u32) = (24, 8);
 /// Longer statements than most servers take need a setting.
 const MAX_QUERY: usize = 200_000;
+/// How often a statement is sent that found its connection closed. Why it was closed may be told on the next one.
+const UNSENT: u32 = 4;
 /// Longer statements do not go into an address: each letter may take six bytes there, of 64 KiB at most.
 const IN_ADDRESS: usize = 4_000;
 
@@ -239,12 +241,18 @@ impl Server {
         let named = |error: Error| self.named(error, statement);
         let long = (statement.sql.len() > MAX_QUERY).then(|| statement.clone().setting("max_query_size", 64 << 20));
         let statement = long.as_ref().unwrap_or(statement);
-        let request = self.request(statement, body);
         let silence = (!statement.patient).then_some(self.config.send_receive_timeout);
-        let response = quiet(silence, request.send())
-            .await
-            .ok_or_else(|| named(error::silent(&self.config)))?
-            .map_err(|e| named(self.failed_to_send(e)))?;
+        let mut sends = if body.is_some() { 1 } else { UNSENT };
+        let mut request = self.request(statement, body);
+        let response = loop {
+            let sent = quiet(silence, request.send()).await.ok_or_else(|| named(error::silent(&self.config)))?;
+            sends -= 1;
+            match sent {
+                Ok(response) => break response,
+                Err(e) if sends > 0 && error::was_not_sent(&e) => request = self.request(statement, None),
+                Err(e) => return Err(named(self.failed_to_send(e))),
+            }
+        };
         let status = response.status();
         let headers = response.headers();
         let code = headers

@@ -93,6 +93,12 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
     Error::transient(format!("the connection to {address} failed: {}", chain(&error.without_url())))
 }
 
+/// Whether the connection was closed before anything of the request was on its way: so it is when a server looks at the
+/// client's certificate after the handshake, and its alert is not read yet.
+pub(crate) fn was_not_sent(error: &reqwest::Error) -> bool {
+    chain(error).contains("connection was not ready")
+}
+
 /// The server was silent for longer than it may be.
 pub(crate) fn silent(config: &ClickHouseConfig) -> Error {
     let seconds = config.send_receive_timeout.as_secs_f64();

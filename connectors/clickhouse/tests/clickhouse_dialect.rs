@@ -475,7 +475,13 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     text.starts_with('`').then_some(())?;
     while let Some((at, c)) = chars.next() {
         match c {
-            '\\' => name.push(chars.next()?.1),
+            '\\' => match chars.next()?.1 {
+                'x' => {
+                    let (digits, _) = (chars.next()?, chars.next()?);
+                    name.push(char::from(u8::from_str_radix(text.get(digits.0..digits.0 + 2)?, 16).ok()?));
+                }
+                c => name.push(c),
+            },
             '`' => return Some((name, &text[at + 1..])),
             c => name.push(c),
         }
