@@ -126,6 +126,7 @@ SELECT l_orderkey + 1000000000, l_partkey, l_suppkey, l_linenumber, l_quantity, 
        l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate, l_shipinstruct, l_shipmode, l_comment,
        timestamptz '2026-01-02' + l_orderkey * interval '1 microsecond'
 FROM lineitem WHERE l_orderkey % 100 = 7;
+ALTER TABLE changes ADD PRIMARY KEY ({KEY});
 """
 TO_MERGED = f"""
 name: to_merged
