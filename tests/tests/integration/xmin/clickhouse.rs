@@ -116,7 +116,8 @@ fn rows_that_are_gone_may_be_marked() {
         case.place.run().ok();
         assert_same_rows("live", case.source(), case.rows("NOT __dpone__is_deleted"));
         assert_eq!(
-            case.rows("__dpone__is_deleted AND __dpone__deleted_at <= now64(6) AND v = concat('v', toString(id))").len(),
+            case.rows("__dpone__is_deleted AND __dpone__deleted_at <= now64(6) AND v = concat('v', toString(id))")
+                .len(),
             10
         );
         assert_eq!(case.place.run().ok().rows("staged"), 0, "marked once");
