@@ -308,19 +308,6 @@ fn bytes_are_compared_by_their_hashes_or_refused_by_the_plan() {
 }
 
 #[test]
-fn a_table_of_many_columns_with_long_names_is_loaded() {
-    let case = Case::new();
-    // Each letter takes six bytes in an address, which ends at 64 KiB.
-    let columns: Vec<String> = (0..400).map(|i| format!("\"столбец с длинным именем {i}\" int DEFAULT {i}")).collect();
-    case.pg.execute(&format!("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, {})", columns.join(", ")));
-    case.pg.execute("INSERT INTO shop.t (id) SELECT generate_series(1, 3)");
-    for (strategy, rows) in [("mode: full_refresh", "3"), ("mode: incremental_merge, unique_key: [id]", "3")] {
-        case.definition(strategy, "", "").load();
-        assert_eq!(case.ch.value("SELECT count() FROM t WHERE `столбец с длинным именем 399` = 399"), rows);
-    }
-}
-
-#[test]
 fn a_control_character_of_a_constant_stays_one() {
     let case = Case::new();
     case.pg.execute("DROP TABLE shop.t; CREATE TABLE shop.t (id int PRIMARY KEY, v text)");
