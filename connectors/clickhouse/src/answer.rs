@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use arrow_schema::ArrowError;
 use bytes::Bytes;
 use dpone_planner::{Error, Result};
+use reqwest::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use crate::client::{Server, Summary};
 use crate::error;
@@ -33,9 +33,32 @@ pub(crate) struct Answer {
     server: Server,
     query_id: String,
     silence: Option<Duration>,
-    /// The newest pieces, together at least [`TAIL_BYTES`] where there were so many.
-    tail: VecDeque<Bytes>,
-    tail_bytes: usize,
+    /// The end of what was received; and of what that held, where it is compressed.
+    tail: Tail,
+    unpacked: Tail,
+}
+
+/// The newest pieces, together at least [`TAIL_BYTES`] where there were so many.
+#[derive(Default)]
+struct Tail {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Tail {
+    fn push(&mut self, piece: &Bytes) {
+        self.bytes += piece.len();
+        self.pieces.push_back(piece.clone());
+        while let Some(oldest) = self.pieces.front().filter(|oldest| self.bytes - oldest.len() >= TAIL_BYTES) {
+            self.bytes -= oldest.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    fn exception(&self, tag: Option<&[u8]>) -> Option<String> {
+        let bytes: Vec<u8> = self.pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        exception_text(&bytes, tag)
+    }
 }
 
 impl fmt::Debug for Answer {
@@ -54,7 +77,8 @@ impl Answer {
         tag: Option<Vec<u8>>,
     ) -> Self {
         let query_id = query_id.to_owned();
-        Self { summary, tag, response, server, query_id, silence: None, tail: VecDeque::new(), tail_bytes: 0 }
+        let (tail, unpacked) = (Tail::default(), Tail::default());
+        Self { summary, tag, response, server, query_id, silence: None, tail, unpacked }
     }
 
     /// The longest silence in it.
@@ -77,12 +101,7 @@ impl Answer {
             Some(Ok(piece)) => piece,
         };
         if let Some(piece) = &piece {
-            self.tail_bytes += piece.len();
-            self.tail.push_back(piece.clone());
-            while let Some(oldest) = self.tail.front().filter(|oldest| self.tail_bytes - oldest.len() >= TAIL_BYTES) {
-                self.tail_bytes -= oldest.len();
-                self.tail.pop_front();
-            }
+            self.tail.push(piece);
         }
         Ok(piece)
     }
@@ -116,19 +135,32 @@ impl Answer {
 
     /// The exception at the end of what was received, when there is one.
     pub(crate) fn exception(&self) -> Option<Error> {
-        let tail: Vec<u8> = self.tail.iter().flat_map(|piece| piece.iter().copied()).collect();
-        let text = exception_text(&tail, self.tag.as_deref())?;
+        let tag = self.tag.as_deref();
+        let text = self.tail.exception(tag).or_else(|| self.unpacked.exception(tag))?;
         Some(self.named(error::from_exception(&text, None)))
     }
 
-    /// The error of an answer that ended too early, or that cannot be read.
-    pub(crate) fn broken(&self, why: Option<ArrowError>) -> Error {
+    /// Takes note of what a compressed piece held.
+    pub(crate) fn unpacked(&mut self, bytes: &Bytes) {
+        self.unpacked.push(bytes);
+    }
+
+    /// Whether HTTP tells where the body ends, other than by the end of the connection.
+    pub(crate) fn has_length(&self) -> bool {
+        let headers = self.response.headers();
+        headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
+    }
+
+    /// The error of an answer that ended too early, or of which this cannot be read.
+    pub(crate) fn broken(&self, what: Option<&str>) -> Error {
         if let Some(error) = self.exception() {
             return error;
         }
         let address = self.server.config().address();
-        self.named(match why {
-            Some(why) => Error::internal(format!("what {address} sent is no Arrow stream: {why}")),
+        self.named(match what {
+            Some(what) => {
+                Error::internal(format!("what {address} sent is no answer of ClickHouse: {what} cannot be read"))
+            }
             None => Error::transient(format!("{address} stopped in the middle of its answer")).with_hint(
                 "the server's log has the reason under the query id; where it waited too long for a slow reader, raise \
                      http_send_timeout in its default profile",

@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use crate::answer::{Answer, quiet};
 use crate::config::{ClickHouseConfig, Compression};
 use crate::error;
+use crate::native::BlockRead;
 use crate::settings::WHOLE;
-use crate::stream::ArrowRead;
 use crate::tls;
 
 /// The oldest server that is spoken to, as `version()` begins.
@@ -181,21 +181,16 @@ impl Server {
         row.map(|(value,)| value).ok_or_else(|| Error::internal("a question to the server was answered with no row"))
     }
 
-    /// Starts a query whose rows come as Arrow batches of at most `batch_rows`. Dropping the reader stops the query.
-    pub async fn arrow(&self, statement: Statement, batch_rows: usize) -> Result<ArrowRead> {
-        let compression = match self.config.compression {
-            Compression::None => "none",
-            Compression::Lz4 => "lz4_frame",
-        };
+    /// Starts a query whose rows come as batches of about `batch_rows`. Dropping the reader stops the query.
+    pub async fn read(&self, statement: Statement, batch_rows: usize) -> Result<BlockRead> {
+        let packed = self.config.compression == Compression::Lz4;
         let statement = statement
-            .setting("default_format", "ArrowStream")
-            .setting("output_format_arrow_string_as_string", 0)
-            .setting("output_format_arrow_fixed_string_as_fixed_byte_array", 1)
-            .setting("output_format_arrow_low_cardinality_as_dictionary", 0)
-            .setting("output_format_arrow_compression_method", compression)
+            .setting("default_format", "Native")
+            .setting("output_format_native_encode_types_in_binary_format", 0)
+            .setting("compress", u8::from(packed))
             .setting("max_block_size", batch_rows.max(1));
         let answer = self.send(&statement, None).await?;
-        ArrowRead::open(answer).await
+        BlockRead::open(answer, packed).await
     }
 
     /// Sends the data of an `INSERT … FORMAT …`. The server answers when all of it is written.

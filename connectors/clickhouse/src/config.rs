@@ -57,7 +57,7 @@ const RESERVED: &[&str] = &[
     "send_progress_in_http_headers",
 ];
 
-/// How buffers of Arrow data are packed on their way, in both directions.
+/// How data is packed on its way, in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     None,
@@ -413,7 +413,7 @@ fn check_setting(name: &str) -> Result<()> {
         ))
         .with_hint("limit the rows in a query, or by custom_predicate"));
     }
-    if name.starts_with("param_") || RESERVED.contains(&name) || name.starts_with("output_format_arrow_") {
+    if name.starts_with("param_") || RESERVED.contains(&name) || name.starts_with("output_format_native_") {
         let error = Error::configuration(format!("{name} cannot be set: what is read and written depends on it"));
         return Err(match nearest(name, OPTIONS.iter().copied()) {
             Some(option) => error.with_hint(format!("the connection has an option {option:?}")),
@@ -478,8 +478,13 @@ mod tests {
             let refused = resolve(&[("settings", filter)]).unwrap_err();
             assert!(refused.message().contains("cannot be set: an answer would have other rows"), "{refused}");
         }
-        for wrong in ["query_id=x", "wait_end_of_query=0", "a b=1", "output_format_arrow_string_as_string=0", "nothing"]
-        {
+        for wrong in [
+            "query_id=x",
+            "wait_end_of_query=0",
+            "a b=1",
+            "output_format_native_encode_types_in_binary_format=1",
+            "nothing",
+        ] {
             assert!(resolve(&[("settings", wrong)]).is_err(), "{wrong}");
         }
     }

@@ -1,7 +1,7 @@
 //! ClickHouse, source and sink, over HTTP.
 //!
-//! `config`, `tls` and `client` reach a server, `answer` is what it says, `stream` reads what it sends in Arrow's streaming format, `error` says
-//! what its errors ask for. `types` is the one table of types, `dialect` and `cost` are its DDL, `read` opens tables.
+//! `config`, `tls` and `client` reach a server, `answer` is what it says, `native` reads the rows in it,
+//! `error` says what its errors ask for. `types` is the one table of types, `dialect` and `cost` are its DDL, `read` opens tables.
 
 mod answer;
 pub mod client;
@@ -10,10 +10,10 @@ mod cost;
 pub mod dialect;
 pub mod error;
 mod lease;
+pub mod native;
 pub mod read;
 mod settings;
 mod state;
-pub mod stream;
 mod tls;
 pub mod types;
 mod write;

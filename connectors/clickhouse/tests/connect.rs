@@ -10,7 +10,7 @@ use dpone_engine::{Connector, Error, ErrorKind};
 use server_support::{Break, breaking, connection, database, server, url};
 
 async fn rows_of(server: &Server, sql: &str) -> Result<usize, Error> {
-    let mut read = server.arrow(Statement::new(sql), 1000).await?;
+    let mut read = server.read(Statement::new(sql), 1000).await?;
     let mut rows = 0;
     while let Some(batch) = read.next().await? {
         rows += batch.num_rows();

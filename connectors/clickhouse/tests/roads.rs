@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use arrow_ipc::writer::StreamWriter;
 use dpone_clickhouse::client::{Server, Statement};
 use dpone_clickhouse::config::ClickHouseConfig;
 use dpone_engine::{Error, ErrorKind};
@@ -222,7 +220,7 @@ async fn rows_are_the_same_packed_and_unpacked() {
     let mut found = Vec::new();
     for compression in ["none", "lz4"] {
         let server = server(&[("url", &url()), ("compression", compression)]);
-        let mut read = server.arrow(Statement::new(sql), 8192).await.unwrap();
+        let mut read = server.read(Statement::new(sql), 8192).await.unwrap();
         let mut batches = Vec::new();
         while let Some(batch) = read.next().await.unwrap() {
             batches.push(batch);
@@ -231,9 +229,9 @@ async fn rows_are_the_same_packed_and_unpacked() {
         let listening = Listening::one(None);
         let recording =
             opened(&[("host", "127.0.0.1"), ("port", &listening.port.to_string()), ("compression", compression)]);
-        let _ = recording.unwrap().arrow(Statement::new(sql), 8192).await;
-        let word = if compression == "lz4" { "compression_method=lz4_frame" } else { "compression_method=none" };
-        // What was no stream of Arrow is followed by the wish that the query be stopped.
+        let _ = recording.unwrap().read(Statement::new(sql), 8192).await;
+        let word = if compression == "lz4" { "compress=1" } else { "compress=0" };
+        // What was no block is followed by the wish that the query be stopped.
         let head = listening.heads().remove(0);
         assert!(head.contains(word), "{head}");
     }
@@ -252,23 +250,20 @@ async fn a_reader_that_pauses_holds_the_server_up() {
         if head.contains("KILL") {
             return respond(road, "200 OK", "");
         }
-        let column: ArrayRef = Arc::new(Int64Array::from(vec![7; BATCH / 8]));
-        let batch = RecordBatch::try_from_iter([("n", column)]).unwrap();
-        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
-        let _ = road.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+        let block = [&[1, 0x80, 0x80, 0x08][..], b"\x01n\x05Int64", &[7; BATCH]].concat();
+        assert_eq!(BATCH / 8, 0x08 << 14, "rows, as the block says");
+        let _ = road.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         for _ in 0..BATCHES {
-            writer.write(&batch).unwrap();
-            let piece = std::mem::take(writer.get_mut());
+            let piece = [format!("{:x}\r\n", block.len()).as_bytes(), &block, b"\r\n"].concat();
             if road.write_all(&piece).is_err() {
                 return;
             }
             counted.fetch_add(piece.len(), Ordering::SeqCst);
         }
-        writer.finish().unwrap();
-        let _ = road.write_all(writer.get_ref());
+        let _ = road.write_all(b"0\r\n\r\n");
     });
     let server = opened(&[("host", "127.0.0.1"), ("port", &listening.port.to_string())]).unwrap();
-    let mut read = server.arrow(Statement::new("SELECT n FROM endless"), BATCH / 8).await.unwrap();
+    let mut read = server.read(Statement::new("SELECT n FROM endless"), BATCH / 8).await.unwrap();
     assert_eq!(read.next().await.unwrap().unwrap().num_rows(), BATCH / 8);
     tokio::time::sleep(Duration::from_millis(700)).await;
     let ahead = sent.load(Ordering::SeqCst);

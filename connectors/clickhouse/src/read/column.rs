@@ -1,7 +1,6 @@
 //! How each type is read: what is selected, what the server sends for it, and what becomes of that.
 //!
-//! ArrowStream is exact for most types. What it loses, refuses, or spells differently from version to version is
-//! selected through a function that carries it: points in time finer than microseconds as their ticks, numbers beyond
+//! Most types are read as they are. What Arrow has no type for is selected through a function that carries it: points in time finer than microseconds as their ticks, numbers beyond
 //! 128 bits, labels of enums, addresses, maps and tuples as the text that the server prints.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -37,8 +36,10 @@ pub(crate) enum Decode {
     Ticks {
         digits: u8,
     },
-    /// A time of day of any unit.
-    Time,
+    /// A time of day as a number of such units.
+    Time {
+        digits: u8,
+    },
     /// Lists of such things.
     List(Box<Decode>),
     /// As the server sends them: maps and tuples of such things.
@@ -137,7 +138,8 @@ fn portable(own: &ChType, sql: &str, depth: usize, sends: Sends) -> Option<(Stri
         // Beyond 2262 there is no Arrow type for it: the ticks are checked one by one.
         ChType::DateTime64(digits @ 7.., _) => through("reinterpretAsInt64", Decode::Ticks { digits: *digits }),
         ChType::DateTime64(..) => plain(Decode::Instant),
-        ChType::Time | ChType::Time64(_) => plain(Decode::Time),
+        ChType::Time => plain(Decode::Time { digits: 0 }),
+        ChType::Time64(digits) => plain(Decode::Time { digits: *digits }),
         ChType::Uuid if sends.uuid => plain(Decode::Same),
         ChType::Uuid => Some((format!("UUIDStringToNum(toString({sql}))"), Decode::Same)),
         ChType::Array(item) => {

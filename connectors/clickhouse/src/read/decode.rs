@@ -8,7 +8,6 @@ use arrow::array::{
     RecordBatch, RecordBatchOptions, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::cast;
 use arrow::datatypes::*;
 use dpone_planner::{Error, Result};
 
@@ -86,7 +85,7 @@ fn decoded(array: &ArrayRef, decode: &Decode, to: &DataType) -> Decoded {
         Decode::Wide { signed } => wide(array, *signed),
         Decode::Instant => instant(array, to),
         Decode::Ticks { digits } => ticks(array, *digits, to),
-        Decode::Time => cast(array, to).map_err(|_| Bad::Type),
+        Decode::Time { digits } => time_of_day(array, *digits, to),
         Decode::List(item) => list(array, item, to),
         Decode::Map(key, value) => map(array, key, value, to),
         Decode::Struct(fields) => structure(array, fields, to),
@@ -103,10 +102,14 @@ fn same(array: &ArrayRef, to: &DataType) -> Decoded {
         (found, to) if found == to => Ok(Arc::clone(array)),
         (DataType::Decimal128(_, found), DataType::Decimal128(p, s)) if found == s => {
             let values = array.as_primitive::<Decimal128Type>();
-            let limit = 10_i128.pow(u32::from(*p));
-            let fits = |row: &usize| values.is_null(*row) || values.value(*row).unsigned_abs() < limit as u128;
-            if let Some(row) = (0..values.len()).find(|row| !fits(row)) {
-                return Err(too_long(row));
+            let limit = 10_u128.pow(u32::from(*p));
+            let fits = |value: &i128| value.unsigned_abs() < limit;
+            // Mostly all of them do, even what lies under a NULL.
+            if !values.values().iter().all(fits) {
+                let bad = |row: &usize| values.is_valid(*row) && !fits(&values.value(*row));
+                if let Some(row) = (0..values.len()).find(bad) {
+                    return Err(too_long(row));
+                }
             }
             let relabelled = values.clone().with_precision_and_scale(*p, *s);
             relabelled.map(|array| Arc::new(array) as ArrayRef).map_err(|_| Bad::Type)
@@ -241,6 +244,25 @@ fn ticks(array: &ArrayRef, digits: u8, to: &DataType) -> Decoded {
         }
         _ => Err(Bad::Type),
     }
+}
+
+fn time_of_day(array: &ArrayRef, digits: u8, to: &DataType) -> Decoded {
+    let values = array.as_primitive_opt::<Int64Type>().ok_or(Bad::Type)?;
+    let DataType::Time64(unit) = to else { return Err(Bad::Type) };
+    let kept: u8 = if *unit == TimeUnit::Nanosecond { 9 } else { 6 };
+    let factor = 10_i64.pow(u32::from(kept.saturating_sub(digits)));
+    let day = 86_400 * 10_i64.pow(u32::from(digits.min(9)));
+    let within = |value: i64| (0..day).contains(&value).then(|| value * factor);
+    let times = checked(
+        values,
+        within,
+        "a time below zero or past a day",
+        "Arrow's time of day has no such values: declare the column text",
+    )?;
+    Ok(match unit {
+        TimeUnit::Nanosecond => Arc::new(PrimitiveArray::<Time64NanosecondType>::new(times, values.nulls().cloned())),
+        _ => Arc::new(PrimitiveArray::<Time64MicrosecondType>::new(times, values.nulls().cloned())),
+    })
 }
 
 fn checked(

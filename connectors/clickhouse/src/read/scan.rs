@@ -20,10 +20,6 @@ use super::Began;
 use super::column::Decode;
 use super::decode::Decoder;
 use crate::client::{Server, Statement};
-use crate::error::code_of;
-
-/// `VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE`
-const OUT_OF_RANGE: u32 = 321;
 
 /// Everything about a read but the connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,17 +61,6 @@ impl ScanSpec {
             sql.push_str(&format!(" LIMIT {limit}"));
         }
         Ok(sql)
-    }
-
-    /// The columns that are times of day.
-    fn times(&self) -> Vec<String> {
-        let is_time = |decode: &Decode| match decode {
-            Decode::Time => true,
-            Decode::List(item) => **item == Decode::Time,
-            _ => false,
-        };
-        let columns = self.schema.fields().iter().zip(&self.decode);
-        columns.filter(|(_, decode)| is_time(decode)).map(|(field, _)| field.name().clone()).collect()
     }
 }
 
@@ -135,12 +120,11 @@ impl Scan for ClickHouseScan {
             began: self.began.clone(),
         };
         let table = self.spec.table.clone();
-        let times = self.spec.times();
         let start = move || {
             let (batches, received) = mpsc::channel(1);
             let task = AbortOnDrop(runtime.spawn(async move {
                 if let Err(error) = read.run(&batches).await {
-                    let error = name_times(error, &times).with("table", table).with("partition", partition.to_string());
+                    let error = error.with("table", table).with("partition", partition.to_string());
                     // A closed channel means that nobody waits for the error any more.
                     let _ = batches.send(Err(error)).await;
                 }
@@ -162,16 +146,6 @@ impl Scan for ClickHouseScan {
     }
 }
 
-/// The server says that a time of day does not fit Arrow's, and not of which column.
-fn name_times(error: Error, times: &[String]) -> Error {
-    if times.is_empty() || code_of(&error) != Some(OUT_OF_RANGE) {
-        return error;
-    }
-    error
-        .with("column", times.join(", "))
-        .with_hint("Time goes below zero and past a day, where Arrow's time of day does not: declare the column text")
-}
-
 struct Read {
     server: Server,
     sql: String,
@@ -182,11 +156,11 @@ struct Read {
 
 impl Read {
     async fn run(mut self, batches: &mpsc::Sender<Result<RecordBatch>>) -> Result<()> {
-        let mut arrow = self.server.arrow(Statement::new(self.sql), self.batch_rows).await?;
+        let mut blocks = self.server.read(Statement::new(self.sql), self.batch_rows).await?;
         if let Some(began) = &self.began {
             began.note(Instant::now());
         }
-        while let Some(received) = arrow.next().await? {
+        while let Some(received) = blocks.next().await? {
             let batch = self.decoder.batch(&received)?;
             // The server keeps to the number of rows mostly, and promises it nowhere.
             let mut from = 0;
