@@ -19,8 +19,15 @@ pub(crate) const DELETED: &str = "__dpone__deleted";
 /// Blocks whose tokens a staging table remembers.
 const DEDUPLICATION_WINDOW: u32 = 100_000;
 
+/// No parts are merged while these are one: staged parts are moved as they are, and a merge would take the server nearly
+/// as long as to write them. `ALTER TABLE … RESET SETTING` brings merges back.
+pub(crate) const MERGE_LIMITS: [&str; 2] =
+    ["max_bytes_to_merge_at_max_space_in_pool", "max_bytes_to_merge_at_min_space_in_pool"];
+
 pub(crate) fn staging_settings() -> Vec<(&'static str, String)> {
     vec![
+        (MERGE_LIMITS[0], "1".to_owned()),
+        (MERGE_LIMITS[1], "1".to_owned()),
         ("non_replicated_deduplication_window", DEDUPLICATION_WINDOW.to_string()),
         // A load of many partitions makes many parts at once; nobody reads them before they are merged or moved.
         ("parts_to_delay_insert", "1000000".to_owned()),

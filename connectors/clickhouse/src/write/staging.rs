@@ -19,6 +19,8 @@ use super::options::Options;
 use super::session::{Session, code};
 use crate::types::{ChType, literal};
 
+/// So many blocks become parts of the target as they are; of more, the server may make fewer while it takes others.
+const UNMERGED: usize = 64;
 /// How often staged rows are moved when the answer did not come.
 const ATTEMPTS: u32 = 4;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
@@ -189,7 +191,7 @@ pub(crate) async fn stage(
     }
     let token = format!("{}-{partition}-{}", load.load_id, &attempt[..8]);
     let mut lanes = Lanes::new(session, load, layout, &table, &token)?;
-    let (mut staged, mut bytes) = (0, 0);
+    let (mut staged, mut bytes, mut blocks_sent) = (0, 0, 0);
     // One block travels while the next one is read. Dropping the set stops it.
     let mut sending: JoinSet<Result<()>> = JoinSet::new();
     let mut ended = false;
@@ -208,6 +210,11 @@ pub(crate) async fn stage(
         for (insert, block) in blocks {
             arrived(&mut sending).await?;
             bytes += block.len() as u64;
+            blocks_sent += 1;
+            if blocks_sent == UNMERGED {
+                let limits = create::MERGE_LIMITS.join(", ");
+                session.run(&format!("ALTER TABLE {} RESET SETTING {limits}", relation(&table))).await?;
+            }
             sending.spawn(insert.block(block));
         }
     }
