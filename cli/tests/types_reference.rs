@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use dpone_engine::{Connector, ResolvedConnection, Secret};
 use dpone_planner::dialect::Dialect;
+use dpone_planner::exact_cast::convert;
 use dpone_planner::types::{EXTENSION_JSON, EXTENSION_UUID, logical_name, utc, widens, with_extension};
 
 #[test]
@@ -66,13 +67,20 @@ fn stored(out: &mut String) {
     for field in fields() {
         let cells: Vec<String> = sinks
             .iter()
-            .map(|(_, dialect)| match dialect.stored_field(&field).and_then(|f| dialect.native_type(&f)) {
+            .map(|(_, dialect)| match written(dialect.as_ref(), &field) {
                 Ok(native) => native.replace('|', "\\|"),
                 Err(_) => "*refused*".to_owned(),
             })
             .collect();
         writeln!(out, "| {} | {} |", described(&field), cells.join(" | ")).unwrap();
     }
+}
+
+/// The type of the column, where the values get into it.
+fn written(dialect: &dyn Dialect, field: &Field) -> dpone_planner::Result<String> {
+    let stored = dialect.stored_field(field)?;
+    convert(datafusion::prelude::col("c"), field, &stored)?;
+    dialect.native_type(&stored)
 }
 
 /// Which types hold every value of which.
@@ -118,6 +126,7 @@ fn fields() -> Vec<Field> {
     use DataType::*;
     let plain = |data_type: DataType| Field::new("c", data_type, true);
     let list = |item: DataType| plain(List(Arc::new(Field::new("item", item, true))));
+    let uuid = |name: &str| with_extension(Field::new(name, FixedSizeBinary(16), true), EXTENSION_UUID);
     vec![
         plain(Boolean),
         plain(Int8),
@@ -139,7 +148,7 @@ fn fields() -> Vec<Field> {
         plain(Dictionary(Box::new(Int32), Box::new(Utf8))),
         plain(Binary),
         plain(FixedSizeBinary(16)),
-        with_extension(plain(FixedSizeBinary(16)), EXTENSION_UUID),
+        uuid("c"),
         with_extension(plain(Utf8), EXTENSION_JSON),
         plain(Date32),
         plain(Time64(TimeUnit::Microsecond)),
@@ -154,6 +163,7 @@ fn fields() -> Vec<Field> {
         plain(Interval(IntervalUnit::MonthDayNano)),
         list(Int32),
         list(Utf8),
+        plain(List(Arc::new(uuid("item")))),
         plain(Struct(vec![Field::new("a", Int32, true), Field::new("b", Utf8, true)].into())),
         plain(Null),
     ]
@@ -173,6 +183,10 @@ fn sinks() -> Vec<(&'static str, Arc<dyn Dialect>)> {
     let path = &[("path", "types")][..];
     vec![
         ("postgres", dialect(&dpone_postgres::PostgresConnector, "postgres", &[("url", "postgres://u@localhost/db")])),
+        (
+            "clickhouse",
+            dialect(&dpone_clickhouse::ClickHouseConnector, "clickhouse", &[("url", "http://localhost:8123/")]),
+        ),
         ("delta", dialect(&dpone_delta::DeltaConnector, "delta", path)),
         ("parquet", dialect(&dpone_files::FilesConnector, "parquet", path)),
         ("csv", dialect(&dpone_files::FilesConnector, "csv", path)),

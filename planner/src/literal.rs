@@ -1,8 +1,9 @@
-//! Literals beside columns: what people write for a uuid or a float, in the type of the column.
+//! Literals beside columns: what people write for a uuid, a float or bytes of one length, in the type of the column.
 //!
 //! A uuid column is sixteen bytes, and its values are written as text. A literal such as 0.5 is a decimal, and DataFusion
 //! compares floats with decimals as decimals, which know no NaN and no infinity, and hold fifteen digits behind the point.
-//! [`compare`] makes both literals values of the column's type, and casts of a uuid to text its canonical text.
+//! Bytes of one length end in zeros where a value is shorter, and are compared with nothing else. [`compare`] makes such
+//! literals values of the column's type, and casts of a uuid to text its canonical text.
 
 use std::sync::Arc;
 
@@ -243,13 +244,30 @@ fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult
         return Ok(None);
     };
     if !is_uuid_expr(expr, schema) {
-        return Ok(None);
+        return Ok(padded_beside(expr, text, schema));
     }
     let bytes = parse(text).ok_or_else(|| {
         Error::configuration(format!("{expr} is a uuid, and is compared with {text:?}, which is none"))
             .with_hint("write all 32 hexadecimal digits, such as 0188d2c8-5b6e-7cc1-98c4-dc0c0c07398f")
     })?;
     Ok(Some(lit(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())))))
+}
+
+/// The text's bytes with zeros behind them, where `expr` is bytes of one length. A longer text is equal to none of them, and
+/// lies between them.
+fn padded_beside(expr: &Expr, text: &str, schema: &DFSchema) -> Option<Expr> {
+    if matches!(expr, Expr::Literal(..)) {
+        return None;
+    }
+    let Ok(DataType::FixedSizeBinary(length)) = expr.get_type(schema) else { return None };
+    let (mut bytes, size) = (text.as_bytes().to_vec(), usize::try_from(length).ok()?);
+    Some(lit(match bytes.len() <= size {
+        true => {
+            bytes.resize(size, 0);
+            ScalarValue::FixedSizeBinary(length, Some(bytes))
+        }
+        false => ScalarValue::Binary(Some(bytes)),
+    }))
 }
 
 /// Types comparisons while a query is planned: without it, planning fails where a comparison with a uuid is a value of the
@@ -311,6 +329,22 @@ mod tests {
         );
         assert_eq!(shown("r = 1.5"), "CAST(r AS Float64) = Float64(1.5)");
         assert_eq!(shown("r < 0.1"), "CAST(r AS Float64) < Float64(0.1)");
+    }
+
+    #[test]
+    fn a_text_beside_bytes_of_one_length_ends_in_zeros() {
+        let code = Field::new("code", DataType::FixedSizeBinary(3), true);
+        let schema = DFSchema::try_from(Schema::new(vec![code])).unwrap();
+        let shown = |sql: &str| crate::expr::predicate("scope", sql, &schema).unwrap().to_string();
+        let value = |text: &str| lit(ScalarValue::FixedSizeBinary(3, Some(text.as_bytes().to_vec()))).to_string();
+        assert_eq!(shown("code = 'ab'"), format!("code = {}", value("ab\0")));
+        assert_eq!(
+            shown("code BETWEEN 'ab' AND 'abc'"),
+            format!("code >= {} AND code <= {}", value("ab\0"), value("abc"))
+        );
+        for sql in ["code IN ('ab', 'abcd', NULL)", "code BETWEEN 'a' AND 'abcd'", "'abcd' > code", "code >= X'6162'"] {
+            assert!(crate::expr::predicate("scope", sql, &schema).is_ok(), "{sql}");
+        }
     }
 
     #[test]

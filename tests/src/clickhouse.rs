@@ -23,7 +23,11 @@ impl Default for ClickHouse {
 
 impl ClickHouse {
     pub fn new() -> Self {
-        let url = environment("DPONE_TEST_CLICKHOUSE_URL");
+        Self::at(environment("DPONE_TEST_CLICKHOUSE_URL"))
+    }
+
+    /// On a server of the test's own.
+    pub fn at(url: String) -> Self {
         let authority =
             url.split("://").nth(1).unwrap().split('/').next().unwrap().rsplit('@').next().unwrap().to_owned();
         let database = format!("dpone_test_{}", ulid::Ulid::generate().to_string().to_lowercase());

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod clickhouse;
+mod clickhouse_server;
 mod dpone;
 mod lake;
 pub mod oracle;
@@ -15,6 +16,7 @@ mod reader;
 mod relay;
 
 pub use clickhouse::ClickHouse;
+pub use clickhouse_server::ClickHouseServer;
 pub use dpone::{Outcome, Project};
 pub use lake::{Lake, PYTHON_HINT, write_delta, write_parquet};
 pub use pg::{Pg, connect, environment};

@@ -55,7 +55,8 @@ impl Dialect for ClickHouseDialect {
             return Ok(Some(stored));
         }
         let fits = widens(stored.data_type(), target.data_type());
-        Ok(fits.then(|| target.clone().with_nullable(source.is_nullable())))
+        let data_type = with_nulls_of(source.data_type(), target.data_type());
+        Ok(fits.then(|| target.clone().with_data_type(data_type).with_nullable(source.is_nullable())))
     }
 
     fn check_key(&self, column: &Field) -> Result<()> {
@@ -173,6 +174,19 @@ impl Dialect for ClickHouseDialect {
             }
             SchemaChange::SetCollation { .. } => return Err(cannot_change("ClickHouse", change)),
         })
+    }
+}
+
+/// The type of lists whose items take NULL where those of the source do: whether there are any, their values say.
+fn with_nulls_of(source: &DataType, target: &DataType) -> DataType {
+    use DataType::{FixedSizeList, LargeList, List};
+    match (source, target) {
+        (List(from) | LargeList(from) | FixedSizeList(from, _), List(to)) => {
+            let data_type = with_nulls_of(from.data_type(), to.data_type());
+            let item = to.as_ref().clone().with_nullable(from.is_nullable() || to.is_nullable());
+            List(item.with_data_type(data_type).into())
+        }
+        (_, target) => target.clone(),
     }
 }
 

@@ -370,12 +370,21 @@ impl ChType {
             Self::Time => D::Time64(MICROS),
             Self::Time64(digits) => D::Time64(unit(*digits)),
             Self::Uuid => D::FixedSizeBinary(16),
-            Self::Array(item) => D::List(FieldRef::new(Field::new("item", item.data_type(), item.is_nullable()))),
+            Self::Array(item) => D::List(FieldRef::new(item.item())),
             Self::Nullable(inner) | Self::LowCardinality(inner) => inner.data_type(),
             Self::Aggregate { base: SIMPLE, of, .. } if of.len() == 1 => of[0].data_type(),
             // Numbers of 77 digits, and what has no Arrow type: as text.
             Self::Int { .. } | Self::String | Self::Json | Self::Enum { .. } => D::Utf8,
             Self::Map(..) | Self::Tuple(_) | Self::Aggregate { .. } | Self::Plain(_) => D::Utf8,
+        }
+    }
+
+    /// As an item of an array, which says what it is where its Arrow type does not.
+    fn item(&self) -> Field {
+        let field = Field::new("item", self.data_type(), self.is_nullable());
+        match self.inner() {
+            Self::Uuid => with_extension(field, EXTENSION_UUID),
+            _ => field,
         }
     }
 
@@ -413,9 +422,28 @@ impl ChType {
         }
     }
 
+    /// The type of the values, whatever is around it.
+    fn inner(&self) -> &Self {
+        match self {
+            Self::Nullable(inner) | Self::LowCardinality(inner) => inner.inner(),
+            other => other,
+        }
+    }
+
     pub fn without_null(&self) -> &Self {
         match self {
             Self::Nullable(inner) => inner,
+            other => other,
+        }
+    }
+
+    /// The type with items and fields that take NULL, where they can.
+    pub(crate) fn taking_null_inside(self) -> Self {
+        let inside = |of: Self| of.taking_null_inside().with_nullable(true);
+        match self {
+            Self::Array(item) => Self::Array(Box::new(inside(*item))),
+            Self::Map(key, value) => Self::Map(key, Box::new(inside(*value))),
+            Self::Tuple(fields) => Self::Tuple(fields.into_iter().map(|(name, of)| (name, inside(of))).collect()),
             other => other,
         }
     }

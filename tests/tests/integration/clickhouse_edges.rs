@@ -15,7 +15,7 @@ impl Case {
         for statement in statements {
             ch.execute(statement);
         }
-        let project = Project::new().env("CH", ch.url());
+        let project = Project::new().env("CH", ch.url()).env("DPONE_CONN_CH_URL", ch.url());
         Self { ch, project }
     }
 
@@ -146,11 +146,159 @@ fn versions_are_counted_up_within_their_type() {
         case.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says(version);
         assert_eq!(case.ch.leftovers(), Vec::<String>::new());
     });
-    // Points in time are not counted up, and rows that are marked as deleted would hide what is added beside them.
+    // Floats have no next value, and rows that are marked as deleted would hide what is added beside them.
     for policy in ["replacing", "auto"] {
-        let times = case("DateTime", "8", policy);
-        times.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says("integer");
+        let floats = case("Float64", "8", policy);
+        floats.project.run("load.sql", "one").failed("configuration").says("\"ver\"").says("Float64").says("DateTime");
     }
+}
+
+/// A version that is a time is the moment of the load, or later where the table has later ones.
+#[test]
+fn versions_that_are_times_are_later_than_all_before() {
+    let types = [
+        ("Date", "today() + 3"),
+        ("Date32", "toDate32('1950-01-01')"),
+        ("DateTime", "now() + 5000"),
+        ("DateTime('Asia/Tokyo')", "toDateTime(8)"),
+        ("DateTime64(3)", "toDateTime64('1960-01-01 00:00:00.001', 3)"),
+        ("DateTime64(9, 'UTC')", "now64(9) + 5000"),
+        ("UInt128", "'340282366920938463463374607431768211454'"),
+        ("Int256", "-7"),
+        ("LowCardinality(UInt64)", "7"),
+    ];
+    every_case(types, |(native, last)| {
+        let case = Case::new(&[
+            &format!(
+                "CREATE TABLE t (id Int64, v String, last {native}, d UInt8) ENGINE = ReplacingMergeTree(last, d) ORDER BY id \
+                 SETTINGS allow_suspicious_low_cardinality_types = 1"
+            ),
+            &format!("INSERT INTO t SELECT 1, 'a', {last}, 0"),
+            "INSERT INTO t SELECT 2, 'b', 1, 0",
+            "INSERT INTO t SELECT 3, 'gone', 2, 1",
+            "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (1, 'A'), (3, 'C')",
+        ]);
+        case.write("incremental_merge KEY (id) OPTIONS ('option.merge_policy' 'replacing')");
+        let rows = || case.ch.column("SELECT concat(toString(id), v) FROM t FINAL");
+        case.project.run("load.sql", "one").ok();
+        assert_same_rows(native, ["1A", "2b", "3C"].map(str::to_owned).to_vec(), rows());
+        let versions =
+            "SELECT toString(min(last) = max(last)), toString(max(last) >= (SELECT max(last) FROM t)) FROM t";
+        let of_load = case.ch.table(&format!("{versions} FINAL WHERE id != 2"));
+        assert_eq!(of_load, [[Some("1".to_owned()), Some("1".to_owned())]], "{native}");
+        let again = case.project.run("load.sql", "two").ok();
+        assert_eq!((again.rows("inserted"), again.rows("updated")), (0, 0), "{native}");
+        // A deletion is a later version too.
+        case.ch.execute("ALTER TABLE s DELETE WHERE id = 3 SETTINGS mutations_sync = 2");
+        if native != &"UInt128" {
+            case.write("snapshot_diff KEY (id) OPTIONS ('max_delete_ratio' '1')");
+            case.project.run("load.sql", "three").ok();
+            assert_same_rows(native, vec!["1A".to_owned()], rows());
+        }
+    });
+    let case = Case::new(&[
+        "CREATE TABLE t (id Int64, v String, last Date, d UInt8) ENGINE = ReplacingMergeTree(last, d) ORDER BY id",
+        "INSERT INTO t SELECT 1, 'a', toDate(65535), 0",
+        "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id",
+        "INSERT INTO s VALUES (1, 'A')",
+    ]);
+    case.write("incremental_merge KEY (id)");
+    case.project.run("load.sql", "one").failed("configuration").says("\"last\"").says("greatest");
+}
+
+/// The server would make zeros of them, or name neither column nor row.
+#[test]
+fn nulls_inside_of_values_are_refused_by_column_and_row() {
+    let types = [
+        ("Array(Nullable(Int32))", "[1]", "[2, NULL]", "Array(Int32)"),
+        ("Array(Nullable(UUID))", "[generateUUIDv4()]", "[NULL]", "Array(UUID)"),
+        (
+            "Tuple(`a` Nullable(Int32), `b` Nullable(String))",
+            "(1, 'NULL')",
+            "(NULL, 'x')",
+            "Tuple(`a` Int32, `b` String)",
+        ),
+    ];
+    let strategies = ["full_refresh", "incremental_merge KEY (id)"];
+    every_case(types.iter().flat_map(|case| strategies.map(|by| (case, by))), |((from, held, refused, into), by)| {
+        let case = Case::new(&[
+            &format!("CREATE TABLE s (id Int64, odd_one {from}) ENGINE = MergeTree ORDER BY id"),
+            &format!("CREATE TABLE t (id Int64, odd_one {into}) ENGINE = MergeTree ORDER BY id"),
+            &format!("INSERT INTO s SELECT 1, {held}"),
+        ]);
+        case.write(by);
+        case.project.run("load.sql", "one").ok();
+        let rows = |table: &str| case.ch.column(&format!("SELECT toString(tuple(*)) FROM {table}"));
+        assert_same_rows(into, rows("s"), rows("t"));
+        let before = rows("t");
+        case.ch.execute(&format!("INSERT INTO s SELECT 2, {refused}"));
+        let outcome = case.project.run("load.sql", "two").failed("data_quality");
+        outcome.says("\"odd_one\", row").says(into).says(from);
+        assert_same_rows(into, before, rows("t"));
+    });
+}
+
+/// Fixed strings are compared with their zeros, by the server and by DataFusion.
+#[test]
+fn fixed_strings_are_compared_as_people_write_them() {
+    let case = Case::new(&[
+        "CREATE TABLE s (id UInt8, a FixedString(4), n Nullable(FixedString(4)), l LowCardinality(FixedString(4))) \
+         ENGINE = MergeTree ORDER BY a SETTINGS allow_suspicious_low_cardinality_types = 1",
+        "INSERT INTO s VALUES (1, 'ab', 'ab', 'ab'), (2, 'abcd', 'abcd', 'abcd'), (3, 'b', NULL, 'b'), (4, '', NULL, '')",
+    ]);
+    let filters = [
+        ("a BETWEEN 'ab' AND 'abcd'", "12", true),
+        ("l >= 'ab' AND n < 'abcd'", "1", true),
+        ("a IN ('b', 'ab') AND a <> 'ab'", "3", true),
+        ("NOT n IN ('ab', 'zz')", "2", true),
+        ("a > 'abcc' AND a < 'abcde'", "2", false),
+        ("'ab' = n OR a IN ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i')", "13", true),
+    ];
+    every_case(filters.into_iter().enumerate(), |(at, (filter, expected, pushed))| {
+        case.project.write(
+            "load.sql",
+            format!(
+                "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+                 CREATE PIPELINE edge{at} INTO ch.{0}.t{at} STRATEGY full_refresh AS SELECT * FROM ch.{0}.s WHERE {filter};\n",
+                case.ch.database
+            ),
+        );
+        let plan = case.project.dpone(&["plan", "load.sql"]).ok().text();
+        assert!(!pushed || !plan.contains("FilterExec"), "{filter} is not for the server: {plan}");
+        case.project.run("load.sql", "one").ok();
+        assert_eq!(
+            case.ch.value(&format!(
+                "SELECT arrayStringConcat(groupArray(toString(id))) FROM (SELECT id FROM t{at} ORDER BY id)"
+            )),
+            *expected,
+            "{filter}"
+        );
+    });
+}
+
+#[test]
+fn a_view_with_parameters_is_read_by_a_query_that_gives_them() {
+    let case = Case::new(&[
+        "CREATE TABLE one (id UInt8) ENGINE = MergeTree ORDER BY id",
+        "INSERT INTO one VALUES (1), (2)",
+        "CREATE VIEW s AS SELECT id FROM one WHERE id = {which:UInt8} AND id < {below: UInt8}",
+    ]);
+    case.write("full_refresh");
+    let hint = format!("SELECT * FROM `{}`.`s`(which = …, below = …)", case.ch.database);
+    case.project.run("load.sql", "one").failed("configuration").says("parameters (which, below)").says(&hint);
+    case.project.write(
+        "load.yaml",
+        format!(
+            "name: view\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, \
+             options: {{query: 'SELECT * FROM `{0}`.`s`(which = 2, below = 9)'}}}}\n\
+             sink: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {0}, name: t}}, \
+             strategy: {{mode: full_refresh}}}}\n",
+            case.ch.database
+        ),
+    );
+    case.project.run("load.yaml", "two").ok();
+    assert_eq!(case.ch.column("SELECT toString(id) FROM t"), ["2"]);
 }
 
 #[test]

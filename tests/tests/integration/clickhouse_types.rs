@@ -156,6 +156,45 @@ fn every_type_arrives_as_clickhouse_prints_it() {
     assert_same_rows("in Parquet", printed(true), found);
 }
 
+#[test]
+fn arrays_of_uuids_are_the_same_in_postgres_and_back() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    pg.execute(
+        "CREATE SCHEMA shop; CREATE TABLE shop.ids (id int PRIMARY KEY, ids uuid[] NOT NULL); \
+         INSERT INTO shop.ids VALUES (1, '{00112233-4455-6677-8899-aabbccddeeff, NULL}'), (2, '{}'), \
+         (3, '{ffffffff-0000-1111-2222-333333333333}')",
+    );
+    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+    let postgres = |schema: &str| {
+        format!("type: postgres, connection_type: env, connection_id: DB, table: {{schema: {schema}, name: ids}}")
+    };
+    let clickhouse = format!(
+        "type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {}, name: ids}}",
+        ch.database
+    );
+    let load = |run: &str, from: &str, into: &str, strategy: &str| {
+        project.write(
+            "load.yaml",
+            format!("name: uuids\nsource: {{{from}}}\nsink: {{{into}, strategy: {{{strategy}}}}}\n"),
+        );
+        project.run("load.yaml", run).ok()
+    };
+    load("one", &postgres("shop"), &clickhouse, "mode: full_refresh");
+    let native =
+        "SELECT type FROM system.columns WHERE table = 'ids' AND name = 'ids' AND database = currentDatabase()";
+    assert_eq!(ch.value(native), "Array(Nullable(UUID))");
+    let printed = "SELECT arrayStringConcat(arrayMap(x -> ifNull(toString(x), 'NULL'), ids), ',') FROM ids ORDER BY id";
+    assert_eq!(
+        ch.column(printed),
+        ["00112233-4455-6677-8899-aabbccddeeff,NULL", "", "ffffffff-0000-1111-2222-333333333333"]
+    );
+    let again = load("two", &postgres("shop"), &clickhouse, "mode: snapshot_diff, unique_key: [id]");
+    assert_eq!(again.rows("unchanged"), 3, "{}", again.text());
+    load("three", &clickhouse, &postgres("landing"), "mode: full_refresh");
+    let rows = |schema: &str| pg.column(&format!("SELECT id || pg_typeof(ids)::text || ids::text FROM {schema}.ids"));
+    assert_same_rows("back", rows("shop"), rows("landing"));
+}
+
 /// Columns, and two values of each: what arrives is compared as the bytes of the server's own binary format.
 const SAME: &[(&str, [&str; 2])] = &[
     ("Bool", ["true", "false"]),

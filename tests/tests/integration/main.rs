@@ -11,6 +11,7 @@ mod clickhouse_edges;
 mod clickhouse_kills;
 mod clickhouse_migrations;
 mod clickhouse_readers;
+mod clickhouse_servers;
 mod clickhouse_sink;
 mod clickhouse_source;
 mod clickhouse_tables;

@@ -1,8 +1,8 @@
 //! Filters in the server's SQL, and only those that mean exactly the same there.
 //!
 //! What differs, and is said in other words or left to DataFusion: NaN, which the server finds neither equal nor greater
-//! than anything; IN over a NULL, which the server finds false; the order of UUIDs, which begins in their middle; fixed
-//! strings, whose zeros at the end it overlooks; numbers with a point, which it reads inexactly. Literals are quoted or
+//! than anything; IN over a NULL, which the server finds false; the order of UUIDs, which begins in their middle; zeros at the
+//! end of fixed strings, which it overlooks beside a text; numbers with a point, which it reads inexactly. Literals are quoted or
 //! written as numbers, whatever they hold.
 
 use std::any::Any;
@@ -94,7 +94,7 @@ impl Filter<'_> {
                         // As a number it is the same, and compares with every other.
                         Class::Integer => to.is_integer() && widens(&inner.data_type, to),
                         Class::Text => is_string(to),
-                        Class::Bytes => is_binary(to),
+                        Class::Bytes | Class::Fixed { .. } => is_binary(to),
                         _ => false,
                     };
                 match (inner.class, to) {
@@ -228,6 +228,7 @@ fn class(field: &Field) -> Option<Class> {
         (ChType::Float64, D::Float64) => Class::Float { bits: 64 },
         (ChType::String, found) if is_string(found) => Class::Text,
         (ChType::String, found) if is_binary(found) => Class::Bytes,
+        (ChType::FixedString(n), D::FixedSizeBinary(_)) => Class::Fixed { length: *n },
         (ChType::Enum { .. }, found) if is_string(found) => Class::Enum,
         (ChType::Uuid, _) if is_uuid(field) => Class::Uuid,
         (ChType::Date, D::Date32) => Class::Date { short: true },
@@ -357,7 +358,13 @@ mod tests {
         let uuid = ScalarValue::FixedSizeBinary(16, Some(vec![0; 16]));
         assert!(sql(col("id").eq(lit(uuid.clone()))).is_some());
         assert_eq!(sql(col("id").gt(lit(uuid))), None);
-        assert_eq!(sql(col("fs").eq(lit(ScalarValue::FixedSizeBinary(2, Some(vec![0; 2]))))), None);
+        let bytes = |bytes: &[u8]| lit(ScalarValue::FixedSizeBinary(bytes.len() as i32, Some(bytes.to_vec())));
+        assert_eq!(
+            sql(col("fs").between(bytes(b"a\0"), bytes(b"b'"))).unwrap(),
+            "((`fs` >= toFixedString(unhex('6100'), 2)) AND (`fs` <= toFixedString(unhex('6227'), 2)))"
+        );
+        // To the server it is equal to the value with a zero behind it.
+        assert_eq!(sql(col("fs").eq(lit(ScalarValue::Binary(Some(b"a".to_vec()))))), None);
         assert_eq!(sql(col("fine").gt(lit(ScalarValue::TimestampNanosecond(Some(1), None)))), None);
         assert_eq!(sql(col("e").gt(lit("a"))), None);
         assert_eq!(sql(col("e").eq(lit("a"))).unwrap(), "toString(`e`) = 'a'");

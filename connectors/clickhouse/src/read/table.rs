@@ -13,7 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use dpone_engine::{ReadRequest, ScanExec, SourceTable};
 use dpone_planner::definition::nearest;
 use dpone_planner::dialect::Dialect;
-use dpone_planner::{Error, Result};
+use dpone_planner::{Error, Relation, Result};
 
 use super::Began;
 use super::catalog::Table;
@@ -38,6 +38,9 @@ pub(super) async fn open(
     request: &ReadRequest,
 ) -> Result<(SourceTable, Option<Fence>)> {
     let name = table.relation.to_string();
+    if table.engine == "View" && table.columns.is_empty() {
+        return Err(needs_parameters(context.server, &table.relation).await?);
+    }
     let columns = columns(&table.columns, request, context.sends).map_err(|e| e.with("table", &name))?;
     let PartitionPlan { predicates, fence, mut notes } =
         partition::plan(context.server, &table, request.parallelism).await?;
@@ -56,6 +59,25 @@ pub(super) async fn open(
     let opened =
         SourceTable { provider: Arc::new(provider), key, rows: table.rows, bytes: table.bytes, notes, changes: None };
     Ok((opened, fence))
+}
+
+/// Of a view with parameters the server knows the columns when it knows those.
+async fn needs_parameters(server: &Server, view: &Relation) -> Result<Error> {
+    let ask = Statement::new(
+        "SELECT arrayJoin(arrayDistinct(extractAll(as_select, '\\{\\s*(\\w+)\\s*:'))) FROM system.tables \
+         WHERE database = {database:String} AND name = {name:String}",
+    );
+    let names: Vec<(String,)> =
+        server.rows(ask.parameter("database", &view.schema).parameter("name", &view.name)).await?;
+    let names: Vec<String> = names.into_iter().map(|(name,)| name).collect();
+    let given: Vec<String> = names.iter().map(|name| format!("{name} = …")).collect();
+    let from = ClickHouseDialect.quote_relation(view);
+    Ok(Error::configuration(format!(
+        "the view {view} has parameters ({}), and a table gives it none",
+        names.join(", ")
+    ))
+    .with("table", view.to_string())
+    .with_hint(format!("give source.options a query with them: SELECT * FROM {from}({})", given.join(", "))))
 }
 
 /// The sorting key, where columns alone are in it and none of them takes NULL.

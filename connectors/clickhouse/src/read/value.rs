@@ -29,6 +29,10 @@ pub(super) enum Class {
     /// Equality by labels.
     Enum,
     Bytes,
+    /// Bytes of one length, with their zeros.
+    Fixed {
+        length: u32,
+    },
     /// Equality of whole values.
     Uuid,
     Date {
@@ -62,6 +66,11 @@ pub(super) fn value_of(class: Class, value: &ScalarValue) -> Option<String> {
         Class::Float { bits } => float(value, bits),
         Class::Text | Class::Enum => text_of(value).map(quote_text),
         Class::Bytes => bytes_of(value).map(|bytes| format!("unhex('{}')", hex(bytes))),
+        // Beside a text the server overlooks zeros at the end.
+        Class::Fixed { length } => {
+            let bytes = bytes_of(value).filter(|bytes| bytes.len() == length as usize)?;
+            Some(format!("toFixedString(unhex('{}'), {length})", hex(bytes)))
+        }
         Class::Uuid => {
             let hex = hex(bytes_of(value).filter(|bytes| bytes.len() == 16)?);
             let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];

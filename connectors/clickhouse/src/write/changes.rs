@@ -14,6 +14,7 @@ use super::names::{list, relation};
 use super::options::MergePolicy;
 use super::overwrite::exchanging;
 use super::scope::copy_without;
+use super::version::Version;
 use crate::types::{ChType, quote};
 
 /// The target and the staged rows in a join. Columns of people have no such names, nor have parts of them.
@@ -113,16 +114,8 @@ impl Changes<'_> {
         let policy = self.work.layout.options.merge_policy;
         if let Some((version, _)) = versions.as_ref().filter(|_| by_key)
             && matches!(policy, MergePolicy::Auto | MergePolicy::Replacing)
-            && greatest(self.column(version)?).is_none()
         {
-            return Err(Error::configuration(format!(
-                "the version of {}, {version:?}, is {}: only an integer of up to 64 bits can be counted up",
-                self.table.relation,
-                self.column(version)?.native
-            ))
-            .with("table", self.table.relation.to_string())
-            .with("column", version)
-            .with_hint("give the version and the mark of deletion in the source, or load into a table whose version is an integer"));
+            self.version(version)?;
         }
         Ok(match policy {
             MergePolicy::Lightweight => Way::Lightweight,
@@ -132,7 +125,7 @@ impl Changes<'_> {
             MergePolicy::Replacing => {
                 return Err(Error::configuration(format!(
                     "merge_policy replacing needs a ReplacingMergeTree(version, is_deleted) that is sorted by the key ({}), whose \
-                     version is an integer of up to 64 bits, and whose two columns the source does not give; {} is {}",
+                     two columns the source does not give; {} is {}",
                     self.key.join(", "),
                     self.table.relation,
                     self.table.engine_full
@@ -241,22 +234,40 @@ impl Changes<'_> {
         Ok(Planned { inserted, updated, deleted, unchanged, ..Planned::default() })
     }
 
-    /// One more than the greatest version that the table has.
-    async fn next_version(&self, version: &str) -> Result<i128> {
-        let column = self.column(version)?;
-        let sql = format!("SELECT toString(max({})) FROM {}", quote(version), relation(&self.table.relation));
-        let text = self.work.session.scalar(&sql).await?.unwrap_or_default();
-        let newest: i128 = text.parse().map_err(|_| Error::internal("a version of the server is no number"))?;
-        if greatest(column).is_some_and(|greatest| newest < greatest) {
-            return Ok(newest + 1);
+    /// The version of the rows that come, later than all that the table has.
+    async fn next_version(&self, name: &str) -> Result<String> {
+        let column = self.column(name)?;
+        let version = self.version(name)?;
+        let rows = self.work.session.rows(&version.next(name, &relation(&self.table.relation))).await?;
+        let cells = rows.into_iter().next().unwrap_or_default();
+        if let [Some(next), Some(is_later)] = cells.as_slice()
+            && is_later == "1"
+        {
+            return Ok(version.literal(next));
         }
         Err(Error::configuration(format!(
-            "the versions of {} are used up: column {version:?} is {}, and holds its greatest value",
+            "the versions of {} are used up: column {name:?} is {}, and holds its greatest value",
             self.table.relation, column.native
         ))
         .with("table", self.table.relation.to_string())
-        .with("column", version)
+        .with("column", name)
         .with_hint("give the column a wider type, or lower the version; or merge by lightweight_delete_insert"))
+    }
+
+    fn version(&self, name: &str) -> Result<Version> {
+        let column = self.column(name)?;
+        Version::of(&column.native).ok_or_else(|| {
+            Error::configuration(format!(
+                "the version of {}, {name:?}, is {}: only integers, dates and times can be counted up",
+                self.table.relation, column.native
+            ))
+            .with("table", self.table.relation.to_string())
+            .with("column", name)
+            .with_hint(
+                "load into a table whose version is an integer, Date, Date32, DateTime or DateTime64; or merge by another \
+                 policy: lightweight_delete_insert",
+            )
+        })
     }
 
     /// The rows that come into the table: new ones, and changed ones as they will be.
@@ -269,14 +280,14 @@ impl Changes<'_> {
         };
         let next = match &versions {
             Some((version, _)) => self.next_version(version).await?,
-            None => 0,
+            None => String::new(),
         };
         let staged = self.work.columns();
         let (mut names, mut values) =
             (staged.clone(), staged.iter().map(|c| format!("{STAGED}.{}", quote(c))).collect::<Vec<_>>());
         if let Some((version, deleted)) = &versions {
             names.extend([version.as_str(), deleted.as_str()]);
-            values.extend([next.to_string(), "0".to_owned()]);
+            values.extend([next.clone(), "0".to_owned()]);
         }
         let new = format!(
             "INSERT INTO {fresh} ({}) SELECT {} FROM {} AS {STAGED} WHERE {}",
@@ -286,10 +297,10 @@ impl Changes<'_> {
             self.is_new()
         );
         session.insert_select(&new).await?;
-        let changed = self.insert_joined(&fresh, &versions, next, false)?;
+        let changed = self.insert_joined(&fresh, &versions, &next, false)?;
         session.insert_select(&changed).await?;
         if versions.is_some() && self.operation.is_column() {
-            session.insert_select(&self.insert_joined(&fresh, &versions, next, true)?).await?;
+            session.insert_select(&self.insert_joined(&fresh, &versions, &next, true)?).await?;
         }
         Ok(())
     }
@@ -299,7 +310,7 @@ impl Changes<'_> {
         &self,
         fresh: &str,
         versions: &Option<(String, String)>,
-        next: i128,
+        next: &str,
         gone: bool,
     ) -> Result<String> {
         let staged = self.work.columns();
@@ -310,7 +321,7 @@ impl Changes<'_> {
             let (old, new) = (format!("{TARGET}.{}", quote(name)), format!("{STAGED}.{}", quote(name)));
             names.push(name);
             values.push(match versions {
-                Some((version, _)) if version == name => next.to_string(),
+                Some((version, _)) if version == name => next.to_owned(),
                 Some((_, deleted)) if deleted == name => u8::from(gone).to_string(),
                 _ if gone || !staged.contains(&name) => old,
                 _ if !self.operation.is_column() => new,
@@ -334,14 +345,6 @@ impl Changes<'_> {
             values.join(", "),
             self.joined()
         ))
-    }
-}
-
-/// The greatest value of a version that is counted up; `None` for other types, such as points in time.
-fn greatest(column: &Column) -> Option<i128> {
-    match ChType::native(&column.native)? {
-        ChType::Int { bits: bits @ ..=64, signed } => Some((1_i128 << (bits - u16::from(signed))) - 1),
-        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use dpone_engine::{Error, Result};
 
+use super::nulls;
 use crate::config::Compression;
 use crate::types::ChType;
 
@@ -42,6 +43,8 @@ pub(crate) struct Blocks {
     schema: SchemaRef,
     names: Vec<String>,
     checks: Vec<(usize, Check, String)>,
+    /// Columns whose values may have NULLs inside, where the column takes none.
+    nulls: Vec<(usize, ChType)>,
     options: IpcWriteOptions,
     writer: Option<StreamWriter<Vec<u8>>>,
     rows: usize,
@@ -57,6 +60,10 @@ impl Blocks {
             let check = check(field.data_type(), ChType::native(native)?.without_null())?;
             Some((i, check, native.clone()))
         });
+        let nulls = schema.fields().iter().zip(natives).enumerate().filter_map(|(i, (field, native))| {
+            let native = ChType::native(native)?;
+            nulls::may_lie(field.data_type(), &native).then_some((i, native))
+        });
         let packed = match compression {
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
             Compression::None => None,
@@ -64,6 +71,7 @@ impl Blocks {
         Ok(Self {
             names: schema.fields().iter().map(|f| f.name().clone()).collect(),
             checks: checks.collect(),
+            nulls: nulls.collect(),
             options: IpcWriteOptions::default().try_with_compression(packed)?,
             schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
             writer: None,
@@ -72,20 +80,38 @@ impl Blocks {
         })
     }
 
-    /// Adds a batch. Gives a block when one is full.
-    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Bytes>> {
+    /// Fails at a value that its column does not hold.
+    fn look_at(&self, batch: &RecordBatch) -> Result<()> {
+        let place = |column: usize, row: usize| {
+            format!("column {:?}, row {} of its partition", self.names[column], self.before + self.rows + row + 1)
+        };
+        for (column, native) in &self.nulls {
+            if let Some(row) = nulls::first(batch.column(*column), native) {
+                return Err(Error::data_quality(format!(
+                    "{}: a NULL inside of the value, where {native} takes none",
+                    place(*column, row)
+                ))
+                .with("column", &self.names[*column])
+                .with_hint(format!(
+                    "give the column the type {}, or take the NULLs out in a query",
+                    native.clone().taking_null_inside()
+                )));
+            }
+        }
         for (column, check, native) in &self.checks {
             look(batch.column(*column), *check).map_err(|row| {
-                Error::data_quality(format!(
-                    "column {:?}, row {} of its partition: {native} does not hold the value",
-                    self.names[*column],
-                    self.before + self.rows + row + 1
-                ))
+                Error::data_quality(format!("{}: {native} does not hold the value", place(*column, row)))
                 .with("column", &self.names[*column])
                 .with_hint("Date32 and DateTime64 reach from 1900 to 2299, DateTime from 1970 to 2106 in whole seconds, Date \
                             from 1970 to 2149: load into a column that holds the value, or filter or convert it in a query")
             })?;
         }
+        Ok(())
+    }
+
+    /// Adds a batch. Gives a block when one is full.
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Bytes>> {
+        self.look_at(batch)?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch =
             RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), batch.columns().to_vec(), &options)?;

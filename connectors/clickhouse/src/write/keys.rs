@@ -1,75 +1,60 @@
 //! Keys and engines as the server prints them: taken apart without knowing their expressions.
 
+/// The characters of a text that are outside of quotes, each with where it is and how many brackets are open around it;
+/// of a bracket, around what it encloses.
+fn outside(text: &str) -> impl Iterator<Item = (usize, i32, char)> {
+    let (mut depth, mut quoted, mut escaped) = (0, None, false);
+    text.char_indices().filter_map(move |(at, c)| {
+        match (quoted, c) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(quote), c) if c == quote => quoted = None,
+            (Some(_), _) => {}
+            (None, '\'' | '`' | '"') => quoted = Some(c),
+            (None, '(' | '[' | '{') => {
+                depth += 1;
+                return Some((at, depth, c));
+            }
+            (None, ')' | ']' | '}') => {
+                depth -= 1;
+                return Some((at, depth + 1, c));
+            }
+            (None, c) => return Some((at, depth, c)),
+        }
+        None
+    })
+}
+
 /// Whether the text ends with settings: outside of quotes and parentheses.
 pub(super) fn has_settings(definition: &str) -> bool {
-    let bytes = definition.as_bytes();
-    let (mut depth, mut quoted, mut i) = (0i32, None, 0);
-    while i < bytes.len() {
-        match (quoted, bytes[i]) {
-            (Some(_), b'\\') => i += 1,
-            (Some(q), c) if c == q => quoted = None,
-            (None, c @ (b'\'' | b'`' | b'"')) => quoted = Some(c),
-            (None, b'(') => depth += 1,
-            (None, b')') => depth -= 1,
-            (None, b'S') if depth == 0 && definition[i..].starts_with("SETTINGS ") => return true,
-            _ => {}
-        }
-        i += 1;
-    }
-    false
+    outside(definition).any(|(at, depth, c)| depth == 0 && c == 'S' && definition[at..].starts_with("SETTINGS "))
 }
 
 /// Where the parenthesis closes that was open before the text.
 pub(super) fn closing(text: &str) -> Option<usize> {
-    let (mut depth, mut quoted, mut escaped) = (0, None, false);
-    for (i, c) in text.char_indices() {
-        match quoted {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quoted = None,
-            Some(_) => {}
-            None => match c {
-                '\'' | '`' | '"' => quoted = Some(c),
-                '(' => depth += 1,
-                ')' if depth == 0 => return Some(i),
-                ')' => depth -= 1,
-                _ => {}
-            },
-        }
+    outside(text).find(|(_, depth, c)| *depth == 0 && *c == ')').map(|(at, ..)| at)
+}
+
+/// What stands between marks that are outside of quotes and brackets.
+pub(super) fn parts(text: &str, mark: char) -> Vec<&str> {
+    let mut begin = 0;
+    let mut parts = Vec::new();
+    for (at, ..) in outside(text).filter(|(_, depth, c)| *depth == 0 && *c == mark) {
+        parts.push(text[begin..at].trim());
+        begin = at + mark.len_utf8();
     }
-    None
+    parts.push(text[begin..].trim());
+    parts
 }
 
 /// The parts of a key as the server prints it: `a, toYYYYMM(b)`.
 pub(crate) fn split_key(text: &str) -> Vec<String> {
-    let mut parts = Vec::new();
-    let (mut depth, mut quoted, mut escaped, mut begin) = (0, None, false, 0);
-    for (i, c) in text.char_indices() {
-        match quoted {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quoted = None,
-            Some(_) => {}
-            None => match c {
-                '\'' | '`' | '"' => quoted = Some(c),
-                '(' | '[' => depth += 1,
-                ')' | ']' => depth -= 1,
-                ',' if depth == 0 => {
-                    parts.push(text[begin..i].trim().to_owned());
-                    begin = i + 1;
-                }
-                _ => {}
-            },
-        }
-    }
-    let last = text[begin..].trim();
-    if !last.is_empty() {
-        parts.push(last.to_owned());
-    }
+    let mut parts = parts(text, ',');
+    parts.pop_if(|last| last.is_empty());
     // A key in parentheses, as some versions print a tuple.
     match parts.as_slice() {
         [one] if one.starts_with('(') && closing(&one[1..]) == Some(one.len() - 2) => split_key(&one[1..one.len() - 1]),
-        _ => parts,
+        parts => parts.iter().map(|part| (*part).to_owned()).collect(),
     }
 }
 
@@ -93,6 +78,9 @@ mod tests {
         assert_eq!(split_key("(a, b)"), ["a", "b"]);
         assert_eq!(split_key("(a), (b)"), ["(a)", "(b)"]);
         assert!(split_key("").is_empty());
+        assert_eq!(split_key("'it\\'s, \\\\', ['a, b', (c)]"), ["'it\\'s, \\\\'", "['a, b', (c)]"]);
+        assert_eq!(closing("a, (b), ')') ORDER BY x)"), Some(12));
+        assert!(has_settings(" ORDER BY `SETTINGS x` SETTINGS a = 1") && !has_settings(" ORDER BY `SETTINGS x`"));
         assert_eq!(plain("`c, d`").as_deref(), Some("c, d"));
         assert_eq!(plain("toDate(a)"), None);
     }

@@ -12,6 +12,7 @@ pub(crate) mod journal;
 mod keys;
 mod lanes;
 pub(crate) mod names;
+mod nulls;
 pub(crate) mod options;
 mod overwrite;
 pub(crate) mod recovery;
@@ -19,5 +20,6 @@ mod scope;
 pub(crate) mod session;
 mod sink;
 pub(crate) mod staging;
+mod version;
 
 pub use sink::ClickHouseSink;
