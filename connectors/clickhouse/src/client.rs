@@ -19,7 +19,7 @@ use crate::answer::{Answer, quiet};
 use crate::config::{ClickHouseConfig, Compression};
 use crate::error;
 use crate::native::BlockRead;
-use crate::settings::WHOLE;
+use crate::settings::{TEXTS, WHOLE};
 use crate::tls;
 
 /// The oldest server that is spoken to, as `version()` begins.
@@ -184,7 +184,8 @@ impl Server {
     /// Starts a query whose rows come as batches of about `batch_rows`. Dropping the reader stops the query.
     pub async fn read(&self, statement: Statement, batch_rows: usize) -> Result<BlockRead> {
         let packed = self.config.compression == Compression::Lz4;
-        let statement = statement
+        let texts = TEXTS.iter().fold(statement, |statement, (name, value)| statement.setting(name, value));
+        let statement = texts
             .setting("default_format", "Native")
             .setting("output_format_native_encode_types_in_binary_format", 0)
             .setting("compress", u8::from(packed))

@@ -10,7 +10,7 @@ use dpone_planner::definition::nearest;
 use dpone_planner::{Error, Result, Secret};
 use url::Url;
 
-use crate::settings::{FILTERS, WHOLE};
+use crate::settings::{FILTERS, TEXTS, WHOLE};
 
 /// The option names of a connection.
 pub const OPTIONS: &[&str] = &[
@@ -412,6 +412,10 @@ fn check_setting(name: &str) -> Result<()> {
             "{name} cannot be set: an answer would have other rows than there are"
         ))
         .with_hint("limit the rows in a query, or by custom_predicate"));
+    }
+    if TEXTS.iter().any(|(text, _)| *text == name) {
+        return Err(Error::configuration(format!("{name} cannot be set: what is read as text would look otherwise"))
+            .with_hint("a query can give a value the text that it should have"));
     }
     if name.starts_with("param_") || RESERVED.contains(&name) || name.starts_with("output_format_native_") {
         let error = Error::configuration(format!("{name} cannot be set: what is read and written depends on it"));

@@ -32,6 +32,19 @@ pub(crate) const OURS: &[(&str, &str)] = &[
     ("transform_null_in", "0"),
 ];
 
+/// Of every read: how values look that are read as text (JSON, maps, tuples), whatever a version's defaults are.
+pub(crate) const TEXTS: &[(&str, &str)] = &[
+    ("output_format_json_quote_64bit_integers", "0"),
+    ("output_format_json_quote_64bit_floats", "0"),
+    ("output_format_json_quote_decimals", "0"),
+    ("output_format_json_quote_denormals", "0"),
+    ("output_format_json_escape_forward_slashes", "1"),
+    ("output_format_decimal_trailing_zeros", "0"),
+    ("date_time_output_format", "simple"),
+    ("bool_true_representation", "true"),
+    ("bool_false_representation", "false"),
+];
+
 /// Besides [`WHOLE`], what a connection cannot set: rows that a query does not mention would be missing, or there.
 pub(crate) const FILTERS: &[&str] = &["additional_result_filter", "additional_table_filters", "apply_deleted_mask"];
 

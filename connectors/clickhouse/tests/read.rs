@@ -127,7 +127,10 @@ const ZOO: Zoo = &[
     ("Array(Array(Int256))", &[("[[1], [], [-2, 3]]", "[[1], [], [-2, 3]]")]),
     ("Array(Nullable(Int128))", &[("[NULL, 5]", "[NULL, 5]")]),
     ("Array(DateTime64(9, 'UTC'))", &[("['2020-01-01 00:00:00.000000001']", "[2020-01-01T00:00:00.000000001Z]")]),
-    ("Array(LowCardinality(String))", &[("['x', 'y']", "[x, y]")]),
+    ("Array(LowCardinality(String))", &[("['x', 'y']", "[x, y]"), ("[]", "[]")]),
+    ("LowCardinality(Nullable(String))", &[("NULL", "NULL"), ("''", ""), ("'x'", "x")]),
+    ("Array(LowCardinality(Nullable(FixedString(2))))", &[("['ab', NULL]", "[6162, NULL]")]),
+    ("SimpleAggregateFunction(max, Nullable(Decimal(9, 1)))", &[("1.5", "1.5"), ("NULL", "NULL")]),
     ("Array(UUID)", &[("['00112233-4455-6677-8899-aabbccddeeff']", "[00112233445566778899aabbccddeeff]")]),
     ("Tuple(a Int8, b String)", &[("(1, 'x')", "(1,'x')")]),
     ("Map(String, UInt8)", &[("map('k', 1, 'l', 2)", "{'k':1,'l':2}")]),
@@ -220,12 +223,15 @@ async fn raw_columns_are_what_the_server_sends() {
         // What Arrow has no type for: entry by entry as text.
         "Map(Date, DateTime64(8))",
         "Map(String, Nullable(Time))",
+        "Array(Array(Nullable(Time64(3))))",
+        "Map(LowCardinality(String), Array(LowCardinality(Nullable(String))))",
     ];
     let columns: Vec<_> = types.iter().enumerate().map(|(at, native)| format!("c{at} {native}")).collect();
     server.run(format!("CREATE TABLE t ({}) ENGINE = Memory", columns.join(", "))).await.unwrap();
     let values = "unhex('ff'), -5, 7, 'a', '::1', NULL, '00112233-4455-6677-8899-aabbccddeeff', [unhex('ff')], \
                   map('k', ['00112233-4455-6677-8899-aabbccddeeff', NULL]), (1, tuple(2.5)), '-100:00:00', \
-                  map('2024-02-29'::Date, toDateTime64('2299-12-31 10:00:00.12345678', 8)), map('k', NULL)";
+                  map('2024-02-29'::Date, toDateTime64('2299-12-31 10:00:00.12345678', 8)), map('k', NULL), \
+                  [[CAST('-01:00:00.5' AS Time64(3)), NULL], []], map('k', ['x', NULL, 'x'], 'l', [])";
     server.run(format!("INSERT INTO t SELECT {values}")).await.unwrap();
     let raw = ReadRequest { raw: (0..types.len()).map(|at| format!("c{at}")).collect(), ..request("t") };
     let batch = all(open(&server, &raw).await.unwrap().provider).await.unwrap();
@@ -239,6 +245,8 @@ async fn raw_columns_are_what_the_server_sends() {
         shown[11].trim_matches(['{', '}'])
     );
     assert_eq!(shown[12], "{6b: NULL}");
+    assert_eq!(shown[13], format!("[[{}, NULL], []]", hexadecimal("-01:00:00.500")));
+    assert_eq!(shown[14], "{6b: [78, NULL, 78], 6c: []}");
     assert_eq!((shown[9].as_str(), shown[10].as_str()), ("{a: 1, b: {c: 2.50}}", "2d3130303a30303a3030"));
 }
 

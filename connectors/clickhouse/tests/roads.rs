@@ -239,6 +239,70 @@ async fn rows_are_the_same_packed_and_unpacked() {
     assert_eq!(found[0], found[1]);
 }
 
+/// What the server sent for this, as it came.
+async fn sent(sql: &str) -> Vec<u8> {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(url()).query(&[("default_format", "Native"), ("query", sql)]).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+    answer.bytes().await.unwrap().to_vec()
+}
+
+/// Reads what a server sends with this head and this body.
+async fn read(head: &'static str, body: Vec<u8>) -> Result<usize, Error> {
+    let listening = Listening::new(None, move |asked, road| {
+        if asked.contains("KILL") {
+            return respond(road, "200 OK", "");
+        }
+        let length = format!("Content-Length: {}\r\n\r\n", body.len());
+        let head = head.replace("{length}", &length);
+        let _ = road.write_all(&[b"HTTP/1.1 200 OK\r\n", head.as_bytes(), &body].concat());
+    });
+    let mut read = opened(&[("host", "127.0.0.1"), ("port", &listening.port.to_string())])?
+        .read(Statement::new("SELECT 1"), 8192)
+        .await?;
+    let mut rows = 0;
+    while let Some(batch) = read.next().await? {
+        rows += batch.num_rows();
+    }
+    Ok(rows)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_whole_blocks_is_refused() {
+    let sql = "SELECT number AS n, toString(number) AS s, [number] AS a, toNullable(number) AS o, \
+               toLowCardinality('x') AS l FROM numbers(3)";
+    let whole = sent(sql).await;
+    assert_eq!(read("{length}", whole.clone()).await.unwrap(), 3);
+    for end in 1..whole.len() {
+        let error = read("{length}", whole[..end].to_vec()).await.expect_err("cut off");
+        assert_eq!(error.kind(), ErrorKind::Transient, "{end}: {error}");
+    }
+    // What comes behind a block is another one, or says why there is none.
+    assert_eq!(read("{length}", [whole.clone(), whole.clone()].concat()).await.unwrap(), 6);
+    let said = b"Code: 241. DB::Exception: Memory limit exceeded: would use 9 GiB. (MEMORY_LIMIT_EXCEEDED)";
+    let error = read("{length}", [&whole[..], said].concat()).await.unwrap_err();
+    assert!(error.message().contains("241") && error.kind() == ErrorKind::Transient, "{error:?}");
+    let marked =
+        [&whole[..], b"\r\n__exception__\r\nabcdefgh\r\n", said, b"\n94 abcdefgh\r\n__exception__\r\n"].concat();
+    let error = read("X-ClickHouse-Exception-Tag: abcdefgh\r\n{length}", marked).await.unwrap_err();
+    assert!(error.message().contains("241"), "{error:?}");
+    // Another table's block.
+    let other = sent("SELECT number AS n, toString(number) AS s FROM numbers(3)").await;
+    let error = read("{length}", [&whole[..], &other].concat()).await.unwrap_err();
+    assert!(error.message().contains("the number of columns cannot be read"), "{error:?}");
+    // As many rows as there can be, and none there; a length beyond all memory.
+    let many = b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x01n\x06UInt64";
+    let long = b"\x01\x01\x01s\x06String\xff\xff\xff\xff\xff\xff\xff\xff\x7f";
+    let keys = b"\x01\x01\x01l\x16LowCardinality(String)\x01\0\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01x\x01\0\0\0\0\0\0\0\x05";
+    for body in [&many[..], long, keys, b"<html>hunter2</html>"] {
+        let error = read("{length}", body.to_vec()).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    // The end of a connection says nothing about the end of an answer.
+    let error = read("Connection: close\r\n\r\n", whole).await.unwrap_err();
+    assert!(error.message().contains("does not say where it ends"), "{error:?}");
+}
+
 /// However fast the server is, and however slow the reader: what is read ahead is what the sockets hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_pauses_holds_the_server_up() {

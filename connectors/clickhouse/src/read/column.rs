@@ -170,6 +170,12 @@ fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, 
             let (data_type, decode) = wire(&texts, sends)?;
             (told(key) && told(value)).then(|| (format!("CAST({sql} AS {texts})"), data_type, decode))
         }
+        // Arrow's time of day holds no negative ones, in arrays neither.
+        ChType::Array(_) if has_times(own) => {
+            let texts = texts_of(own);
+            let (data_type, decode) = wire(&texts, sends)?;
+            Some((format!("CAST({sql} AS {texts})"), data_type, decode))
+        }
         ChType::String
         | ChType::Int { bits: 128 | 256, .. }
         | ChType::Enum { .. }
@@ -180,6 +186,22 @@ fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, 
         // Arrow's time of day is taken back by Time64 alone, and holds no negative times.
         ChType::Time | ChType::Time64(_) => Some((format!("toString({sql})"), DataType::Binary, Decode::Same)),
         _ => None,
+    }
+}
+
+/// Whether it is an array of times of day, or an array of those.
+fn has_times(own: &ChType) -> bool {
+    match stored(own) {
+        ChType::Array(item) => has_times(item),
+        other => matches!(other, ChType::Time | ChType::Time64(_)),
+    }
+}
+
+/// The same arrays, of texts.
+fn texts_of(own: &ChType) -> ChType {
+    match stored(own) {
+        ChType::Array(item) => ChType::Array(Box::new(texts_of(item))),
+        _ => ChType::String.with_nullable(own.is_nullable()),
     }
 }
 
