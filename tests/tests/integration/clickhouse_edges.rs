@@ -291,7 +291,7 @@ fn a_view_with_parameters_is_read_by_a_query_that_gives_them() {
         "load.yaml",
         format!(
             "name: view\nsource: {{type: clickhouse, connection_type: env, connection_id: CH, \
-             options: {{query: 'SELECT * FROM `{0}`.`s`(which = 2, below = 9)'}}}}\n\
+             options: {{query: {{sql: 'SELECT * FROM `{0}`.`s`(which = 2, below = 9)'}}}}}}\n\
              sink: {{type: clickhouse, connection_type: env, connection_id: CH, table: {{schema: {0}, name: t}}, \
              strategy: {{mode: full_refresh}}}}\n",
             case.ch.database

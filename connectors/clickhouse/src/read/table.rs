@@ -77,7 +77,7 @@ async fn needs_parameters(server: &Server, view: &Relation) -> Result<Error> {
         names.join(", ")
     ))
     .with("table", view.to_string())
-    .with_hint(format!("give source.options a query with them: SELECT * FROM {from}({})", given.join(", "))))
+    .with_hint(format!("read it by a query, as source.options.query.sql: SELECT * FROM {from}({})", given.join(", "))))
 }
 
 /// The sorting key, where columns alone are in it and none of them takes NULL.
