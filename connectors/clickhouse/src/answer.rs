@@ -135,7 +135,10 @@ impl Answer {
 
     /// The exception at the end of what was received, when there is one.
     pub(crate) fn exception(&self) -> Option<Error> {
-        let tag = self.tag.as_deref();
+        self.exception_as(self.tag.as_deref())
+    }
+
+    fn exception_as(&self, tag: Option<&[u8]>) -> Option<Error> {
         let text = self.tail.exception(tag).or_else(|| self.unpacked.exception(tag))?;
         Some(self.named(error::from_exception(&text, None)))
     }
@@ -148,12 +151,15 @@ impl Answer {
     /// Whether HTTP tells where the body ends, other than by the end of the connection.
     pub(crate) fn has_length(&self) -> bool {
         let headers = self.response.headers();
-        headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
+        let encoding = headers.get_all(TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
+        let last = encoding.and_then(|codings| codings.rsplit(',').next()).unwrap_or_default();
+        headers.contains_key(CONTENT_LENGTH) || last.trim().eq_ignore_ascii_case("chunked")
     }
 
     /// The error of an answer that ended too early, or of which this cannot be read.
     pub(crate) fn broken(&self, what: Option<&str>) -> Error {
-        if let Some(error) = self.exception() {
+        // Between us and a server that marks exceptions there may be one that does not.
+        if let Some(error) = self.exception().or_else(|| self.exception_as(None)) {
             return error;
         }
         let address = self.server.config().address();

@@ -147,7 +147,7 @@ impl ChType {
             ("String", []) => Self::String,
             ("UUID", []) => Self::Uuid,
             // With the paths whose types are declared: they change nothing of what it holds.
-            ("JSON", []) => Self::Json,
+            ("JSON", _) => Self::Json,
             ("Date", []) => Self::Date,
             ("Date32", []) => Self::Date32,
             ("Time", []) => Self::Time,

@@ -286,6 +286,10 @@ async fn what_is_not_whole_blocks_is_refused() {
         [&whole[..], b"\r\n__exception__\r\nabcdefgh\r\n", said, b"\n94 abcdefgh\r\n__exception__\r\n"].concat();
     let error = read("X-ClickHouse-Exception-Tag: abcdefgh\r\n{length}", marked).await.unwrap_err();
     assert!(error.message().contains("241"), "{error:?}");
+    // By a server that does not mark them, behind one that says it does.
+    let error =
+        read("X-ClickHouse-Exception-Tag: abcdefgh\r\n{length}", [&whole[..], said].concat()).await.unwrap_err();
+    assert!(error.message().contains("241"), "{error:?}");
     // Another table's block.
     let other = sent("SELECT number AS n, toString(number) AS s FROM numbers(3)").await;
     let error = read("{length}", [&whole[..], &other].concat()).await.unwrap_err();
@@ -294,13 +298,15 @@ async fn what_is_not_whole_blocks_is_refused() {
     let many = b"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x01n\x06UInt64";
     let long = b"\x01\x01\x01s\x06String\xff\xff\xff\xff\xff\xff\xff\xff\x7f";
     let keys = b"\x01\x01\x01l\x16LowCardinality(String)\x01\0\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01x\x01\0\0\0\0\0\0\0\x05";
-    for body in [&many[..], long, keys, b"<html>hunter2</html>"] {
+    for body in [&many[..], long, keys, b"\0\0", b"<html>hunter2</html>"] {
         let error = read("{length}", body.to_vec()).await.unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
     // The end of a connection says nothing about the end of an answer.
-    let error = read("Connection: close\r\n\r\n", whole).await.unwrap_err();
-    assert!(error.message().contains("does not say where it ends"), "{error:?}");
+    for head in ["Connection: close\r\n\r\n", "Transfer-Encoding: identity\r\nConnection: close\r\n\r\n"] {
+        let error = read(head, whole.clone()).await.unwrap_err();
+        assert!(error.message().contains("does not say where it ends"), "{error:?}");
+    }
 }
 
 /// However fast the server is, and however slow the reader: what is read ahead is what the sockets hold.

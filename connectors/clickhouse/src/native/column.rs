@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, MapArray,
-    NullArray, PrimitiveArray, StructArray, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray,
+    ListArray, MapArray, NullArray, PrimitiveArray, StructArray, UInt64Array,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::compute::{TakeOptions, cast, take};
+use arrow::compute::{cast, take};
 use arrow::datatypes::*;
+use dpone_planner::Error;
 use futures::future::BoxFuture;
 
 use super::feed::{Feed, Stop};
@@ -50,6 +51,15 @@ pub(super) fn begin<'a>(feed: &'a mut Feed, own: &'a ChType) -> BoxFuture<'a, Re
             _ => Ok(()),
         }
     })
+}
+
+/// The values of a column as the server has them: of low cardinality as a dictionary, which may be far smaller than what
+/// it stands for.
+pub(super) async fn whole_column(feed: &mut Feed, own: &ChType, rows: usize) -> Result<ArrayRef, Stop> {
+    match own {
+        ChType::LowCardinality(inner) => low_cardinality(feed, inner, rows).await,
+        _ => column(feed, own, rows, None).await,
+    }
 }
 
 /// The values. `nulls`: which of them are none, from the `Nullable` around the type.
@@ -92,6 +102,11 @@ pub(super) fn column<'a>(
                 fixed(feed, width, rows, nulls).await?
             }
             ChType::Uuid => uuids(&feed.bytes(rows, 16).await?, nulls)?,
+            ChType::BFloat16 => {
+                let halves: ScalarBuffer<u16> = values(feed, rows).await?;
+                let floats: Vec<f32> = halves.iter().map(|half| f32::from_bits(u32::from(*half) << 16)).collect();
+                Arc::new(PrimitiveArray::<Float32Type>::new(floats.into(), nulls))
+            }
             ChType::Float32 => plain::<Float32Type>(feed, rows, nulls).await?,
             ChType::Float64 => plain::<Float64Type>(feed, rows, nulls).await?,
             ChType::Decimal { precision, scale } => decimals(feed, *precision, *scale as i8, rows, nulls).await?,
@@ -102,13 +117,12 @@ pub(super) fn column<'a>(
                 Arc::new(PrimitiveArray::<Date32Type>::new(days.into(), nulls))
             }
             ChType::Date32 => plain::<Date32Type>(feed, rows, nulls).await?,
-            ChType::DateTime64(digits, _) => instants(values(feed, rows).await?, *digits, nulls),
             ChType::Time => {
                 let seconds: ScalarBuffer<i32> = values(feed, rows).await?;
                 let seconds: Vec<i64> = seconds.iter().map(|second| i64::from(*second)).collect();
                 Arc::new(PrimitiveArray::<Int64Type>::new(seconds.into(), nulls))
             }
-            ChType::Time64(_) => plain::<Int64Type>(feed, rows, nulls).await?,
+            ChType::Time64(_) | ChType::DateTime64(..) => plain::<Int64Type>(feed, rows, nulls).await?,
             ChType::Array(item) => {
                 let ends = ends(feed, rows).await?;
                 let items = column(feed, item, ends.1, None).await?;
@@ -133,7 +147,11 @@ pub(super) fn column<'a>(
                 let made = StructArray::try_new(named.collect(), columns, nulls);
                 Arc::new(made.map_err(|_| Stop::garbled("a tuple"))?)
             }
-            ChType::LowCardinality(inner) => low_cardinality(feed, inner, rows).await?,
+            ChType::LowCardinality(inner) => {
+                let dictionary = low_cardinality(feed, inner, rows).await?;
+                let dictionary = dictionary.as_any_dictionary();
+                take(dictionary.values(), dictionary.keys(), None).map_err(|_| Stop::garbled("a dictionary"))?
+            }
             ChType::Aggregate { base: SIMPLE, of, .. } if of.len() == 1 => {
                 return column(feed, &of[0], rows, nulls).await;
             }
@@ -142,7 +160,7 @@ pub(super) fn column<'a>(
                 Arc::new(NullArray::new(rows))
             }
             // Nothing of them is asked for as it is.
-            ChType::BFloat16 | ChType::Json | ChType::Tuple(_) | ChType::Aggregate { .. } | ChType::Plain(_) => {
+            ChType::Json | ChType::Tuple(_) | ChType::Aggregate { .. } | ChType::Plain(_) => {
                 return Err(Stop::garbled("a column of a type that was not asked for"));
             }
         })
@@ -202,24 +220,16 @@ async fn decimals(
     Ok(Arc::new(array.with_precision_and_scale(DECIMAL128_MAX_PRECISION, scale).map_err(wrong)?))
 }
 
-/// In the next unit that Arrow has.
-fn instants(ticks: ScalarBuffer<i64>, digits: u8, nulls: Option<NullBuffer>) -> ArrayRef {
-    let unit = digits.div_ceil(3) * 3;
-    let ticks = match 10_i64.pow(u32::from(unit.saturating_sub(digits))) {
-        1 => ticks,
-        factor => ticks.iter().map(|tick| tick.saturating_mul(factor)).collect(),
-    };
-    match unit {
-        0 => Arc::new(PrimitiveArray::<TimestampSecondType>::new(ticks, nulls)),
-        3 => Arc::new(PrimitiveArray::<TimestampMillisecondType>::new(ticks, nulls)),
-        6 => Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(ticks, nulls)),
-        _ => Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(ticks, nulls)),
-    }
-}
-
 /// Each with its length before it.
 async fn strings(feed: &mut Feed, rows: usize, nulls: Option<NullBuffer>) -> Result<ArrayRef, Stop> {
-    let too_long = |_| Stop::garbled("strings of more than two gigabytes in a block");
+    let too_long = |_| {
+        Stop::Failed(
+            Error::data_quality(format!(
+                "a column has more than 2 GiB of text in {rows} rows that the server sent at once"
+            ))
+            .with_hint("lower batch_rows, or split the values in a query"),
+        )
+    };
     let mut bytes: Vec<u8> = Vec::with_capacity((rows.saturating_mul(USUAL_TEXT)).min(TEXT_AHEAD));
     let mut offsets: Vec<i32> = Vec::with_capacity((rows.saturating_add(1)).min(TEXT_AHEAD));
     offsets.push(0);
@@ -327,5 +337,6 @@ async fn low_cardinality(feed: &mut Feed, inner: &ChType, rows: usize) -> Result
         }
         false => indexes,
     };
-    take(&keys, &indexes, Some(TakeOptions { check_bounds: true })).map_err(|_| wrong())
+    // Which checks that there are so many keys.
+    Ok(Arc::new(DictionaryArray::<UInt64Type>::try_new(indexes, keys).map_err(|_| wrong())?))
 }

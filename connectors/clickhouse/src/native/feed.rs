@@ -1,5 +1,7 @@
 //! The bytes of an answer in the order in which they are needed, whatever pieces they come in.
 
+use std::time::Duration;
+
 use arrow::buffer::{Buffer, MutableBuffer};
 use bytes::{Buf, Bytes, BytesMut};
 use dpone_planner::{Error, Result};
@@ -18,6 +20,10 @@ const LZ4: u8 = 0x82;
 const PLAIN: u8 = 0x02;
 /// The server packs a megabyte at a time.
 const MAX_FRAME: usize = 1 << 30;
+
+/// What is read of an answer that makes no sense, for the reason that may be in it.
+const LOOKED_THROUGH: usize = 4 << 20;
+const LOOKED_FOR: Duration = Duration::from_secs(5);
 
 /// Why a block cannot be read to its end.
 #[derive(Debug)]
@@ -72,7 +78,15 @@ impl Feed {
             Stop::Failed(error) => error,
             Stop::Cut => self.answer.broken(None),
             Stop::Garbled(what) => {
-                while let Ok(Some(_)) = self.answer.piece().await {}
+                let mut left = LOOKED_THROUGH;
+                let rest = async {
+                    while let Ok(Some(piece)) = self.answer.piece().await
+                        && left > piece.len()
+                    {
+                        left -= piece.len();
+                    }
+                };
+                let _ = tokio::time::timeout(LOOKED_FOR, rest).await;
                 self.answer.broken(Some(what))
             }
         }

@@ -23,7 +23,7 @@ use feed::{Feed, Stop};
 /// Batches as they arrive. The server decides their size, below the block size that it was asked for.
 ///
 /// Columns are of the Arrow type that has the server's own bits: strings are bytes, points in time whole numbers of their
-/// unit, numbers beyond 64 bits and addresses fixed bytes, the lowest first.
+/// unit, numbers beyond 64 bits and addresses fixed bytes, the lowest first; columns of low cardinality are dictionaries.
 #[derive(Debug)]
 pub struct BlockRead {
     feed: Feed,
@@ -98,6 +98,9 @@ impl BlockRead {
         let rows = self.feed.varint().await?;
         let rows = usize::try_from(rows).map_err(|_| Stop::garbled("the number of rows"))?;
         let known = !self.columns.is_empty();
+        if count == 0 {
+            return Err(Stop::garbled("the number of columns"));
+        }
         if known && count != self.columns.len() as u64 {
             return Err(Stop::garbled("the number of columns"));
         }
@@ -118,7 +121,7 @@ impl BlockRead {
             if rows > 0 {
                 column::begin(&mut self.feed, own).await?;
             }
-            arrays.push(column::column(&mut self.feed, own, rows, None).await?);
+            arrays.push(column::whole_column(&mut self.feed, own, rows).await?);
         }
         let schema = self.schema.get_or_insert_with(|| {
             let fields = self.columns.iter().zip(&arrays);

@@ -30,7 +30,7 @@ pub(crate) enum Decode {
     Wide {
         signed: bool,
     },
-    /// A point in time, in seconds or as Arrow has it.
+    /// A point in time in seconds.
     Instant,
     /// A point in time as a number of units, so many of them ten to the power of `digits` a second.
     Ticks {
@@ -85,7 +85,11 @@ pub(crate) fn column(name: &str, native: &str, raw: bool, declared: Option<&str>
         return Ok(Column { field, select, decode });
     }
     let (select, decode) = portable(&own, &quote(name), 0, sends).ok_or_else(|| {
-        unreadable(name, native).with_hint("finalizeAggregation(…) in a query gives the values of aggregate states")
+        let hint = match stored(&own) {
+            ChType::Aggregate { .. } => "finalizeAggregation(…) in a query gives the values of aggregate states",
+            _ => "turn it into another type in a query: SELECT toString(…) AS …",
+        };
+        unreadable(name, native).with_hint(hint)
     })?;
     let column = Column { field, select, decode };
     match declared {
@@ -125,19 +129,14 @@ fn portable(own: &ChType, sql: &str, depth: usize, sends: Sends) -> Option<(Stri
     let plain = |decode| Some((sql.to_owned(), decode));
     let through = |function: &str, decode| Some((format!("{function}({sql})"), decode));
     match stored(own) {
-        ChType::Bool | ChType::Float32 | ChType::Float64 | ChType::Date32 | ChType::Decimal { .. } => {
-            plain(Decode::Same)
-        }
+        ChType::Bool | ChType::Float32 | ChType::Float64 | ChType::BFloat16 => plain(Decode::Same),
+        ChType::Date | ChType::Date32 | ChType::Decimal { .. } => plain(Decode::Same),
         ChType::Int { bits: ..=64, .. } | ChType::FixedString(_) => plain(Decode::Same),
         ChType::Int { bits: 128, signed } => plain(Decode::Wide { signed: *signed }),
-        ChType::BFloat16 => through("toFloat32", Decode::Same),
-        // Arrow's date is wider, and some versions send the number of days.
-        ChType::Date => through("toDate32", Decode::Same),
         ChType::String => plain(Decode::Text),
         ChType::DateTime(_) => plain(Decode::Instant),
-        // Beyond 2262 there is no Arrow type for it: the ticks are checked one by one.
-        ChType::DateTime64(digits @ 7.., _) => through("reinterpretAsInt64", Decode::Ticks { digits: *digits }),
-        ChType::DateTime64(..) => plain(Decode::Instant),
+        // Beyond 2262 Arrow has no nanoseconds: the ticks are checked one by one.
+        ChType::DateTime64(digits, _) => plain(Decode::Ticks { digits: *digits }),
         ChType::Time => plain(Decode::Time { digits: 0 }),
         ChType::Time64(digits) => plain(Decode::Time { digits: *digits }),
         ChType::Uuid if sends.uuid => plain(Decode::Same),
@@ -162,19 +161,14 @@ fn portable(own: &ChType, sql: &str, depth: usize, sends: Sends) -> Option<(Stri
 /// because it takes the same back.
 fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, Decode)> {
     match stored(own) {
-        // What Arrow has no type for goes as text, entry by entry: the server makes no map of one text.
-        ChType::Map(key, value) if wire(own, sends).is_none() => {
-            let told = |of: &ChType| portable(of, "x", 0, sends).is_some();
-            let text = ChType::String.with_nullable(value.is_nullable());
-            let texts = ChType::Map(Box::new(ChType::String), Box::new(text));
-            let (data_type, decode) = wire(&texts, sends)?;
-            (told(key) && told(value)).then(|| (format!("CAST({sql} AS {texts})"), data_type, decode))
-        }
-        // Arrow's time of day holds no negative ones, in arrays neither.
-        ChType::Array(_) if has_times(own) => {
-            let texts = texts_of(own);
-            let (data_type, decode) = wire(&texts, sends)?;
-            Some((format!("CAST({sql} AS {texts})"), data_type, decode))
+        // What Arrow has no type for goes as text, and what is beside it as it is: the server makes nothing of one text for
+        // the whole that would be the same in another zone.
+        ChType::Array(_) | ChType::Map(..) | ChType::Tuple(_) | ChType::DateTime64(7 | 8, _)
+            if wire(own, sends).is_none() =>
+        {
+            let carried = carried(own, sends)?;
+            let (data_type, decode) = wire(&carried, sends)?;
+            Some((format!("CAST({sql} AS {carried})"), data_type, decode))
         }
         ChType::String
         | ChType::Int { bits: 128 | 256, .. }
@@ -189,20 +183,24 @@ fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, 
     }
 }
 
-/// Whether it is an array of times of day, or an array of those.
-fn has_times(own: &ChType) -> bool {
-    match stored(own) {
-        ChType::Array(item) => has_times(item),
-        other => matches!(other, ChType::Time | ChType::Time64(_)),
-    }
-}
-
-/// The same arrays, of texts.
-fn texts_of(own: &ChType) -> ChType {
-    match stored(own) {
-        ChType::Array(item) => ChType::Array(Box::new(texts_of(item))),
-        _ => ChType::String.with_nullable(own.is_nullable()),
-    }
+/// The type with text in the place of every part that has no form of its own on the way, or `None` where one has no text
+/// either. Points in time of seven and eight digits go as seconds: Arrow's nanoseconds end in 2262.
+fn carried(own: &ChType, sends: Sends) -> Option<ChType> {
+    let part = |of: &ChType| carried(of, sends).map(Box::new);
+    Some(match own {
+        _ if wire(own, sends).is_some() => own.clone(),
+        ChType::Array(item) => ChType::Array(part(item)?),
+        ChType::Map(key, value) => ChType::Map(part(key)?, part(value)?),
+        ChType::Tuple(fields) if !fields.is_empty() => {
+            let fields = fields.iter().map(|(name, of)| Some((name.clone(), carried(of, sends)?)));
+            ChType::Tuple(fields.collect::<Option<_>>()?)
+        }
+        ChType::Nullable(_) | ChType::LowCardinality(_) if matches!(stored(own), ChType::DateTime64(..)) => {
+            carried(stored(own), sends)?.with_nullable(own.is_nullable())
+        }
+        ChType::DateTime64(digits, _) => ChType::Decimal { precision: 38, scale: *digits },
+        _ => portable(own, "x", 0, sends).map(|_| ChType::String.with_nullable(own.is_nullable()))?,
+    })
 }
 
 /// A type as the server sends it, where all versions send the same.
@@ -218,13 +216,15 @@ fn wire(own: &ChType, sends: Sends) -> Option<(DataType, Decode)> {
         | ChType::Float32
         | ChType::Float64
         | ChType::Decimal { .. }
+        | ChType::BFloat16
+        | ChType::Date
         | ChType::Date32
-        | ChType::FixedString(_) => (own.data_type(), Decode::Same),
+        | ChType::FixedString(_) => (stored(own).data_type(), Decode::Same),
         ChType::Uuid if sends.uuid => (own.data_type(), Decode::Same),
         // Without the word whose zone it is: the server has the instant alone.
-        ChType::DateTime(_) | ChType::DateTime64(..=6, _) => (D::Timestamp(MICROS, None), Decode::Instant),
-        // Nanoseconds on both sides. Seven and eight digits are made into nanoseconds, which not all of them fit.
-        ChType::DateTime64(9, _) => (D::Timestamp(TimeUnit::Nanosecond, None), Decode::Instant),
+        ChType::DateTime(_) => (D::Timestamp(MICROS, None), Decode::Instant),
+        ChType::DateTime64(digits @ ..=6, _) => (D::Timestamp(MICROS, None), Decode::Ticks { digits: *digits }),
+        ChType::DateTime64(9, _) => (D::Timestamp(TimeUnit::Nanosecond, None), Decode::Ticks { digits: 9 }),
         ChType::String => (D::Binary, Decode::Same),
         ChType::Int { bits: 128, .. } | ChType::Plain("IPv6") => (D::FixedSizeBinary(16), Decode::Same),
         ChType::Int { bits: 256, .. } => (D::FixedSizeBinary(32), Decode::Same),
@@ -240,7 +240,7 @@ fn wire(own: &ChType, sends: Sends) -> Option<(DataType, Decode)> {
             let entries = Field::new("entries", D::Struct(vec![key, value].into()), false);
             (D::Map(entries.into(), false), Decode::Map(Box::new(of_key), Box::new(of_value)))
         }
-        ChType::Tuple(fields) => {
+        ChType::Tuple(fields) if !fields.is_empty() => {
             let fields = fields.iter().enumerate().map(|(at, (name, of))| match name {
                 Some(name) => named(name, of),
                 None => named(&(at + 1).to_string(), of),

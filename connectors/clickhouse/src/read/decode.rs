@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Decimal256Builder, ListArray, MapArray, PrimitiveArray,
-    RecordBatch, RecordBatchOptions, StringArray, StringBuilder, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, Decimal256Builder, ListArray, MapArray, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, StringArray, StringBuilder, StructArray, new_null_array,
 };
 use arrow::buffer::ScalarBuffer;
+use arrow::compute::take;
 use arrow::datatypes::*;
 use dpone_planner::{Error, Result};
 
@@ -74,6 +75,11 @@ enum Bad {
 type Decoded = Result<ArrayRef, Bad>;
 
 fn decoded(array: &ArrayRef, decode: &Decode, to: &DataType) -> Decoded {
+    // Keys of low cardinality, and which of them each row has.
+    if let Some(dictionary) = array.as_any_dictionary_opt() {
+        let spread = take(dictionary.values(), dictionary.keys(), None).map_err(|_| Bad::Type)?;
+        return decoded(&spread, decode, to);
+    }
     if array.data_type() == &DataType::Null {
         return Ok(new_null_array(to, array.len()));
     }
@@ -186,33 +192,12 @@ fn wide(array: &ArrayRef, signed: bool) -> Decoded {
     Ok(Arc::new(builder.finish()))
 }
 
-/// Seconds as a number, or a timestamp of a coarser unit: neither can leave the range of microseconds.
+/// Seconds, none of which leaves the range of microseconds.
 fn instant(array: &ArrayRef, to: &DataType) -> Decoded {
-    if let (DataType::Timestamp(TimeUnit::Nanosecond, zone), Some(nanos)) =
-        (to, array.as_primitive_opt::<TimestampNanosecondType>())
-    {
-        return Ok(Arc::new(nanos.clone().with_timezone_opt(zone.clone())));
-    }
     let DataType::Timestamp(TimeUnit::Microsecond, zone) = to else { return Err(Bad::Type) };
-    let (values, factor): (ArrayRef, i64) = match array.data_type() {
-        DataType::UInt32 => {
-            let seconds = array.as_primitive::<UInt32Type>();
-            let micros = seconds.unary::<_, TimestampMicrosecondType>(|s| i64::from(s) * 1_000_000);
-            return Ok(Arc::new(micros.with_timezone_opt(zone.clone())));
-        }
-        DataType::Timestamp(TimeUnit::Second, _) => (plain::<TimestampSecondType>(array), 1_000_000),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => (plain::<TimestampMillisecondType>(array), 1_000),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => (plain::<TimestampMicrosecondType>(array), 1),
-        _ => return Err(Bad::Type),
-    };
-    let values = values.as_primitive::<Int64Type>();
-    let micros: PrimitiveArray<TimestampMicrosecondType> =
-        if factor == 1 { values.reinterpret_cast() } else { values.unary(|value| value.saturating_mul(factor)) };
+    let seconds = array.as_primitive_opt::<UInt32Type>().ok_or(Bad::Type)?;
+    let micros = seconds.unary::<_, TimestampMicrosecondType>(|s| i64::from(s) * 1_000_000);
     Ok(Arc::new(micros.with_timezone_opt(zone.clone())))
-}
-
-fn plain<T: ArrowPrimitiveType<Native = i64>>(array: &ArrayRef) -> ArrayRef {
-    Arc::new(array.as_primitive::<T>().reinterpret_cast::<Int64Type>())
 }
 
 fn ticks(array: &ArrayRef, digits: u8, to: &DataType) -> Decoded {
@@ -231,14 +216,20 @@ fn ticks(array: &ArrayRef, digits: u8, to: &DataType) -> Decoded {
             Ok(Arc::new(array.with_timezone_opt(zone.clone())))
         }
         TimeUnit::Microsecond => {
-            let factor = 10_i64.pow(u32::from(digits.max(6)) - 6);
-            let whole = |value: i64| (value % factor == 0).then_some(value / factor);
-            let micros = checked(
-                values,
-                whole,
-                "a time finer than microseconds",
-                "declare its type as timestamp(9), or as text",
-            )?;
+            let micros = match digits {
+                6 => values.values().clone(),
+                ..6 => {
+                    let factor = 10_i64.pow(6 - u32::from(digits));
+                    let hint = "declare its type as text";
+                    checked(values, |value| value.checked_mul(factor), "a time beyond all microseconds", hint)?
+                }
+                _ => {
+                    let factor = 10_i64.pow(u32::from(digits.min(9)) - 6);
+                    let whole = |value: i64| (value % factor == 0).then_some(value / factor);
+                    let hint = "declare its type as timestamp(9), or as text";
+                    checked(values, whole, "a time finer than microseconds", hint)?
+                }
+            };
             let array = PrimitiveArray::<TimestampMicrosecondType>::new(micros, values.nulls().cloned());
             Ok(Arc::new(array.with_timezone_opt(zone.clone())))
         }

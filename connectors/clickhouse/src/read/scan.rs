@@ -1,11 +1,12 @@
 //! One prepared read: which columns of what, filtered how, in which partitions. It is its own description: another
 //! process reads the same partitions from the JSON.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -20,6 +21,9 @@ use super::Began;
 use super::column::Decode;
 use super::decode::Decoder;
 use crate::client::{Server, Statement};
+
+/// Text of one column that is made of a dictionary at once.
+const SPREAD_BYTES: usize = 32 << 20;
 
 /// Everything about a read but the connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,19 +165,36 @@ impl Read {
             began.note(Instant::now());
         }
         while let Some(received) = blocks.next().await? {
-            let batch = self.decoder.batch(&received)?;
-            // The server keeps to the number of rows mostly, and promises it nowhere.
-            let mut from = 0;
-            while from < batch.num_rows() {
-                let rows = self.batch_rows.max(1).min(batch.num_rows() - from);
-                if batches.send(Ok(batch.slice(from, rows))).await.is_err() {
-                    return Ok(());
+            let rows = received.num_rows();
+            for part in parts(rows, spread_rows(&received)) {
+                let batch = self.decoder.batch(&received.slice(part.start, part.len()))?;
+                // The server keeps to the number of rows mostly, and promises it nowhere.
+                for part in parts(batch.num_rows(), self.batch_rows) {
+                    if batches.send(Ok(batch.slice(part.start, part.len()))).await.is_err() {
+                        return Ok(());
+                    }
                 }
-                from += rows;
             }
         }
         Ok(())
     }
+}
+
+/// So many rows at once, at least one.
+fn parts(rows: usize, at_once: usize) -> impl Iterator<Item = Range<usize>> {
+    let at_once = at_once.max(1);
+    (0..rows).step_by(at_once).map(move |from| from..(from + at_once).min(rows))
+}
+
+/// How many rows at once keep below [`SPREAD_BYTES`] when each has a copy of its key: a dictionary may be far smaller than
+/// what it stands for.
+fn spread_rows(received: &RecordBatch) -> usize {
+    let dictionaries = received.columns().iter().filter_map(|column| column.as_any_dictionary_opt());
+    let widest = dictionaries.filter_map(|dictionary| {
+        let keys = dictionary.values().as_binary_opt::<i32>()?;
+        keys.offsets().lengths().max()
+    });
+    SPREAD_BYTES / widest.max().unwrap_or_default().max(1)
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
