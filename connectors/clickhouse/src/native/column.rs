@@ -206,11 +206,11 @@ async fn decimals(
             let narrow: ScalarBuffer<i32> = values(feed, rows).await?;
             narrow.iter().map(|value| i128::from(*value)).collect()
         }
-        ..=18 => {
+        10..=18 => {
             let narrow: ScalarBuffer<i64> = values(feed, rows).await?;
             narrow.iter().map(|value| i128::from(*value)).collect()
         }
-        ..=38 => values(feed, rows).await?,
+        19..=38 => values(feed, rows).await?,
         _ => {
             let wide = PrimitiveArray::<Decimal256Type>::new(values(feed, rows).await?, nulls);
             return Ok(Arc::new(wide.with_precision_and_scale(DECIMAL256_MAX_PRECISION, scale).map_err(wrong)?));
