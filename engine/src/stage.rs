@@ -126,7 +126,7 @@ async fn stage_partition(
             failpoint::reach("stage.partition.batch").await?;
             let batch = observing.lock().unwrap_or_else(PoisonError::into_inner).observe(batch?)?;
             counted.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            counted.bytes.fetch_add(batch.get_array_memory_size() as u64, Ordering::Relaxed);
+            counted.bytes.fetch_add(bytes_of(&batch), Ordering::Relaxed);
             Ok(batch)
         }
     });
@@ -202,4 +202,9 @@ impl ExecutionPlan for StageExec {
         let once = futures::stream::once(async move { staged.await.map_err(Into::into) });
         Ok(Box::pin(RecordBatchStreamAdapter::new(report_schema(), once)))
     }
+}
+
+/// Bytes of the rows themselves: a batch may be a slice of arrays that others are slices of.
+fn bytes_of(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_default() as u64).sum()
 }

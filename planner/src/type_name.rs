@@ -3,7 +3,8 @@
 
 /// Types nest no deeper than this in any system that we read.
 const DEEPEST: usize = 64;
-const LONGEST: usize = 64 << 10;
+/// Enumerations have tens of thousands of labels.
+const LONGEST: usize = 4 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeName {
@@ -173,6 +174,17 @@ impl Parser<'_> {
                     't' => '\t',
                     'r' => '\r',
                     '0' => '\0',
+                    'a' => '\x07',
+                    'b' => '\x08',
+                    'v' => '\x0b',
+                    'f' => '\x0c',
+                    'e' => '\x1b',
+                    'x' => {
+                        let high = chars.next()?.1.to_digit(16)?;
+                        let low = chars.next()?.1.to_digit(16)?;
+                        // A byte of a longer character has no character of its own.
+                        char::from_u32(high << 4 | low).filter(char::is_ascii)?
+                    }
                     other => other,
                 }),
                 c if c == quote => {
@@ -203,6 +215,9 @@ mod tests {
             (decimal.base.as_str(), inner.base.as_str(), inner.numbers()),
             ("Nullable", "Decimal", Some(vec![18, 2]))
         );
+        let escaped = TypeName::parse(r"DateTime('a\bc\x09\\')").unwrap();
+        assert_eq!(escaped.arguments, [Argument::Text("a\u{8}c\t\\".to_owned())]);
+        assert_eq!(TypeName::parse(r"DateTime('\xe9')"), None);
         let labels = TypeName::parse("Enum8('it''s' = -1, 'b\\'' = 2)").unwrap();
         assert_eq!(labels.arguments, [Argument::Label("it's".into(), -1), Argument::Label("b'".into(), 2)]);
         let nested = TypeName::parse("ARRAY<STRUCT<a INT64, `b c` STRING(20)>>").unwrap();

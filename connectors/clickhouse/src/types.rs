@@ -171,7 +171,11 @@ impl ChType {
             ("Decimal256", [Argument::Number(scale)]) => decimal(76, *scale)?,
             ("Enum8" | "Enum16" | "Enum", labels) => enumeration(&name.base, labels)?,
             ("Array", _) => Self::Array(inner()?),
-            ("Nullable", _) => Self::Nullable(inner().filter(|inner| inner.takes_null())?),
+            ("Nullable", _) => {
+                // Of NULL alone: `SELECT NULL AS n`.
+                let takes_null = |inner: &Self| inner.takes_null() || *inner == Self::Plain("Nothing");
+                Self::Nullable(inner().filter(|inner| takes_null(inner))?)
+            }
             ("LowCardinality", _) => Self::LowCardinality(inner()?),
             ("Map", [Argument::Type { name: None, of: key }, Argument::Type { name: None, of: value }]) => {
                 Self::Map(Box::new(Self::of_name(key)?), Box::new(Self::of_name(value)?))

@@ -6,7 +6,7 @@ mod server_support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::UInt64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -15,7 +15,7 @@ use datafusion::datasource::MemTable;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use dpone_clickhouse::ClickHouseConnector;
-use dpone_clickhouse::client::Server;
+use dpone_clickhouse::client::{Server, Statement};
 use dpone_engine::source::ReadTarget;
 use dpone_engine::{Connector, Error, ErrorKind, ReadRequest, Relation, ScanExec, Snapshot, Source, SourceTable};
 use futures::StreamExt;
@@ -227,14 +227,17 @@ async fn raw_columns_are_what_the_server_sends() {
         "Map(LowCardinality(String), Array(LowCardinality(Nullable(String))))",
         "Tuple(a Time, b DateTime('Europe/Berlin'), c BFloat16)",
         "Nullable(DateTime64(7))",
+        "Tuple(IPv4, Time, LowCardinality(Nullable(Float64)))",
     ];
     let columns: Vec<_> = types.iter().enumerate().map(|(at, native)| format!("c{at} {native}")).collect();
-    server.run(format!("CREATE TABLE t ({}) ENGINE = Memory", columns.join(", "))).await.unwrap();
+    let create = format!("CREATE TABLE t ({}) ENGINE = Memory", columns.join(", "));
+    server.run(Statement::new(create).setting("allow_suspicious_low_cardinality_types", 1)).await.unwrap();
     let values = "unhex('ff'), -5, 7, 'a', '::1', NULL, '00112233-4455-6677-8899-aabbccddeeff', [unhex('ff')], \
                   map('k', ['00112233-4455-6677-8899-aabbccddeeff', NULL]), (1, tuple(2.5)), '-100:00:00', \
                   map('2024-02-29'::Date, toDateTime64('2299-12-31 10:00:00.12345678', 8, 'UTC')), map('k', NULL), \
                   [[CAST('-01:00:00.5' AS Time64(3)), NULL], []], map('k', ['x', NULL, 'x'], 'l', []), \
-                  ('-10:00:00', toDateTime(1729990800, 'Europe/Berlin'), 1.5), toDateTime64(-1.5, 7)";
+                  ('-10:00:00', toDateTime(1729990800, 'Europe/Berlin'), 1.5), toDateTime64(-1.5, 7), \
+                  tuple('1.2.3.4', '10:00:00', NULL)";
     server.run(format!("INSERT INTO t SELECT {values}")).await.unwrap();
     let raw = ReadRequest { raw: (0..types.len()).map(|at| format!("c{at}")).collect(), ..request("t") };
     let batch = all(open(&server, &raw).await.unwrap().provider).await.unwrap();
@@ -246,6 +249,7 @@ async fn raw_columns_are_what_the_server_sends() {
     assert_eq!(shown[11], "{2024-02-29: 10413741600.12345678}");
     assert_eq!(shown[12], "{6b: NULL}");
     assert_eq!(shown[16], "-1.5000000");
+    assert_eq!(shown[17], format!("{{1: 16909060, 2: {}, 3: NULL}}", hexadecimal("10:00:00")));
     assert_eq!(shown[15], format!("{{a: {}, b: 2024-10-27T01:00:00, c: 1.5}}", hexadecimal("-10:00:00")));
     assert_eq!(shown[13], format!("[[{}, NULL], []]", hexadecimal("-01:00:00.500")));
     assert_eq!(shown[14], "{6b: [78, NULL, 78], 6c: []}");
@@ -258,6 +262,8 @@ async fn queries_are_read_and_do_nothing_else() {
     server.run("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id").await.unwrap();
     let opened = open(&server, &query("SELECT number AS n FROM numbers(5) -- all of them\n;")).await.unwrap();
     assert_eq!(all(opened.provider).await.unwrap().num_rows(), 5);
+    let nothing = all(open(&server, &query("SELECT NULL AS n, 1 AS m")).await.unwrap().provider).await.unwrap();
+    assert_eq!((nothing.num_rows(), nothing.column(0).null_count()), (1, 1));
     for sql in ["DROP TABLE t", "INSERT INTO t VALUES (1)", "SELECT 1) UNION ALL (SELECT 2", "", "SELECT 1 FORMAT TSV"]
     {
         let error = open(&server, &query(sql)).await.expect_err(sql);

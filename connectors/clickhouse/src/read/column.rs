@@ -70,6 +70,9 @@ impl Sends {
     }
 }
 
+/// Characters of a type in a message: an enumeration may have thousands of labels.
+const SHOWN: usize = 200;
+
 /// How a column of this type is read. `raw`: as the server sends it, for another ClickHouse; `declared`: a logical type
 /// that the definition asks for.
 pub(crate) fn column(name: &str, native: &str, raw: bool, declared: Option<&str>, sends: Sends) -> Result<Column> {
@@ -99,6 +102,8 @@ pub(crate) fn column(name: &str, native: &str, raw: bool, declared: Option<&str>
 }
 
 fn unreadable(name: &str, native: &str) -> Error {
+    let shown: String = native.chars().take(SHOWN).collect();
+    let native = if shown.len() < native.len() { shown + "…" } else { shown };
     Error::configuration(format!("column {name:?} is {native}, which cannot be read")).with("column", name)
 }
 
@@ -187,20 +192,19 @@ fn raw_form(own: &ChType, sql: &str, sends: Sends) -> Option<(String, DataType, 
 /// either. Points in time of seven and eight digits go as seconds: Arrow's nanoseconds end in 2262.
 fn carried(own: &ChType, sends: Sends) -> Option<ChType> {
     let part = |of: &ChType| carried(of, sends).map(Box::new);
-    Some(match own {
-        _ if wire(own, sends).is_some() => own.clone(),
+    // Without a dictionary: the server casts to few of them unasked.
+    let plain = match stored(own) {
         ChType::Array(item) => ChType::Array(part(item)?),
         ChType::Map(key, value) => ChType::Map(part(key)?, part(value)?),
         ChType::Tuple(fields) if !fields.is_empty() => {
             let fields = fields.iter().map(|(name, of)| Some((name.clone(), carried(of, sends)?)));
             ChType::Tuple(fields.collect::<Option<_>>()?)
         }
-        ChType::Nullable(_) | ChType::LowCardinality(_) if matches!(stored(own), ChType::DateTime64(..)) => {
-            carried(stored(own), sends)?.with_nullable(own.is_nullable())
-        }
+        leaf if wire(leaf, sends).is_some() => leaf.clone(),
         ChType::DateTime64(digits, _) => ChType::Decimal { precision: 38, scale: *digits },
-        _ => portable(own, "x", 0, sends).map(|_| ChType::String.with_nullable(own.is_nullable()))?,
-    })
+        leaf => portable(leaf, "x", 0, sends).map(|_| ChType::String)?,
+    };
+    Some(plain.with_nullable(own.is_nullable()))
 }
 
 /// A type as the server sends it, where all versions send the same.
