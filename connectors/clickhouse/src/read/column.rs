@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(select("LowCardinality(Nullable(String))"), "`c`");
         assert_eq!(select("Array(Array(UInt256))"), "arrayMap(x0 -> arrayMap(x1 -> toString(x1), x0), `c`)");
         assert_eq!(select("Array(Nullable(Int64))"), "`c`");
-        assert_eq!(select("Nullable(DateTime64(9))"), "reinterpretAsInt64(`c`)");
+        assert_eq!(select("Nullable(DateTime64(9))"), "`c`");
         assert_eq!(select("Map(String, UInt8)"), "toString(`c`)");
         let old = column("c", "Array(UUID)", false, None, Sends::of((25, 8))).unwrap();
         assert_eq!(old.select, "arrayMap(x0 -> UUIDStringToNum(toString(x0)), `c`)");

@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(split_key("(a), (b)"), ["(a)", "(b)"]);
         assert!(split_key("").is_empty());
         assert_eq!(split_key("'it\\'s, \\\\', ['a, b', (c)]"), ["'it\\'s, \\\\'", "['a, b', (c)]"]);
-        assert_eq!(closing("a, (b), ')') ORDER BY x)"), Some(12));
+        assert_eq!(closing("a, (b), ')') ORDER BY x)"), Some(11));
         assert!(has_settings(" ORDER BY `SETTINGS x` SETTINGS a = 1") && !has_settings(" ORDER BY `SETTINGS x`"));
         assert_eq!(plain("`c, d`").as_deref(), Some("c, d"));
         assert_eq!(plain("toDate(a)"), None);
