@@ -146,13 +146,13 @@ impl Feed {
     }
 
     /// Appends the next bytes to a buffer.
-    pub(super) async fn append(&mut self, mut bytes: usize, out: &mut impl Extend) -> Result<(), Stop> {
+    pub(super) async fn append(&mut self, mut bytes: usize, out: &mut impl Grows) -> Result<(), Stop> {
         while bytes > 0 {
             if !self.more().await? {
                 return Err(Stop::Cut);
             }
             let now = bytes.min(self.piece.len());
-            out.extend(&self.piece[..now]);
+            out.grow(&self.piece[..now]);
             self.piece.advance(now);
             bytes -= now;
         }
@@ -201,18 +201,18 @@ impl Feed {
 }
 
 /// A buffer that grows by bytes.
-pub(super) trait Extend {
-    fn extend(&mut self, bytes: &[u8]);
+pub(super) trait Grows {
+    fn grow(&mut self, bytes: &[u8]);
 }
 
-impl Extend for MutableBuffer {
-    fn extend(&mut self, bytes: &[u8]) {
+impl Grows for MutableBuffer {
+    fn grow(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 }
 
-impl Extend for Vec<u8> {
-    fn extend(&mut self, bytes: &[u8]) {
+impl Grows for Vec<u8> {
+    fn grow(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 }
