@@ -17,6 +17,8 @@ import urllib.request
 # Of the columns of PostgreSQL's lineitem.
 NATIVE = {"bigint": "Int64", "integer": "Int32", "numeric(15,2)": "Decimal(15, 2)", "date": "Date32"}
 KEY = "(l_orderkey, l_linenumber)"
+# By the limits, and by dpone.
+WRITTEN = ("raw", "from_parquet", "from_postgres")
 DATABASE = "bench"
 
 SOURCE = "{type: clickhouse, connection_type: env, connection_id: CH, table: {schema: bench, name: lineitem}}"
@@ -79,9 +81,11 @@ class Server:
         return ["curl", "--silent", "--show-error", "--fail", "--output", "/dev/null", *data, url]
 
     def create(self, table, types):
-        """An empty table in place of the one of this name."""
+        """An empty table in place of the one of this name, and nothing beside it: what was written before would still be
+        merged while the next one is measured."""
         columns = ", ".join(f"{name} {NATIVE.get(kind.replace('decimal', 'numeric'), 'String')}" for name, kind in types.items())
-        self.sql(f"DROP TABLE IF EXISTS {table} SYNC")
+        for written in (table, *WRITTEN):
+            self.sql(f"DROP TABLE IF EXISTS {written} SYNC")
         self.sql(f"CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY {KEY}")
 
 

@@ -1,7 +1,7 @@
 //! How each type is read: what is selected, what the server sends for it, and what becomes of that.
 //!
-//! Most types are read as they are. What Arrow has no type for is selected through a function that carries it: points in time finer than microseconds as their ticks, numbers beyond
-//! 128 bits, labels of enums, addresses, maps and tuples as the text that the server prints.
+//! Most types are read as they are. What Arrow has no type for is selected through a function that makes a text of it:
+//! numbers beyond 128 bits, labels of enums, addresses, maps and tuples. Another ClickHouse gets them as they are.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use dpone_planner::order::ValueOrder;
