@@ -193,6 +193,29 @@ async fn only_files_with_affected_rows_are_rewritten() {
     assert_eq!(found, expected);
 }
 
+/// A dictionary is looked up for each value, and pays where values repeat.
+#[tokio::test]
+async fn columns_whose_values_are_all_different_have_no_dictionary() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = sink(dir.path(), "parquet", &[]);
+    let ids = Int64Array::from_iter_values(0..20_000);
+    let kinds = Int64Array::from_iter_values((0..20_000).map(|i| i % 7));
+    let notes = StringArray::from_iter_values((0..20_000).map(|i| format!("note {i} of all that there are")));
+    let columns: [(_, ArrayRef); 3] =
+        [("id", Arc::new(ids)), ("kind", Arc::new(kinds)), ("note.text", Arc::new(notes))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    load(sink.as_ref(), OVERWRITE, "1", std::slice::from_ref(&batch)).await.unwrap();
+    assert_eq!(rows(sink.as_ref()).await.num_rows(), 20_000);
+
+    let files = std::fs::read_dir(dir.path().join("out/landing/t")).unwrap();
+    let mut files = files.map(|entry| entry.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "parquet"));
+    let file = std::fs::File::open(files.next().unwrap()).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let group = reader.metadata().row_group(0);
+    let dictionary: Vec<bool> = group.columns().iter().map(|c| c.dictionary_page_offset().is_some()).collect();
+    assert_eq!(dictionary, [false, true, false]);
+}
+
 /// Opens every file that the folder lists; `None` when one is gone by then, which is a reason to look again.
 fn rows_seen(table: &Path) -> Option<usize> {
     let mut rows = 0;

@@ -3,6 +3,7 @@
 
 mod csv_writer;
 mod dialect;
+mod dictionary;
 mod document;
 mod local;
 mod options;

@@ -16,10 +16,11 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, GzipLevel, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use parquet::schema::types::{SchemaDescriptor, Type as ParquetType};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type as ParquetType};
 use tokio::io::AsyncWriteExt;
 
 use super::csv_writer::CsvWriter;
+use super::dictionary::outgrown;
 use super::options::{Codec, WriteOptions};
 use crate::config::Format;
 use crate::location::{Remote, read_error, store_error};
@@ -247,7 +248,7 @@ impl Writer {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.begin()?,
+            None => self.begin(batch)?,
         };
         open.rows += batch.num_rows() as u64;
         let bytes = match &mut open.encoder {
@@ -268,14 +269,15 @@ impl Writer {
         }
     }
 
-    fn begin(&mut self) -> Result<Open> {
+    /// `first` is what the file begins with.
+    fn begin(&mut self, first: &RecordBatch) -> Result<Open> {
         let name = format!("{}-{}.{}", self.stem, self.begun.len(), self.options.extension());
         self.begun.push(name.clone());
         let output = self.folder.create(&name, &self.runtime)?;
         let encoder = match self.options.format {
             Format::Parquet => {
                 let options = ArrowWriterOptions::new()
-                    .with_properties(properties(&self.options)?)
+                    .with_properties(properties(&self.options, first)?)
                     .with_parquet_schema(parquet_schema(&self.schema).map_err(|e| self.parquet_error(e))?);
                 let writer = ArrowWriter::try_new_with_options(output, Arc::clone(&self.schema), options);
                 Encoder::Parquet(Box::new(writer.map_err(|e| self.parquet_error(e))?))
@@ -343,7 +345,7 @@ fn parquet_schema(schema: &Schema) -> parquet::errors::Result<SchemaDescriptor> 
     Ok(SchemaDescriptor::new(Arc::new(root)))
 }
 
-fn properties(options: &WriteOptions) -> Result<WriterProperties> {
+fn properties(options: &WriteOptions, first: &RecordBatch) -> Result<WriterProperties> {
     let compression = match options.codec {
         Codec::None => Compression::UNCOMPRESSED,
         Codec::Snappy => Compression::SNAPPY,
@@ -352,11 +354,15 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties> {
             Compression::ZSTD(ZstdLevel::try_new(level).map_err(|e| Error::configuration(e.to_string()))?)
         }
     };
-    Ok(WriterProperties::builder()
+    let mut builder = WriterProperties::builder()
         .set_compression(compression)
         .set_max_row_group_row_count(Some(options.row_group_rows))
-        .set_created_by(format!("dpone version {}", env!("CARGO_PKG_VERSION")))
-        .build())
+        .set_created_by(format!("dpone version {}", env!("CARGO_PKG_VERSION")));
+    for column in outgrown(first, options.row_group_rows)? {
+        let path = ColumnPath::new(vec![first.schema().field(column).name().clone()]);
+        builder = builder.set_column_dictionary_enabled(path, false);
+    }
+    Ok(builder.build())
 }
 
 /// Makes the names in a folder durable.
