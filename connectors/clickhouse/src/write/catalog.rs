@@ -78,6 +78,11 @@ impl Table {
         self.columns.iter().filter(|column| column.is_stored())
     }
 
+    /// Whether rows disappear by themselves.
+    pub(crate) fn has_ttl(&self) -> bool {
+        self.engine_full.contains(" TTL ")
+    }
+
     /// Whether rows with the same sorting key are one row to a reader who says FINAL.
     pub(crate) fn replaces(&self) -> bool {
         self.engine == "ReplacingMergeTree"

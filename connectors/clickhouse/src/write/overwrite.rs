@@ -10,7 +10,9 @@ use super::journal::Step;
 /// A finished table takes the target's place in one step; where tables of the database cannot be exchanged, partitions are
 /// replaced.
 pub(crate) async fn exchange(work: &Work<'_>, table: &Table) -> Result<Planned> {
-    for database in [&table.relation.schema, &work.names().database] {
+    let mut databases = vec![&table.relation.schema, &work.names().database];
+    databases.dedup();
+    for database in databases {
         if !catalog::is_atomic(work.session, database).await? {
             let why = format!("tables of the database {database} cannot be exchanged: its engine is not Atomic");
             return replace_all(work, table, Some(why)).await;
@@ -19,8 +21,11 @@ pub(crate) async fn exchange(work: &Work<'_>, table: &Table) -> Result<Planned> 
     let before = work.session.count(&table.read()).await?;
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let next = work.names().next();
-    work.session.run(&create::twin(&next, table)).await?;
-    work.fill(&next).await?;
+    // Where they are not in it already.
+    if work.rows != next {
+        work.session.run(&create::twin(&next, table)).await?;
+        work.fill(&next).await?;
+    }
     let steps = vec![exchanging(work, next).await?];
     Ok(Planned { steps, inserted: work.staged_rows(), deleted: before, ..Planned::default() })
 }

@@ -178,7 +178,7 @@ impl Sink for ClickHouseSink {
 
     async fn duplicate_keys(&self, load: &LoadSpec, staged: &[StagedPartition], unique: &[String]) -> Result<u64> {
         let layout = Layout::read(&self.session, load, &self.resolve(&load.target)?).await?;
-        let rows = staging::union(&self.session, &layout, staged).await?;
+        let rows = staging::union(&self.session, load, &layout, staged).await?;
         let key: Vec<_> = unique.iter().map(|column| quote(column)).collect();
         let key = key.join(", ");
         self.session.count(&format!("(SELECT 1 FROM {rows} GROUP BY {key} HAVING count() > 1)")).await

@@ -5,6 +5,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
+use dpone_planner::definition::OverwriteType;
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
 use dpone_planner::types::is_string;
 use futures::StreamExt;
@@ -23,6 +24,8 @@ use crate::types::{ChType, literal};
 const UNMERGED: usize = 64;
 /// How often staged rows are moved when the answer did not come.
 const ATTEMPTS: u32 = 4;
+/// Names in one statement, so that it stays short enough for any server.
+const DROPPED_AT_ONCE: usize = 50;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
 
 /// What all parts of a load know of its target.
@@ -71,6 +74,26 @@ impl Layout {
             Create::New(creation) => creation.staging(name),
             Create::Changes(key) => create::changes(name, load, self.table.as_ref(), key)?,
         })
+    }
+
+    /// Where all staged rows are brought together, and how that table is made. Rows that are to take the place of the
+    /// target's are at once put into the table that will, unless the server would do more with them than merge them while
+    /// they are counted.
+    fn gathering(&self, load: &LoadSpec) -> Result<(Relation, String)> {
+        let exchange = matches!(load.write_mode, WriteMode::Overwrite { overwrite: OverwriteType::Exchange });
+        let table = self.table.as_ref().filter(|table| exchange && table.engine == "MergeTree" && !table.has_ttl());
+        match table {
+            Some(table) => {
+                let next = self.names.next();
+                let twin = create::twin(&next, table);
+                Ok((next, twin))
+            }
+            None => {
+                let rows = self.names.rows();
+                let definition = self.definition(&rows, load)?;
+                Ok((rows, definition))
+            }
+        }
     }
 
     /// The types of the columns that staged batches go to.
@@ -134,12 +157,10 @@ pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout)
         ensure_database(session, &layout.names.database).await?;
     }
     // The lease is ours, and taking it has finished what was begun: other loads of the pipeline are dead.
-    for table in tables(session, &layout.names.database, &layout.names.pipeline_prefix).await? {
-        if !table.starts_with(&layout.names.prefix) {
-            drop_table(session, &Relation::new(&layout.names.database, &table)).await?;
-        }
-    }
-    Ok(())
+    let mut dead = tables(session, &layout.names.database, &layout.names.pipeline_prefix).await?;
+    dead.retain(|table| !table.starts_with(&layout.names.prefix));
+    let dead: Vec<_> = dead.into_iter().map(|table| Relation::new(&layout.names.database, table)).collect();
+    drop_tables(session, &dead).await
 }
 
 /// Asks first: `CREATE DATABASE IF NOT EXISTS` needs a privilege even where nothing is to be created.
@@ -162,16 +183,24 @@ pub(crate) async fn tables(session: &Session, database: &str, prefix: &str) -> R
 }
 
 pub(crate) async fn drop_table(session: &Session, table: &Relation) -> Result<()> {
-    // What a table holds may be more than `max_table_size_to_drop`, which guards tables of people.
-    let sql = format!("DROP TABLE IF EXISTS {} SYNC", relation(table));
-    session.run_long(&sql, &[("max_table_size_to_drop", "0"), ("max_partition_size_to_drop", "0")]).await
+    drop_tables(session, std::slice::from_ref(table)).await
+}
+
+/// Waits until all of them are gone, their files too.
+async fn drop_tables(session: &Session, tables: &[Relation]) -> Result<()> {
+    for tables in tables.chunks(DROPPED_AT_ONCE) {
+        let names: Vec<_> = tables.iter().map(relation).collect();
+        let sql = format!("DROP TABLE IF EXISTS {} SYNC", names.join(", "));
+        // What a table holds may be more than `max_table_size_to_drop`, which guards tables of people.
+        session.run_long(&sql, &[("max_table_size_to_drop", "0"), ("max_partition_size_to_drop", "0")]).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn drop_all(session: &Session, database: &str, prefix: &str) -> Result<()> {
-    for table in tables(session, database, prefix).await? {
-        drop_table(session, &Relation::new(database, table)).await?;
-    }
-    Ok(())
+    let tables = tables(session, database, prefix).await?;
+    let tables: Vec<_> = tables.into_iter().map(|table| Relation::new(database, table)).collect();
+    drop_tables(session, &tables).await
 }
 
 /// Stages one partition into a table of its own.
@@ -185,7 +214,7 @@ pub(crate) async fn stage(
     let attempt = uuid::Uuid::new_v4().simple().to_string();
     let table = layout.names.attempt(partition, &attempt[..8]);
     session.run(&layout.definition(&table, load)?).await?;
-    if layout.table.as_ref().is_some_and(|t| t.engine_full.contains(" TTL ")) {
+    if layout.table.as_ref().is_some_and(Table::has_ttl) {
         // Rows that are past their time stay until they are in the target, or counts would not match.
         session.run(&format!("SYSTEM STOP TTL MERGES {}", relation(&table))).await?;
     }
@@ -295,8 +324,13 @@ pub(crate) fn staged_tables(layout: &Layout, staged: &[StagedPartition]) -> Resu
 }
 
 /// `(SELECT … UNION ALL …)` over all staged rows, wherever they are by now.
-pub(crate) async fn union(session: &Session, layout: &Layout, staged: &[StagedPartition]) -> Result<String> {
-    let rows = layout.names.rows();
+pub(crate) async fn union(
+    session: &Session,
+    load: &LoadSpec,
+    layout: &Layout,
+    staged: &[StagedPartition],
+) -> Result<String> {
+    let (rows, _) = layout.gathering(load)?;
     let mut sources = Vec::new();
     if catalog::uuid(session, &rows).await?.is_some() {
         sources.push(rows);
@@ -343,9 +377,9 @@ pub(crate) async fn gather(
     layout: &Layout,
     staged: &[StagedPartition],
 ) -> Result<Relation> {
-    let rows = layout.names.rows();
+    let (rows, definition) = layout.gathering(load)?;
     if catalog::uuid(session, &rows).await?.is_none() {
-        session.run(&layout.definition(&rows, load)?).await?;
+        session.run(&definition).await?;
     }
     for table in staged_tables(layout, staged)? {
         move_all(session, &table, &rows).await?;
