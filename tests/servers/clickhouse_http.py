@@ -351,9 +351,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if db := p.get("database") or self.headers.get("X-ClickHouse-Database"):
                 session.query("USE `%s`" % db.replace("\\", "\\\\").replace("`", "\\`"))
-            for k, v in p.items():
-                if k not in RESERVED and re.fullmatch(r"\w+", k):
-                    session.query(f"SET {k} = {literal(v)}")
+            # In one statement: a server takes settings with the query, at no cost.
+            settings = [f"{k} = {literal(v)}" for k, v in p.items() if k not in RESERVED and re.fullmatch(r"\w+", k)]
+            if settings:
+                session.query("SET " + ", ".join(settings))
             for name, fmt, columns in tables:
                 session.query(f"CREATE TEMPORARY TABLE `{name}` ({columns})")
                 with session.send_insert(f"INSERT INTO `{name}`", fmt) as sink:
