@@ -647,24 +647,35 @@ def counts_moved(results, options):
 
 
 def growth(routes, options):
-    """How the cost of one route grows with its rows: a tenth, one and ten times lineitem, from Parquet to PostgreSQL."""
+    """How the cost of one route grows with its rows, and how the limit's does: a tenth, one and ten times lineitem, from
+    Parquet to PostgreSQL."""
     measured = []
     for scale in (0.1, 1, 10):
         folder = routes.root / "files"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         subprocess.run([options.tpchgen, "parquet", "-s", str(scale), "--tables", "lineitem", "--output-dir", folder], check=True)
-        taken = []
+        taken, limits = [], []
         for _ in range(3 if scale <= 1 else 1):
             routes.server.sql("dst", "DROP SCHEMA IF EXISTS from_parquet CASCADE")
             taken.append(routes.run_dpone("from_parquet"))
-        rows = int(routes.server.sql("dst", "SELECT count(*) FROM from_parquet.lineitem"))
+            binary = folder / "loaded.bin"
+            if not binary.exists():
+                rows = int(routes.server.sql("dst", "SELECT count(*) FROM from_parquet.lineitem"))
+                with open(binary, "wb") as file:
+                    subprocess.run(routes.psql("dst", OUT.replace("lineitem", "from_parquet.lineitem")), stdout=file, check=True)
+            limits.append(routes.from_file(binary, "FORMAT binary"))
         best = {what: median(taken, what) for what in taken[0]}
-        measured.append({"scale": scale, "rows": rows, **best, "per_million": best["wall"] / rows * 1e6})
-    per = measured[1]["per_million"]
-    print("| scale | rows | dpone s | s for a million rows | against SF1 | dpone peak MB |\n|---|---|---|---|---|---|")
+        limit = median(limits, "wall")
+        measured.append({"scale": scale, "rows": rows, "limit": limit, **best, "per_million": best["wall"] / rows * 1e6})
+    per, limit_per = measured[1]["per_million"], measured[1]["limit"] / measured[1]["rows"] * 1e6
+    print("| scale | rows | dpone s | s for a million rows | against SF1 | the limit against SF1 | of the limit | dpone peak MB |\n|---|---|---|---|---|---|---|---|")
     for m in measured:
-        print(f"| {m['scale']:g} | {m['rows']:,} | {m['wall']:.2f} | {m['per_million']:.2f} | {m['per_million'] / per:.2f} | {m['memory']:.0f} |")
+        grown = m["limit"] / m["rows"] * 1e6 / limit_per
+        print(
+            f"| {m['scale']:g} | {m['rows']:,} | {m['wall']:.2f} | {m['per_million']:.2f} | {m['per_million'] / per:.2f} "
+            f"| {grown:.2f} | {m['wall'] / m['limit']:.2f} | {m['memory']:.0f} |"
+        )
     pathlib.Path(options.json).write_text(json.dumps({"growth": measured}, indent=1))
 
 
