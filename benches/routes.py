@@ -307,8 +307,8 @@ class Routes(clickhouse.Routes):
                 subprocess.run(self.psql("src", text), stdout=file, check=True)
         return path
 
-    def from_file(self, path, options):
-        self.server.sql("dst", f"DROP TABLE IF EXISTS raw; CREATE TABLE raw ({COLUMNS})")
+    def from_file(self, path, options, columns=COLUMNS):
+        self.server.sql("dst", f"DROP TABLE IF EXISTS raw; CREATE TABLE raw ({columns})")
         return self.measure(["cat", path], self.psql("dst", f"COPY raw FROM STDIN ({options})"))
 
     def loaded(self, schema):
@@ -664,7 +664,7 @@ def growth(routes, options):
                 rows = int(routes.server.sql("dst", "SELECT count(*) FROM from_parquet.lineitem"))
                 with open(binary, "wb") as file:
                     subprocess.run(routes.psql("dst", OUT.replace("lineitem", "from_parquet.lineitem")), stdout=file, check=True)
-            limits.append(routes.from_file(binary, "FORMAT binary"))
+            limits.append(routes.from_file(binary, "FORMAT binary", "LIKE from_parquet.lineitem"))
         best = {what: median(taken, what) for what in taken[0]}
         limit = median(limits, "wall")
         measured.append({"scale": scale, "rows": rows, "limit": limit, **best, "per_million": best["wall"] / rows * 1e6})
