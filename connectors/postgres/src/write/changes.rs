@@ -16,7 +16,7 @@ use super::staging::has_operation;
 use super::target::TargetColumn;
 
 /// Staged rows from which the planner's guesses about an unanalysed table cost more than the statistics.
-const ANALYZE_FROM: u64 = 1000;
+pub(super) const ANALYZE_FROM: u64 = 1000;
 
 pub(super) async fn apply(apply: &Apply<'_>, key: &[String], patch: &[String]) -> Result<Applied> {
     let target = relation(&apply.target);

@@ -2,6 +2,7 @@
 
 use dpone_engine::Result;
 
+use super::changes::ANALYZE_FROM;
 use super::commit::{Applied, Apply};
 use super::names::relation;
 
@@ -55,7 +56,7 @@ pub(super) async fn apply(apply: &Apply<'_>, changes: &Changes<'_>) -> Result<Ap
     }
     let (columns, values) = apply.inserted();
     actions.push(format!("WHEN NOT MATCHED{upsert} THEN INSERT {columns}VALUES ({values})"));
-    let sql = format!(
+    let merge = format!(
         "WITH done (action) AS (MERGE INTO {} t USING {} s ON {} {} RETURNING merge_action())
          SELECT count(*) FILTER (WHERE action = 'INSERT'), count(*) FILTER (WHERE action = 'UPDATE'),
                 count(*) FILTER (WHERE action = 'DELETE') FROM done",
@@ -64,10 +65,26 @@ pub(super) async fn apply(apply: &Apply<'_>, changes: &Changes<'_>) -> Result<Ap
         changes.matches,
         actions.join(" "),
     );
-    let counts = apply.client.row(&sql, &[]).await?;
+    if apply.staged_rows() >= ANALYZE_FROM {
+        look_up_each(apply, &merge).await?;
+    }
+    let counts = apply.client.row(&merge, &[]).await?;
     let count = |at: usize| counts.as_ref().map_or(0, |row| row.get::<_, i64>(at)) as u64;
     let (inserted, updated, deleted) = (count(0), count(1), count(2));
     // A deletion of a key that is not there changes nothing either.
     let unchanged = apply.staged_rows().saturating_sub(inserted + updated + deleted);
     Ok(Applied { inserted, updated, deleted, unchanged })
+}
+
+/// Where the planner looks each staged row up in the target's index, and guesses that the key has few values, it keeps what
+/// was found for the next row with the same key. There is none: what it keeps costs a tenth of the statement, and is never
+/// used. Without it, the same guess makes another join look cheaper, which is not. What follows in the transaction has no
+/// joins, so the settings stay for its rest.
+async fn look_up_each(apply: &Apply<'_>, merge: &str) -> Result<()> {
+    let plan = apply.client.rows(&format!("EXPLAIN {merge}"), &[]).await?;
+    let keeps = plan.iter().any(|line| line.get::<_, &str>(0).trim_start().starts_with("->  Memoize"));
+    let off = "SELECT set_config(name, 'off', true)
+                 FROM pg_catalog.unnest('{enable_memoize, enable_hashjoin, enable_mergejoin}'::text[]) s (name) WHERE $1";
+    apply.client.rows(off, &[&keeps]).await?;
+    Ok(())
 }
