@@ -1,7 +1,7 @@
 //! Every type of ClickHouse: to other systems, compared with what ClickHouse prints; to another table of ClickHouse, byte
 //! by byte; and what is refused, by name.
 
-use dpone_tests::{ClickHouse, Lake, Pg, Project, assert_same_rows};
+use dpone_tests::{ClickHouse, Lake, LossyRelay, Pg, Project, assert_same_rows};
 
 /// A column, its values, and how ClickHouse, PostgreSQL and DuckDB write them as the same text.
 struct Kind {
@@ -309,29 +309,52 @@ fn columns(ch: &ClickHouse, table: &str) -> Vec<String> {
 #[test]
 fn every_type_is_the_same_on_the_other_side() {
     let ch = ClickHouse::new();
-    let defined: Vec<_> = SAME.iter().enumerate().map(|(n, (native, _))| format!("c{n} {native}")).collect();
+    same_on_the_other_side(&ch, ch.url(), SAME);
+}
+
+/// So it does where all columns go in the server's own format. An insert whose answer got lost is there once.
+#[test]
+fn flat_types_are_the_same_on_the_other_side() {
+    let flat = |native: &str| {
+        let inner = native.strip_prefix("Nullable(").and_then(|inner| inner.strip_suffix(')')).unwrap_or(native);
+        let bits = ["Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64"];
+        let other = ["Bool", "String", "UUID", "Date", "Date32", "DateTime", "DateTime64(6)", "DateTime64(9)"];
+        bits.contains(&inner) || other.contains(&inner) || inner.starts_with("Decimal") || inner.starts_with("Fixed")
+    };
+    let kinds: Vec<_> = SAME.iter().copied().filter(|(native, _)| flat(native)).collect();
+    assert_eq!(kinds.len(), 28);
+    let ch = ClickHouse::new();
+    let authority = ch.url().split('/').nth(2).unwrap();
+    let relay = LossyRelay::start(authority, "Native", 1);
+    same_on_the_other_side(&ch, &format!("http://127.0.0.1:{}/", relay.port), &kinds);
+    assert_eq!(relay.lost(), 1);
+}
+
+/// `into` is the URL that is written to.
+fn same_on_the_other_side(ch: &ClickHouse, into: &str, kinds: &[(&str, [&str; 2])]) {
+    let defined: Vec<_> = kinds.iter().enumerate().map(|(n, (native, _))| format!("c{n} {native}")).collect();
     ch.execute(&format!("CREATE TABLE zoo (n UInt8, {}) ENGINE = MergeTree ORDER BY n SETTINGS allow_suspicious_low_cardinality_types = 1", defined.join(", ")));
     let insert = |number: usize, at: usize| {
-        let values: Vec<_> = SAME.iter().map(|(_, values)| values[at]).collect();
+        let values: Vec<_> = kinds.iter().map(|(_, values)| values[at]).collect();
         ch.execute(&format!("INSERT INTO zoo VALUES ({number}, {})", values.join(", ")));
     };
     insert(0, 0);
     insert(1, 1);
-    let project = Project::new().env("DPONE_CONN_CH_URL", ch.url());
-    let side = "type: clickhouse, connection_type: env, connection_id: CH";
+    let project = Project::new().env("DPONE_CONN_FROM_URL", ch.url()).env("DPONE_CONN_INTO_URL", into);
+    let side = "type: clickhouse, connection_type: env, connection_id";
     let load = |strategy: &str| {
         project.write(
             "load.yaml",
             format!(
-                "name: zoo\nsource: {{{side}, table: {{schema: {0}, name: zoo}}}}\n\
-                 sink: {{{side}, table: {{schema: {0}, name: copy}}, strategy: {{{strategy}}}}}\n",
+                "name: zoo\nsource: {{{side}: FROM, table: {{schema: {0}, name: zoo}}}}\n\
+                 sink: {{{side}: INTO, table: {{schema: {0}, name: copy}}, strategy: {{{strategy}}}}}\n",
                 ch.database
             ),
         );
         project.run("load.yaml", &ulid::Ulid::generate().to_string()).ok()
     };
     let same = |what: &str| {
-        for column in columns(&ch, "zoo") {
+        for column in columns(ch, "zoo") {
             let native = |table: &str| {
                 let name = column.clone();
                 ch.value(&format!(
@@ -357,6 +380,69 @@ fn every_type_is_the_same_on_the_other_side() {
     let outcome = load("mode: incremental_merge, unique_key: [n], merge_policy: shadow_swap");
     assert_eq!((outcome.rows("updated"), outcome.rows("inserted")), (1, 1), "{}", outcome.text());
     same("merged");
+}
+
+/// Columns of PostgreSQL, and the types that take them.
+const TAKEN: &[(&str, &str)] = &[
+    ("n % 3 = 0", "Nullable(Bool)"),
+    ("n::smallint", "Int16"),
+    ("-n::bigint * 1000000007", "Nullable(Int64)"),
+    ("n::real / 7", "Float32"),
+    ("CASE n % 5 WHEN 0 THEN 'NaN'::float8 WHEN 1 THEN '-0' ELSE n / 7.0 END", "Nullable(Float64)"),
+    ("(n * 1.01)::numeric(9, 2)", "Decimal(9, 2)"),
+    ("(n * -1.01)::numeric(9, 2)", "Nullable(Decimal(18, 2))"),
+    ("(n * 12345678901234567.01)::numeric(38, 4)", "Decimal(38, 4)"),
+    ("date '1970-01-01' + n", "Date"),
+    ("date '1900-01-01' + n", "Nullable(Date32)"),
+    ("timestamp '1999-12-31 23:59:59.999999' + n * interval '1 hour'", "DateTime64(6)"),
+    ("timestamptz '1900-01-02 00:00:00.123Z' + n * interval '1 hour'", "Nullable(DateTime64(3, 'Europe/Berlin'))"),
+    ("timestamptz '1970-01-01 00:00:01Z' + n * interval '1 hour'", "DateTime('UTC')"),
+    ("repeat('żółw ', n % 60)", "String"),
+    ("'v' || n % 10", "LowCardinality(Nullable(String))"),
+    ("'v' || n % 300", "LowCardinality(String)"),
+    ("decode(to_hex(n + 4096), 'hex')", "Nullable(String)"),
+    ("md5(n::text)::uuid", "UUID"),
+];
+
+/// The server's own format and Arrow's, which is what a compressed insert is, say the same.
+#[test]
+fn both_formats_of_inserts_say_the_same() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    let columns: Vec<_> = TAKEN.iter().enumerate().map(|(at, (value, _))| format!("{value} AS c{at}")).collect();
+    let nullable = TAKEN.iter().enumerate().filter(|(_, (_, native))| native.contains("Nullable"));
+    let nulls: Vec<_> =
+        nullable.map(|(at, _)| format!("c{at} = CASE WHEN n % 7 <> {} THEN c{at} END", at % 7)).collect();
+    pg.execute(&format!(
+        "CREATE SCHEMA shop; CREATE TABLE shop.taken AS SELECT n::int, {} FROM generate_series(0, 20000) AS n; \
+         UPDATE shop.taken SET {}",
+        columns.join(", "),
+        nulls.join(", ")
+    ));
+    let defined: Vec<_> = TAKEN.iter().enumerate().map(|(at, (_, native))| format!("c{at} {native}")).collect();
+    for (compression, lost) in [("none", 1), ("lz4", 0)] {
+        let table = format!("taken_{compression}");
+        ch.execute(&format!("CREATE TABLE {table} (n Int32, {}) ENGINE = MergeTree ORDER BY n", defined.join(", ")));
+        let relay = LossyRelay::start(ch.url().split('/').nth(2).unwrap(), "Native", 1);
+        let project = Project::new()
+            .env("DPONE_CONN_DB_URL", pg.url())
+            .env("DPONE_CONN_CH_URL", format!("http://127.0.0.1:{}/?compression={compression}", relay.port));
+        project.write(
+            "load.yaml",
+            format!(
+                "name: {table}\nsource: {{type: postgres, connection_type: env, connection_id: DB, \
+                 table: {{schema: shop, name: taken}}}}\nsink: {{type: clickhouse, connection_type: env, \
+                 connection_id: CH, table: {{schema: {}, name: {table}}}, strategy: {{mode: full_refresh}}}}\n",
+                ch.database
+            ),
+        );
+        project.run("load.yaml", &ulid::Ulid::generate().to_string()).ok();
+        assert_eq!(relay.lost(), lost, "{compression}: answers to inserts in the server's own format");
+        assert_eq!(ch.value(&format!("SELECT count() FROM {table}")), "20001");
+    }
+    for (at, (value, native)) in TAKEN.iter().enumerate() {
+        let bytes = |table: &str| ch.bytes(&format!("SELECT n, c{at} FROM {table} ORDER BY n FORMAT RowBinary"));
+        assert_eq!(bytes("taken_none"), bytes("taken_lz4"), "{value} in {native}");
+    }
 }
 
 /// A type, a value of it, and who cannot hold it: the column is named, and nothing is made.

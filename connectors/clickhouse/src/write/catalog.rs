@@ -182,25 +182,21 @@ impl Table {
 }
 
 pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<Table>> {
-    let named = format!("database = {} AND name = {}", literal(&table.schema), literal(&table.name));
-    let rows = session
-        .rows(&format!(
-            "SELECT engine, engine_full, sorting_key, partition_key, toString(total_rows), toString(total_bytes), \
-             arrayStringConcat(arrayMap((d, t) -> concat(d, '.', t), dependencies_database, dependencies_table), '\\n') \
-             FROM system.tables WHERE {named}"
-        ))
-        .await?;
-    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let (database, name) = (literal(&table.schema), literal(&table.name));
+    let of_table = format!(
+        "SELECT engine, engine_full, sorting_key, partition_key, toString(total_rows), toString(total_bytes), \
+         arrayStringConcat(arrayMap((d, t) -> concat(d, '.', t), dependencies_database, dependencies_table), '\\n') \
+         FROM system.tables WHERE database = {database} AND name = {name}"
+    );
+    let of_columns = format!(
+        "SELECT name, type, default_kind, default_expression, comment FROM system.columns \
+         WHERE database = {database} AND table = {name} ORDER BY position"
+    );
+    let (rows, columns) = tokio::try_join!(session.rows(&of_table), session.rows(&of_columns))?;
+    // Without columns, where it comes or goes between the two.
+    let Some(row) = rows.into_iter().next().filter(|_| !columns.is_empty()) else { return Ok(None) };
     let text = |i: usize| row.get(i).cloned().flatten().unwrap_or_default();
     let number = |i: usize| row.get(i).cloned().flatten().and_then(|n| n.parse().ok());
-    let columns = session
-        .rows(&format!(
-            "SELECT name, type, default_kind, default_expression, comment FROM system.columns \
-             WHERE database = {} AND table = {} ORDER BY position",
-            literal(&table.schema),
-            literal(&table.name)
-        ))
-        .await?;
     let columns = columns.into_iter().map(|row| {
         let mut cells = row.into_iter().map(Option::unwrap_or_default);
         let mut next = || cells.next().unwrap_or_default();

@@ -1,6 +1,7 @@
-//! Batches as an Arrow stream, in blocks: one insert each, one part for each partition.
+//! Batches in blocks: one insert each, one part for each partition. In ClickHouse's own format where all columns can be
+//! written so, else as an Arrow stream.
 //!
-//! The server takes Arrow's values as they are. Points in time outside of what a column can hold wrap around there, and
+//! The server takes values as they are. Points in time outside of what a column can hold wrap around there, and
 //! fractions of a second are cut: so they are looked for here, before anything is sent.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
@@ -8,11 +9,13 @@ use arrow::compute::kernels::aggregate::{max, min};
 use arrow::datatypes::{
     DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
+use arrow::error::ArrowError;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use dpone_engine::{Error, Result};
 
+use super::native::{Native, TooLarge};
 use super::nulls;
 use crate::config::Compression;
 use crate::types::ChType;
@@ -38,15 +41,104 @@ enum Check {
     Ticks(i64, i64, i64),
 }
 
+/// Writes batches behind each other.
+enum Encoder {
+    Native {
+        native: Native,
+        block: Vec<u8>,
+    },
+    /// Which is compressed by itself, buffer by buffer.
+    Arrow {
+        schema: SchemaRef,
+        options: IpcWriteOptions,
+        writer: Option<Box<StreamWriter<Vec<u8>>>>,
+    },
+}
+
+/// All at once, so that nothing is copied as it grows: memory that is not touched is not taken.
+fn room() -> Vec<u8> {
+    Vec::with_capacity(BLOCK_BYTES + LAST_BATCH)
+}
+
+impl Encoder {
+    fn new(schema: &Schema, natives: &[String], compression: Compression) -> Result<Self> {
+        let packed = match compression {
+            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
+            Compression::None => match Native::new(schema, natives) {
+                Some(native) => return Ok(Self::Native { native, block: Vec::new() }),
+                None => None,
+            },
+        };
+        let plain = schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()));
+        Ok(Self::Arrow {
+            schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
+            options: IpcWriteOptions::default().try_with_compression(packed)?,
+            writer: None,
+        })
+    }
+
+    /// Bytes so far.
+    fn write(&mut self, batch: &RecordBatch) -> Result<usize, Unwritten> {
+        match self {
+            Self::Native { native, block } => {
+                if block.capacity() == 0 {
+                    *block = room();
+                }
+                native.append(batch, block).map_err(Unwritten::TooLarge)?;
+                Ok(block.len())
+            }
+            Self::Arrow { schema, options, writer } => {
+                let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                let columns = batch.columns().to_vec();
+                let batch = RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &rows)?;
+                let writer = match writer {
+                    Some(writer) => writer,
+                    None => {
+                        let begun = StreamWriter::try_new_with_options(room(), schema, options.clone())?;
+                        writer.insert(Box::new(begun))
+                    }
+                };
+                writer.write(&batch)?;
+                Ok(writer.get_ref().len())
+            }
+        }
+    }
+
+    /// What was written since the last time.
+    fn take(&mut self) -> Result<Vec<u8>> {
+        match self {
+            Self::Native { block, .. } => Ok(std::mem::take(block)),
+            Self::Arrow { writer, .. } => match writer.take() {
+                Some(mut writer) => {
+                    writer.finish()?;
+                    Ok(writer.into_inner()?)
+                }
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+}
+
+/// Why a batch was not written.
+enum Unwritten {
+    TooLarge(TooLarge),
+    Failed(Error),
+}
+
+impl From<ArrowError> for Unwritten {
+    fn from(error: ArrowError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// Collects batches into blocks.
 pub(crate) struct Blocks {
-    schema: SchemaRef,
     names: Vec<String>,
+    natives: Vec<String>,
     checks: Vec<(usize, Check, String)>,
     /// Columns whose values may have NULLs inside, where the column takes none.
     nulls: Vec<(usize, ChType)>,
-    options: IpcWriteOptions,
-    writer: Option<StreamWriter<Vec<u8>>>,
+    encoder: Encoder,
     rows: usize,
     /// Rows of the blocks before.
     before: usize,
@@ -55,7 +147,6 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// `natives` are the types of the columns that the batches' columns go to.
     pub(crate) fn new(schema: &Schema, natives: &[String], compression: Compression) -> Result<Self> {
-        let plain = schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()));
         let checks = schema.fields().iter().zip(natives).enumerate().filter_map(|(i, (field, native))| {
             let check = check(field.data_type(), ChType::native(native)?.without_null())?;
             Some((i, check, native.clone()))
@@ -64,32 +155,36 @@ impl Blocks {
             let native = ChType::native(native)?;
             nulls::may_lie(field.data_type(), &native).then_some((i, native))
         });
-        let packed = match compression {
-            Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
-            Compression::None => None,
-        };
         Ok(Self {
             names: schema.fields().iter().map(|f| f.name().clone()).collect(),
             checks: checks.collect(),
             nulls: nulls.collect(),
-            options: IpcWriteOptions::default().try_with_compression(packed)?,
-            schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
-            writer: None,
+            natives: natives.to_vec(),
+            encoder: Encoder::new(schema, natives, compression)?,
             rows: 0,
             before: 0,
         })
     }
 
+    /// The format in which blocks are inserted.
+    pub(crate) fn format(&self) -> &'static str {
+        match self.encoder {
+            Encoder::Native { .. } => "Native",
+            Encoder::Arrow { .. } => "ArrowStream",
+        }
+    }
+
+    fn place(&self, column: usize, row: usize) -> String {
+        format!("column {:?}, row {} of its partition", self.names[column], self.before + self.rows + row + 1)
+    }
+
     /// Fails at a value that its column does not hold.
     fn look_at(&self, batch: &RecordBatch) -> Result<()> {
-        let place = |column: usize, row: usize| {
-            format!("column {:?}, row {} of its partition", self.names[column], self.before + self.rows + row + 1)
-        };
         for (column, native) in &self.nulls {
             if let Some(row) = nulls::first(batch.column(*column), native) {
                 return Err(Error::data_quality(format!(
                     "{}: a NULL inside of the value, where {native} takes none",
-                    place(*column, row)
+                    self.place(*column, row)
                 ))
                 .with("column", &self.names[*column])
                 .with_hint(format!(
@@ -100,7 +195,7 @@ impl Blocks {
         }
         for (column, check, native) in &self.checks {
             look(batch.column(*column), *check).map_err(|row| {
-                Error::data_quality(format!("{}: {native} does not hold the value", place(*column, row)))
+                Error::data_quality(format!("{}: {native} does not hold the value", self.place(*column, row)))
                 .with("column", &self.names[*column])
                 .with_hint("Date32 and DateTime64 reach from 1900 to 2299, DateTime from 1970 to 2106 in whole seconds, Date \
                             from 1970 to 2149: load into a column that holds the value, or filter or convert it in a query")
@@ -112,21 +207,18 @@ impl Blocks {
     /// Adds a batch. Gives a block when one is full.
     pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Bytes>> {
         self.look_at(batch)?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch =
-            RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), batch.columns().to_vec(), &options)?;
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => {
-                // All at once, so that nothing is copied as it grows: memory that is not touched is not taken.
-                let buffer = Vec::with_capacity(BLOCK_BYTES + LAST_BATCH);
-                let writer = StreamWriter::try_new_with_options(buffer, &self.schema, self.options.clone())?;
-                self.writer.insert(writer)
-            }
-        };
-        writer.write(&batch)?;
+        let bytes = self.encoder.write(batch).map_err(|unwritten| match unwritten {
+            Unwritten::TooLarge(TooLarge { column, row }) => Error::data_quality(format!(
+                "{}: {} does not hold the value",
+                self.place(column, row),
+                self.natives[column]
+            ))
+            .with("column", &self.names[column])
+            .with_hint("load into a column of more digits, or filter or convert it in a query"),
+            Unwritten::Failed(error) => error,
+        })?;
         self.rows += batch.num_rows();
-        match self.rows >= BLOCK_ROWS || writer.get_ref().len() >= BLOCK_BYTES {
+        match self.rows >= BLOCK_ROWS || bytes >= BLOCK_BYTES {
             true => self.take(),
             false => Ok(None),
         }
@@ -134,12 +226,10 @@ impl Blocks {
 
     /// What was added since the last block, if anything.
     pub(crate) fn take(&mut self) -> Result<Option<Bytes>> {
-        let Some(mut writer) = self.writer.take() else { return Ok(None) };
-        writer.finish()?;
+        let block = self.encoder.take()?;
         let rows = std::mem::take(&mut self.rows);
         self.before += rows;
-        let data = writer.into_inner()?;
-        Ok((rows > 0).then(|| Bytes::from(data)))
+        Ok((rows > 0).then(|| Bytes::from(block)))
     }
 }
 

@@ -102,11 +102,12 @@ impl Lane {
         let sent = Arc::new(schema.project(&columns)?);
         let natives: Vec<String> = columns.iter().map(|i| natives[*i].clone()).collect();
         let names = list(sent.fields().iter().map(|f| f.name().as_str()));
+        let blocks = Blocks::new(&sent, &natives, session.server.config().compression)?;
         Ok(Self {
-            blocks: Blocks::new(&sent, &natives, session.server.config().compression)?,
             session: session.clone(),
             columns,
-            sql: format!("INSERT INTO {} ({names}) FORMAT ArrowStream", relation(table)),
+            sql: format!("INSERT INTO {} ({names}) FORMAT {}", relation(table), blocks.format()),
+            blocks,
             token,
             sent: 0,
         })

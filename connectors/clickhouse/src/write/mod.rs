@@ -12,6 +12,7 @@ pub(crate) mod journal;
 mod keys;
 mod lanes;
 pub(crate) mod names;
+mod native;
 mod nulls;
 pub(crate) mod options;
 mod overwrite;

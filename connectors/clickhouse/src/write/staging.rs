@@ -303,6 +303,8 @@ impl Insert {
             ("insert_deduplicate", "1".to_owned()),
             ("async_insert", "0".to_owned()),
             ("input_format_null_as_default", "0".to_owned()),
+            ("input_format_native_allow_types_conversion", "1".to_owned()),
+            ("input_format_native_decode_types_in_binary_format", "0".to_owned()),
             ("max_partitions_per_insert_block", "0".to_owned()),
             ("max_insert_threads", "1".to_owned()),
             ("min_insert_block_size_rows", "100000000".to_owned()),

@@ -1,0 +1,349 @@
+//! Batches in ClickHouse's own format: each batch is one block of it, a column after the other.
+//!
+//! The server takes its own types as they lie, where it converts what comes as Arrow: lineitem as `Native` takes a quarter
+//! less of its processor time, and is 28 % smaller. Types whose Arrow form is theirs but for width are written here; where a
+//! column has any other, the whole table goes as an Arrow stream.
+
+use std::cell::Cell;
+
+use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, RecordBatch};
+use arrow::datatypes::{
+    ByteArrayType, DataType, Date32Type, Decimal128Type, Schema, TimeUnit, TimestampMicrosecondType,
+    TimestampNanosecondType,
+};
+
+use crate::types::ChType;
+
+/// How the columns of one table are written.
+#[derive(Debug)]
+pub(super) struct Native(Vec<Column>);
+
+#[derive(Debug)]
+struct Column {
+    name: String,
+    /// Without `Nullable` and `LowCardinality`: the server makes the dictionary.
+    own: String,
+    takes_null: bool,
+    form: Form,
+}
+
+/// How values lie in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Bool,
+    /// As in Arrow.
+    Plain,
+    /// Days in two bytes.
+    Date,
+    /// Ticks divided by so much, in four or eight bytes.
+    Seconds(i64),
+    Ticks(i64),
+    /// Numbers of sixteen bytes in four or eight.
+    Decimal32,
+    Decimal64,
+    Uuid,
+    Text,
+}
+
+/// A number that its column does not hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooLarge {
+    pub(super) column: usize,
+    pub(super) row: usize,
+}
+
+impl Native {
+    /// `None` where a column is not written so. `natives` are the types of the columns that the batches' columns go to.
+    pub(super) fn new(schema: &Schema, natives: &[String]) -> Option<Self> {
+        let columns = schema.fields().iter().zip(natives).map(|(field, native)| {
+            let native = ChType::native(native)?;
+            let own = match &native {
+                ChType::LowCardinality(inner) => inner.without_null(),
+                other => other.without_null(),
+            };
+            Some(Column {
+                name: field.name().clone(),
+                own: own.to_string(),
+                takes_null: native.is_nullable(),
+                form: form(field.data_type(), own)?,
+            })
+        });
+        Some(Self(columns.collect::<Option<_>>()?))
+    }
+
+    /// Adds a block of a batch's rows.
+    pub(super) fn append(&self, batch: &RecordBatch, block: &mut Vec<u8>) -> Result<(), TooLarge> {
+        varint(block, self.0.len());
+        varint(block, batch.num_rows());
+        for (at, (column, values)) in self.0.iter().zip(batch.columns()).enumerate() {
+            text(block, column.name.as_bytes());
+            // What comes without a NULL is converted to what takes none, and what has one is refused by the server.
+            let nullable = column.takes_null || values.null_count() > 0;
+            match nullable {
+                true => text(block, format!("Nullable({})", column.own).as_bytes()),
+                false => text(block, column.own.as_bytes()),
+            }
+            if nullable {
+                match values.nulls() {
+                    Some(nulls) => block.extend(nulls.iter().map(|valid| u8::from(!valid))),
+                    None => block.resize(block.len() + values.len(), 0),
+                }
+            }
+            append(column.form, values, block).map_err(|row| TooLarge { column: at, row })?;
+        }
+        Ok(())
+    }
+}
+
+fn form(values: &DataType, own: &ChType) -> Option<Form> {
+    use DataType as D;
+    Some(match (values, own) {
+        (D::Boolean, ChType::Bool) => Form::Bool,
+        (D::Int8, ChType::Int { bits: 8, signed: true })
+        | (D::Int16, ChType::Int { bits: 16, signed: true })
+        | (D::Int32, ChType::Int { bits: 32, signed: true })
+        | (D::Int64, ChType::Int { bits: 64, signed: true })
+        | (D::UInt8, ChType::Int { bits: 8, signed: false })
+        | (D::UInt16, ChType::Int { bits: 16, signed: false })
+        | (D::UInt32, ChType::Int { bits: 32, signed: false })
+        | (D::UInt64, ChType::Int { bits: 64, signed: false })
+        | (D::Float32, ChType::Float32)
+        | (D::Float64, ChType::Float64)
+        | (D::Date32, ChType::Date32) => Form::Plain,
+        (D::Date32, ChType::Date) => Form::Date,
+        (D::Timestamp(unit, _), ChType::DateTime(_)) => Form::Seconds(10_i64.pow(digits(*unit)?)),
+        // With more digits than there are, the greatest of them would not fit.
+        (D::Timestamp(unit, _), ChType::DateTime64(kept, _)) => {
+            Form::Ticks(10_i64.pow(digits(*unit)?.checked_sub(u32::from(*kept))?))
+        }
+        (D::Decimal128(_, s), ChType::Decimal { precision, scale }) if i16::from(*s) == i16::from(*scale) => {
+            match precision {
+                ..=9 => Form::Decimal32,
+                10..=18 => Form::Decimal64,
+                19..=38 => Form::Plain,
+                _ => return None,
+            }
+        }
+        (D::Decimal256(_, s), ChType::Decimal { precision: 39.., scale }) if i16::from(*s) == i16::from(*scale) => {
+            Form::Plain
+        }
+        (D::FixedSizeBinary(16), ChType::Uuid) => Form::Uuid,
+        (D::FixedSizeBinary(width), ChType::FixedString(own)) if u32::try_from(*width) == Ok(*own) => Form::Plain,
+        (D::Utf8 | D::Binary, ChType::String) => Form::Text,
+        _ => return None,
+    })
+}
+
+/// Digits of a second, of the units whose values are looked at before they are written.
+fn digits(unit: TimeUnit) -> Option<u32> {
+    match unit {
+        TimeUnit::Microsecond => Some(6),
+        TimeUnit::Nanosecond => Some(9),
+        _ => None,
+    }
+}
+
+/// Adds the values of a column, or gives the first row whose value does not fit. Under a NULL lies whatever lies there.
+fn append(form: Form, values: &ArrayRef, block: &mut Vec<u8>) -> Result<(), usize> {
+    match form {
+        Form::Bool => block.extend(values.as_boolean().values().iter().map(u8::from)),
+        Form::Plain => plain(values, block),
+        Form::Date => each(values.as_primitive::<Date32Type>().values(), block, |day| (day as u16).to_le_bytes()),
+        Form::Seconds(unit) => each(ticks(values), block, |ticks| ((ticks / unit) as u32).to_le_bytes()),
+        Form::Ticks(1) => plain(values, block),
+        Form::Ticks(unit) => each(ticks(values), block, |ticks| (ticks / unit).to_le_bytes()),
+        Form::Decimal32 => return narrow(values, block, |value| i32::try_from(value).map(i32::to_le_bytes)),
+        Form::Decimal64 => return narrow(values, block, |value| i64::try_from(value).map(i64::to_le_bytes)),
+        Form::Uuid => {
+            let (halves, _) = values.as_fixed_size_binary().value_data().as_chunks::<8>();
+            // Two of each, the higher one first, each with its lowest byte first.
+            each(halves, block, |half| u64::from_be_bytes(half).to_le_bytes());
+        }
+        Form::Text => match values.data_type() {
+            DataType::Binary => texts(values.as_binary::<i32>(), block),
+            _ => texts(values.as_string::<i32>(), block),
+        },
+    }
+    Ok(())
+}
+
+/// Values as Arrow has them.
+fn plain(values: &ArrayRef, block: &mut Vec<u8>) {
+    let values = values.to_data();
+    let width = match values.data_type() {
+        DataType::FixedSizeBinary(width) => *width as usize,
+        other => other.primitive_width().unwrap_or_default(),
+    };
+    block.extend_from_slice(&values.buffers()[0][values.offset() * width..][..values.len() * width]);
+}
+
+fn ticks(values: &ArrayRef) -> &[i64] {
+    match values.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => values.as_primitive::<TimestampNanosecondType>().values(),
+        _ => values.as_primitive::<TimestampMicrosecondType>().values(),
+    }
+}
+
+fn each<T: Copy, const N: usize>(values: &[T], block: &mut Vec<u8>, written: impl Fn(T) -> [u8; N]) {
+    let before = block.len();
+    block.resize(before + values.len() * N, 0);
+    let (places, _) = block[before..].as_chunks_mut::<N>();
+    for (place, value) in places.iter_mut().zip(values) {
+        *place = written(*value);
+    }
+}
+
+/// Numbers in fewer bytes, or the first row whose number needs more.
+fn narrow<const N: usize, E>(
+    values: &ArrayRef,
+    block: &mut Vec<u8>,
+    written: impl Fn(i128) -> Result<[u8; N], E>,
+) -> Result<(), usize> {
+    let numbers = values.as_primitive::<Decimal128Type>();
+    let all = Cell::new(true);
+    each(numbers.values(), block, |number| {
+        written(number).unwrap_or_else(|_| {
+            all.set(false);
+            [0; N]
+        })
+    });
+    match all.get() {
+        true => Ok(()),
+        false => numbers.iter().position(|n| n.is_some_and(|n| written(n).is_err())).map_or(Ok(()), Err),
+    }
+}
+
+/// Each with its length before it; of a NULL nothing.
+fn texts<T: ByteArrayType<Offset = i32>>(values: &GenericByteArray<T>, block: &mut Vec<u8>) {
+    let bytes = values.value_data();
+    for (row, ends) in values.value_offsets().windows(2).enumerate() {
+        match values.is_null(row) {
+            true => block.push(0),
+            false => text(block, &bytes[ends[0] as usize..ends[1] as usize]),
+        }
+    }
+}
+
+fn text(block: &mut Vec<u8>, text: &[u8]) {
+    varint(block, text.len());
+    block.extend_from_slice(text);
+}
+
+/// Seven bits in a byte, the lowest first; the eighth says that more come.
+fn varint(block: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        block.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    block.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use arrow::array::*;
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    fn native(column: &str, values: &ArrayRef) -> Option<Native> {
+        let schema = Schema::new(vec![Field::new("c", values.data_type().clone(), true)]);
+        Native::new(&schema, &[column.to_owned()])
+    }
+
+    /// The block's bytes behind the name.
+    fn written(column: &str, values: ArrayRef) -> Result<Vec<u8>, TooLarge> {
+        let native = native(column, &values).unwrap();
+        let mut block = Vec::new();
+        native.append(&RecordBatch::try_from_iter_with_nullable([("c", values, true)]).unwrap(), &mut block)?;
+        assert_eq!(block[0], 1, "columns");
+        assert_eq!(block[2..4], [1, b'c'], "name");
+        Ok(block.split_off(4))
+    }
+
+    fn named(own: &str, values: &[u8]) -> Vec<u8> {
+        [&[own.len() as u8], own.as_bytes(), values].concat()
+    }
+
+    #[test]
+    fn a_column_is_its_type_and_its_values() {
+        let ints = |values: Vec<Option<i32>>| Arc::new(Int32Array::from(values)) as ArrayRef;
+        assert_eq!(
+            written("Int32", ints(vec![Some(1), Some(-2)])),
+            Ok(named("Int32", &[1, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff]))
+        );
+        // Part of a larger array.
+        assert_eq!(
+            written("Int32", ints(vec![Some(1), Some(7), Some(1)]).slice(1, 1)),
+            Ok(named("Int32", &[7, 0, 0, 0]))
+        );
+        // What a column takes decides, and so does what comes.
+        let marked = [&[0, 1][..], &[1, 0, 0, 0], &[0; 4]].concat();
+        assert_eq!(written("Nullable(Int32)", ints(vec![Some(1), None])), Ok(named("Nullable(Int32)", &marked)));
+        assert_eq!(written("Int32", ints(vec![Some(1), None])), Ok(named("Nullable(Int32)", &marked)));
+        assert_eq!(written("Nullable(Int32)", ints(vec![Some(1)])), Ok(named("Nullable(Int32)", &[0, 1, 0, 0, 0])));
+        let flags = BooleanArray::from(vec![true, false, true]).slice(1, 2);
+        assert_eq!(written("Bool", Arc::new(flags)), Ok(named("Bool", &[0, 1])));
+        let long = "x".repeat(200);
+        let texts = StringArray::from(vec![Some(long.as_str()), None, Some("é")]);
+        let lines = [&[0, 1, 0][..], &[0xc8, 1], long.as_bytes(), &[0], &[2], "é".as_bytes()].concat();
+        assert_eq!(written("LowCardinality(Nullable(String))", Arc::new(texts)), Ok(named("Nullable(String)", &lines)),);
+        let bytes = BinaryArray::from_vec(vec![b"ab", b"\xff"]).slice(1, 1);
+        assert_eq!(written("String", Arc::new(bytes)), Ok(named("String", &[1, 0xff])));
+        let uuid = FixedSizeBinaryArray::try_from_iter([(0..16).collect::<Vec<u8>>()].into_iter()).unwrap();
+        assert_eq!(
+            written("UUID", Arc::new(uuid.clone())),
+            Ok(named("UUID", &[7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8])),
+        );
+        assert_eq!(written("FixedString(16)", Arc::new(uuid.clone())), Ok(named("FixedString(16)", uuid.value(0))));
+    }
+
+    #[test]
+    fn days_ticks_and_decimals_are_as_wide_as_their_column() {
+        let days = Arc::new(Date32Array::from(vec![Some(65_535)])) as ArrayRef;
+        assert_eq!(written("Date", Arc::clone(&days)), Ok(named("Date", &[0xff, 0xff])));
+        assert_eq!(written("Date32", days), Ok(named("Date32", &[0xff, 0xff, 0, 0])));
+        let ticks = Arc::new(TimestampMicrosecondArray::from(vec![-3_000_000])) as ArrayRef;
+        let ticked = |own: &str, ticks: i64| Ok(named(own, &ticks.to_le_bytes()));
+        assert_eq!(written("DateTime64(6, 'UTC')", Arc::clone(&ticks)), ticked("DateTime64(6, 'UTC')", -3_000_000));
+        assert_eq!(written("DateTime64(3)", ticks), ticked("DateTime64(3)", -3_000));
+        let nanos = Arc::new(TimestampNanosecondArray::from(vec![5_000_000_000])) as ArrayRef;
+        assert_eq!(written("DateTime", Arc::clone(&nanos)), Ok(named("DateTime", &[5, 0, 0, 0])));
+        assert_eq!(written("DateTime64(9)", nanos), ticked("DateTime64(9)", 5_000_000_000));
+        let numbers = |values: Vec<Option<i128>>| {
+            Arc::new(Decimal128Array::from(values).with_precision_and_scale(18, 2).unwrap()) as ArrayRef
+        };
+        let one = numbers(vec![Some(-150)]);
+        assert_eq!(written("Decimal(9, 2)", Arc::clone(&one)), Ok(named("Decimal(9, 2)", &(-150_i32).to_le_bytes())));
+        assert_eq!(written("Decimal(18, 2)", Arc::clone(&one)), Ok(named("Decimal(18, 2)", &(-150_i64).to_le_bytes())));
+        assert_eq!(written("Decimal(38, 2)", one), Ok(named("Decimal(38, 2)", &(-150_i128).to_le_bytes())));
+        let large = numbers(vec![None, Some(1), Some(i128::from(i32::MAX) + 1)]);
+        assert_eq!(written("Nullable(Decimal(9, 2))", large), Err(TooLarge { column: 0, row: 2 }));
+        // Under a NULL may lie what does not fit.
+        let under = Decimal128Array::new(vec![i128::MAX].into(), Some(vec![false].into()));
+        let under = Arc::new(under.with_precision_and_scale(38, 2).unwrap());
+        assert_eq!(written("Nullable(Decimal(9, 2))", under), Ok(named("Nullable(Decimal(9, 2))", &[1, 0, 0, 0, 0])),);
+    }
+
+    #[test]
+    fn what_the_server_has_to_convert_is_not_written() {
+        let int = Arc::new(Int32Array::from(vec![1])) as ArrayRef;
+        let text = Arc::new(StringArray::from(vec!["1"])) as ArrayRef;
+        let ticks = Arc::new(TimestampMicrosecondArray::from(vec![1])) as ArrayRef;
+        let number = Arc::new(Decimal128Array::from(vec![1]).with_precision_and_scale(9, 2).unwrap()) as ArrayRef;
+        for (column, values) in [
+            ("Int64", &int),
+            ("JSON", &text),
+            ("Enum8('1' = 1)", &text),
+            ("FixedString(1)", &text),
+            ("SimpleAggregateFunction(sum, Int32)", &int),
+            ("DateTime64(9)", &ticks),
+            ("Decimal(9, 3)", &number),
+            ("Array(Int32)", &int),
+        ] {
+            assert!(native(column, values).is_none(), "{column}");
+        }
+    }
+}
