@@ -3,10 +3,10 @@
 
 mod csv_writer;
 mod dialect;
-mod dictionary;
 mod document;
 mod local;
 mod options;
+mod parquet;
 mod remote;
 mod rewrite;
 mod state;

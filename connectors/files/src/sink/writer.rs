@@ -12,16 +12,17 @@ use dpone_engine::{Error, Result};
 use dpone_planner::types::{is_json, is_uuid};
 use futures::StreamExt;
 use object_store::ObjectStoreExt;
+use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, GzipLevel, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type as ParquetType};
 use tokio::io::AsyncWriteExt;
 
 use super::csv_writer::CsvWriter;
-use super::dictionary::outgrown;
 use super::options::{Codec, WriteOptions};
+use super::parquet::ParquetWriter;
+use super::parquet::outgrown::outgrown;
 use crate::config::Format;
 use crate::location::{Remote, read_error, store_error};
 
@@ -240,7 +241,7 @@ struct Open {
 }
 
 enum Encoder {
-    Parquet(Box<ArrowWriter<Box<dyn Output>>>),
+    Parquet(Box<ParquetWriter<Box<dyn Output>>>),
     Csv(Box<CsvWriter>),
 }
 
@@ -279,7 +280,7 @@ impl Writer {
                 let options = ArrowWriterOptions::new()
                     .with_properties(properties(&self.options, first)?)
                     .with_parquet_schema(parquet_schema(&self.schema).map_err(|e| self.parquet_error(e))?);
-                let writer = ArrowWriter::try_new_with_options(output, Arc::clone(&self.schema), options);
+                let writer = ParquetWriter::try_new(output, Arc::clone(&self.schema), options);
                 Encoder::Parquet(Box::new(writer.map_err(|e| self.parquet_error(e))?))
             }
             _ => {

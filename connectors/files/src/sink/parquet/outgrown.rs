@@ -17,7 +17,7 @@ use parquet::file::properties::DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT;
 const SAMPLE: usize = 4096;
 
 /// The positions of columns whose dictionary would be full before a row group of so many rows is.
-pub(super) fn outgrown(batch: &RecordBatch, group_rows: usize) -> Result<Vec<usize>> {
+pub(in crate::sink) fn outgrown(batch: &RecordBatch, group_rows: usize) -> Result<Vec<usize>> {
     let rows = batch.num_rows().min(SAMPLE);
     if rows < SAMPLE / 2 {
         return Ok(Vec::new());
