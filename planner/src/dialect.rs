@@ -49,6 +49,12 @@ pub trait Dialect: Debug + Send + Sync {
         Ok(held.then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
+    /// Whether staged batches may hold texts and bytes as views of what was read, where the stored field is not a view:
+    /// nothing is copied then before the sink writes it.
+    fn takes_views(&self) -> bool {
+        false
+    }
+
     /// The column that a type's name declares, as the system's catalog or a person writes it, or by its logical name.
     /// The field carries the native type as the catalog writes it. An error names the column.
     fn parse_type(&self, column: &str, name: &str) -> Result<Field> {

@@ -59,6 +59,10 @@ impl Dialect for ClickHouseDialect {
         Ok(fits.then(|| target.clone().with_data_type(data_type).with_nullable(source.is_nullable())))
     }
 
+    fn takes_views(&self) -> bool {
+        true
+    }
+
     fn check_key(&self, column: &Field) -> Result<()> {
         let native = type_of(column)?;
         if !matches!(column.data_type(), DataType::Float16 | DataType::Float32 | DataType::Float64) {

@@ -50,7 +50,19 @@ impl StateTables {
         Leases { session, database: &self.state.schema, journal: &self.journal }
     }
 
+    /// Asks first, what is there: the tables are made once, and asked for by every run.
     async fn create(&self, session: &Session) -> Result<()> {
+        let tables = [&self.state, &self.loads, &self.journal.table];
+        let there = format!(
+            "SELECT name FROM system.tables WHERE database = {} AND name IN ({})",
+            literal(&self.state.schema),
+            tables.map(|table| literal(&table.name)).join(", ")
+        );
+        let there = session.rows(&there).await?;
+        let is_there = |table: &Relation| there.iter().any(|row| row.first() == Some(&Some(table.name.clone())));
+        if tables.into_iter().all(is_there) {
+            return Ok(());
+        }
         ensure_database(session, &self.state.schema).await?;
         let state = format!(
             "CREATE TABLE IF NOT EXISTS {} (pipeline String, state String, load_id String, run_id String, \

@@ -44,20 +44,29 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
         }
     }
     checked.extend_from_slice(&not_null);
-    let mut staged = Vec::new();
-    let mut exprs = Vec::new();
+    // Rows that are compared have the types of those that they are compared with, and the cursor that of its state.
+    let cursor = draft.cursor.as_ref().map(|cursor| &cursor.column);
+    let takes_view = |field: &Field| {
+        observed.dialect.takes_views() && !with_operation && cursor.is_none_or(|cursor| cursor != field.name())
+    };
+    let (mut stored, mut staged, mut exprs) = (Vec::new(), Vec::new(), Vec::new());
     for field in source.fields() {
         let mut to = staged_field(field, observed)?.with_nullable(field.is_nullable());
         // A row that deletes or patches has only its key.
         if checked.contains(field.name()) && (!with_operation || draft.primary_key.contains(field.name())) {
             to = to.with_nullable(false);
         }
-        exprs.push(convert(column(&draft.plan, field.name())?, field, &to)?.alias(field.name()));
+        let given = column(&draft.plan, field.name())?;
+        stored.push(to.clone());
+        if takes_view(field) && is_view_of(field.data_type(), to.data_type()) {
+            to = to.with_data_type(field.data_type().clone());
+        }
+        exprs.push(convert(given, field, &to)?.alias(field.name()));
         staged.push(to);
     }
     let target_schema: SchemaRef = match &observed.target {
         Some(target) => Arc::clone(&target.schema),
-        None => Arc::new(Schema::new(created_fields(&staged, draft))),
+        None => Arc::new(Schema::new(created_fields(&stored, draft))),
     };
     if with_operation {
         exprs.push(column(&draft.plan, OPERATION_COLUMN)?);
@@ -65,6 +74,10 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     }
     let plan = LogicalPlanBuilder::from(draft.plan.clone()).project(exprs)?.build()?;
     Ok(Aligned { plan, staged_schema: Arc::new(Schema::new(staged)), target_schema, not_null })
+}
+
+fn is_view_of(values: &DataType, stored: &DataType) -> bool {
+    matches!((values, stored), (DataType::Utf8View, DataType::Utf8) | (DataType::BinaryView, DataType::Binary))
 }
 
 /// The strategy's own columns as it declares them: an expression carries the metadata of what it is made from.
@@ -157,8 +170,8 @@ pub(super) fn staged_field(field: &Field, observed: &Observed<'_>) -> Result<Fie
 }
 
 /// Only what is checked or declared NOT NULL becomes NOT NULL in a table that we create.
-fn created_fields(staged: &[Field], draft: &Draft) -> Vec<Field> {
-    staged
+fn created_fields(stored: &[Field], draft: &Draft) -> Vec<Field> {
+    stored
         .iter()
         .map(|field| {
             let required = draft.checks.not_null.contains(field.name()) || draft.primary_key.contains(field.name());

@@ -75,15 +75,13 @@ pub(crate) async fn find(server: &Server, relation: &Relation) -> Result<Option<
     let relation = located(server, relation)?;
     let ask = |sql: &str| Statement::new(sql).parameter("database", &relation.schema).parameter("name", &relation.name);
     type Row = (String, String, String, Option<u64>, Option<u64>);
-    let row: Option<Row> = server
-        .row(ask("SELECT engine, sorting_key, primary_key, total_rows, total_bytes FROM system.tables \
-             WHERE database = {database:String} AND name = {name:String}"))
-        .await?;
+    let of_table = ask("SELECT engine, sorting_key, primary_key, total_rows, total_bytes FROM system.tables \
+         WHERE database = {database:String} AND name = {name:String}");
+    let of_columns = ask("SELECT name, type, default_kind, is_in_sorting_key FROM system.columns \
+         WHERE database = {database:String} AND table = {name:String} ORDER BY position");
+    let (row, found) =
+        tokio::try_join!(server.row::<Row>(of_table), server.rows::<(String, String, String, u8)>(of_columns))?;
     let Some((engine, sorting_key, primary_key, rows, bytes)) = row else { return Ok(None) };
-    let found: Vec<(String, String, String, u8)> = server
-        .rows(ask("SELECT name, type, default_kind, is_in_sorting_key FROM system.columns \
-             WHERE database = {database:String} AND table = {name:String} ORDER BY position"))
-        .await?;
     let (shown, hidden): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|(_, _, kind, _)| matches!(kind.as_str(), "" | "DEFAULT"));
     Ok(Some(Table {

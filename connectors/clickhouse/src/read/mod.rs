@@ -180,9 +180,8 @@ impl Snapshot for ClickHouseSnapshot {
 /// The rows of a table as each scan finds them, in one part: for what a sink compares with. `last`: with FINAL, which
 /// tables whose engine merges rows are read with anyway.
 pub async fn committed(server: &Server, table: &Relation, last: bool) -> Result<Arc<dyn TableProvider>> {
-    let (version, _) = server.version().await?;
+    let ((version, _), found) = tokio::try_join!(server.version(), catalog::require(server, table))?;
     let context = table::Context { server, sends: Sends::of(version), began: None };
-    let found = catalog::require(server, table).await?;
     if last && !found.is_merging() {
         return Err(Error::configuration(format!("{table} is a {}, which has no FINAL", found.engine)));
     }

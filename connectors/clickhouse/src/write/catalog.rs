@@ -8,7 +8,7 @@ use dpone_planner::types::GENERATED;
 
 use super::keys::{closing, has_settings, plain, split_key};
 use super::names::relation;
-use super::session::Session;
+use super::session::{Session, or_nothing};
 use crate::ClickHouseDialect;
 use crate::settings::VIRTUAL;
 use crate::types::literal;
@@ -217,7 +217,12 @@ pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<T
 
 /// What decides about changes of a table.
 pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts> {
-    let version = session.scalar("SELECT version()").await?.unwrap_or_default();
+    let of = format!("database = {} AND table = {}", literal(&table.relation.schema), literal(&table.relation.name));
+    let indices = format!("SELECT name, expr FROM system.data_skipping_indices WHERE {of} ORDER BY name");
+    let projections = format!("SELECT name, query FROM system.projections WHERE {of} ORDER BY name");
+    let (version, indices, projections) =
+        tokio::join!(session.scalar("SELECT version()"), session.rows(&indices), session.rows(&projections));
+    let version = version?.unwrap_or_default();
     let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
     let version = numbers.next().zip(numbers.next()).map(|(year, month)| year * 100 + month);
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
@@ -231,20 +236,11 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
             dependents.push(Dependent { kind, name: String::new(), columns, definition });
         }
     }
-    let of = format!("database = {} AND table = {}", literal(&table.relation.schema), literal(&table.relation.name));
-    for (kind, sql) in [
-        (
-            DependentKind::Index { unique: false, primary: false, plain: false, valid: true },
-            format!("SELECT name, expr FROM system.data_skipping_indices WHERE {of} ORDER BY name"),
-        ),
-        (DependentKind::Projection, format!("SELECT name, query FROM system.projections WHERE {of} ORDER BY name")),
+    for (kind, found) in [
+        (DependentKind::Index { unique: false, primary: false, plain: false, valid: true }, indices?),
+        // Servers before 24.9 have no table of projections.
+        (DependentKind::Projection, or_nothing(projections)?),
     ] {
-        let found = match session.rows(&sql).await {
-            Ok(found) => found,
-            // Servers before 24.9 have no table of projections.
-            Err(error) if super::session::is_missing(&error) => Vec::new(),
-            Err(error) => return Err(error),
-        };
         for row in found {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);
             let (name, definition) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());

@@ -133,11 +133,17 @@ pub(crate) async fn commit(
 ) -> Result<Receipt> {
     let load = commit.load;
     let tables = StateTables::new(target, commit.state_location)?;
-    if let Some(receipt) = tables.of_load(session, &load.load_id).await? {
+    let leases = tables.leases(session);
+    let (committed, held, layout) = tokio::join!(
+        tables.of_load(session, &load.load_id),
+        leases.check(commit.lease),
+        Layout::read(session, load, target)
+    );
+    if let Some(receipt) = committed? {
         return Ok(receipt);
     }
-    tables.leases(session).check(commit.lease).await?;
-    let layout = Layout::read(session, load, target).await?;
+    held?;
+    let layout = layout?;
     check_target(commit, &layout)?;
     let rows = staging::gather(session, load, &layout, commit.staged).await?;
     let work = Work { session, commit, layout: &layout, rows };

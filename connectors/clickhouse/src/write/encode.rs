@@ -5,6 +5,7 @@
 //! fractions of a second are cut: so they are looked for here, before anything is sent.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
 use arrow::compute::kernels::aggregate::{max, min};
 use arrow::datatypes::{
     DataType, Date32Type, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
@@ -41,12 +42,12 @@ enum Check {
     Ticks(i64, i64, i64),
 }
 
-/// Writes batches behind each other.
+/// The data of one insert, in pieces that follow each other.
+pub(crate) type Block = Vec<Bytes>;
+
+/// Collects batches.
 enum Encoder {
-    Native {
-        native: Native,
-        block: Vec<u8>,
-    },
+    Native(Native),
     /// Which is compressed by itself, buffer by buffer.
     Arrow {
         schema: SchemaRef,
@@ -55,21 +56,16 @@ enum Encoder {
     },
 }
 
-/// All at once, so that nothing is copied as it grows: memory that is not touched is not taken.
-fn room() -> Vec<u8> {
-    Vec::with_capacity(BLOCK_BYTES + LAST_BATCH)
-}
-
 impl Encoder {
     fn new(schema: &Schema, natives: &[String], compression: Compression) -> Result<Self> {
         let packed = match compression {
             Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
             Compression::None => match Native::new(schema, natives) {
-                Some(native) => return Ok(Self::Native { native, block: Vec::new() }),
+                Some(native) => return Ok(Self::Native(native)),
                 None => None,
             },
         };
-        let plain = schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()));
+        let plain = schema.fields().iter().map(|f| Field::new(f.name(), sent(f.data_type()), f.is_nullable()));
         Ok(Self::Arrow {
             schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
             options: IpcWriteOptions::default().try_with_compression(packed)?,
@@ -80,21 +76,22 @@ impl Encoder {
     /// Bytes so far.
     fn write(&mut self, batch: &RecordBatch) -> Result<usize, Unwritten> {
         match self {
-            Self::Native { native, block } => {
-                if block.capacity() == 0 {
-                    *block = room();
-                }
-                native.append(batch, block).map_err(Unwritten::TooLarge)?;
-                Ok(block.len())
+            Self::Native(native) => {
+                native.append(batch).map_err(Unwritten::TooLarge)?;
+                Ok(native.len())
             }
             Self::Arrow { schema, options, writer } => {
                 let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                let columns = batch.columns().to_vec();
+                let columns = batch.columns().iter().zip(schema.fields());
+                let columns = columns.map(|(column, field)| cast(column, field.data_type()));
+                let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
                 let batch = RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &rows)?;
                 let writer = match writer {
                     Some(writer) => writer,
                     None => {
-                        let begun = StreamWriter::try_new_with_options(room(), schema, options.clone())?;
+                        // All at once, so that nothing is copied as it grows: memory that is not touched is not taken.
+                        let room = Vec::with_capacity(BLOCK_BYTES + LAST_BATCH);
+                        let begun = StreamWriter::try_new_with_options(room, schema, options.clone())?;
                         writer.insert(Box::new(begun))
                     }
                 };
@@ -105,17 +102,26 @@ impl Encoder {
     }
 
     /// What was written since the last time.
-    fn take(&mut self) -> Result<Vec<u8>> {
+    fn take(&mut self) -> Result<Block> {
         match self {
-            Self::Native { block, .. } => Ok(std::mem::take(block)),
+            Self::Native(native) => Ok(native.take()),
             Self::Arrow { writer, .. } => match writer.take() {
                 Some(mut writer) => {
                     writer.finish()?;
-                    Ok(writer.into_inner()?)
+                    Ok(vec![writer.into_inner()?.into()])
                 }
-                None => Ok(Vec::new()),
+                None => Ok(Block::new()),
             },
         }
+    }
+}
+
+/// What the server reads from an Arrow stream: no views, in any of its versions.
+fn sent(values: &DataType) -> DataType {
+    match values {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other.clone(),
     }
 }
 
@@ -205,7 +211,7 @@ impl Blocks {
     }
 
     /// Adds a batch. Gives a block when one is full.
-    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Bytes>> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<Option<Block>> {
         self.look_at(batch)?;
         let bytes = self.encoder.write(batch).map_err(|unwritten| match unwritten {
             Unwritten::TooLarge(TooLarge { column, row }) => Error::data_quality(format!(
@@ -225,11 +231,11 @@ impl Blocks {
     }
 
     /// What was added since the last block, if anything.
-    pub(crate) fn take(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) fn take(&mut self) -> Result<Option<Block>> {
         let block = self.encoder.take()?;
         let rows = std::mem::take(&mut self.rows);
         self.before += rows;
-        Ok((rows > 0).then(|| Bytes::from(block)))
+        Ok((rows > 0).then_some(block))
     }
 }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int8Type, SchemaRef};
-use bytes::Bytes;
 use dpone_engine::{Error, LoadSpec, Relation, Result};
 use dpone_planner::plan::{INSERT_OR_UPDATE, OPERATION_COLUMN, WriteMode};
 
-use super::encode::Blocks;
+use super::encode::{Block, Blocks};
 use super::names::{list, relation};
 use super::session::Session;
 use super::staging::{Insert, Layout};
@@ -61,7 +60,7 @@ impl Lanes {
     }
 
     /// Adds a batch. Gives the blocks that are full.
-    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<Vec<(Insert, Bytes)>> {
+    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<Vec<(Insert, Block)>> {
         let Some((operation, narrow)) = &mut self.narrow else {
             return Ok(self.whole.add(batch)?.into_iter().collect());
         };
@@ -80,7 +79,7 @@ impl Lanes {
     }
 
     /// What was added since the last blocks.
-    pub(super) fn take(&mut self) -> Result<Vec<(Insert, Bytes)>> {
+    pub(super) fn take(&mut self) -> Result<Vec<(Insert, Block)>> {
         let mut blocks = Vec::new();
         for lane in [&mut self.whole].into_iter().chain(self.narrow.as_mut().map(|(_, lane)| lane)) {
             let block = lane.blocks.take()?;
@@ -113,12 +112,12 @@ impl Lane {
         })
     }
 
-    fn add(&mut self, batch: &RecordBatch) -> Result<Option<(Insert, Bytes)>> {
+    fn add(&mut self, batch: &RecordBatch) -> Result<Option<(Insert, Block)>> {
         let block = self.blocks.add(&batch.project(&self.columns)?)?;
         Ok(self.insert(block))
     }
 
-    fn insert(&mut self, block: Option<Bytes>) -> Option<(Insert, Bytes)> {
+    fn insert(&mut self, block: Option<Block>) -> Option<(Insert, Block)> {
         let block = block?;
         let token = format!("{}-{}", self.token, self.sent);
         self.sent += 1;

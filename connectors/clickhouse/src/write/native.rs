@@ -1,4 +1,8 @@
-//! Batches in ClickHouse's own format: each batch is one block of it, a column after the other.
+//! Batches in ClickHouse's own format: all batches of an insert are one block of it, a column after the other.
+//!
+//! The server takes a block's columns as they are, and puts smaller blocks together by copying them: lineitem in blocks of
+//! 8,192 rows takes a sixth more of its processor time. So each column is collected by itself, in pieces of which none is
+//! copied as it grows, and the pieces are sent behind each other.
 //!
 //! The server takes its own types as they lie, where it converts what comes as Arrow: lineitem as `Native` takes a quarter
 //! less of its processor time, and is 28 % smaller. Types whose Arrow form is theirs but for width are written here; where a
@@ -6,17 +10,24 @@
 
 use std::cell::Cell;
 
-use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, GenericByteArray, GenericByteViewArray, RecordBatch};
 use arrow::datatypes::{
-    ByteArrayType, DataType, Date32Type, Decimal128Type, Schema, TimeUnit, TimestampMicrosecondType,
+    ByteArrayType, ByteViewType, DataType, Date32Type, Decimal128Type, Schema, TimeUnit, TimestampMicrosecondType,
     TimestampNanosecondType,
 };
+use bytes::Bytes;
 
 use crate::types::ChType;
 
-/// How the columns of one table are written.
+/// A piece of a column has room for so many bytes, or for the batch that it begins with.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The columns of one table, and what was collected of them.
 #[derive(Debug)]
-pub(super) struct Native(Vec<Column>);
+pub(super) struct Native {
+    columns: Vec<Column>,
+    rows: usize,
+}
 
 #[derive(Debug)]
 struct Column {
@@ -25,6 +36,16 @@ struct Column {
     own: String,
     takes_null: bool,
     form: Form,
+    /// A byte for each row, 1 where it is NULL. `None` until there is a NULL, where the column takes none.
+    nulls: Option<Pieces>,
+    values: Pieces,
+}
+
+/// Bytes that stay where they were written.
+#[derive(Debug, Default)]
+struct Pieces {
+    full: Vec<Bytes>,
+    last: Vec<u8>,
 }
 
 /// How values lie in a block.
@@ -66,32 +87,118 @@ impl Native {
                 own: own.to_string(),
                 takes_null: native.is_nullable(),
                 form: form(field.data_type(), own)?,
+                nulls: native.is_nullable().then(Pieces::default),
+                values: Pieces::default(),
             })
         });
-        Some(Self(columns.collect::<Option<_>>()?))
+        Some(Self { columns: columns.collect::<Option<_>>()?, rows: 0 })
     }
 
-    /// Adds a block of a batch's rows.
-    pub(super) fn append(&self, batch: &RecordBatch, block: &mut Vec<u8>) -> Result<(), TooLarge> {
-        varint(block, self.0.len());
-        varint(block, batch.num_rows());
-        for (at, (column, values)) in self.0.iter().zip(batch.columns()).enumerate() {
-            text(block, column.name.as_bytes());
-            // What comes without a NULL is converted to what takes none, and what has one is refused by the server.
-            let nullable = column.takes_null || values.null_count() > 0;
-            match nullable {
-                true => text(block, format!("Nullable({})", column.own).as_bytes()),
-                false => text(block, column.own.as_bytes()),
-            }
-            if nullable {
-                match values.nulls() {
-                    Some(nulls) => block.extend(nulls.iter().map(|valid| u8::from(!valid))),
-                    None => block.resize(block.len() + values.len(), 0),
+    /// Adds a batch's rows.
+    pub(super) fn append(&mut self, batch: &RecordBatch) -> Result<(), TooLarge> {
+        for (at, (column, values)) in self.columns.iter_mut().zip(batch.columns()).enumerate() {
+            column.append(values, self.rows).map_err(|row| TooLarge { column: at, row })?;
+        }
+        self.rows += batch.num_rows();
+        Ok(())
+    }
+
+    /// Bytes of what was added since the last block.
+    pub(super) fn len(&self) -> usize {
+        let parts = self.columns.iter().flat_map(|column| column.nulls.iter().chain([&column.values]));
+        parts.map(Pieces::len).sum()
+    }
+
+    /// The block of what was added since the last one.
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
+        let (mut block, mut head) = (Vec::new(), Vec::new());
+        varint(&mut head, self.columns.len());
+        varint(&mut head, std::mem::take(&mut self.rows));
+        for column in &mut self.columns {
+            text(&mut head, column.name.as_bytes());
+            match &mut column.nulls {
+                Some(nulls) => {
+                    text(&mut head, format!("Nullable({})", column.own).as_bytes());
+                    block.push(std::mem::take(&mut head).into());
+                    nulls.take(&mut block);
+                }
+                None => {
+                    text(&mut head, column.own.as_bytes());
+                    block.push(std::mem::take(&mut head).into());
                 }
             }
-            append(column.form, values, block).map_err(|row| TooLarge { column: at, row })?;
+            column.values.take(&mut block);
+            column.nulls = column.takes_null.then(Pieces::default);
         }
-        Ok(())
+        block
+    }
+}
+
+impl Column {
+    /// Adds values behind those of `rows` rows, or gives the first row whose value does not fit.
+    fn append(&mut self, values: &ArrayRef, rows: usize) -> Result<(), usize> {
+        // What comes without a NULL is converted to what takes none, and what has one is refused by the server.
+        if self.nulls.is_none() && values.null_count() > 0 {
+            let nulls = self.nulls.insert(Pieces::default());
+            nulls.room(rows).resize(rows, 0);
+        }
+        if let Some(nulls) = &mut self.nulls {
+            let marks = nulls.room(values.len());
+            match values.nulls() {
+                Some(nulls) => marks.extend(nulls.iter().map(|valid| u8::from(!valid))),
+                None => marks.resize(marks.len() + values.len(), 0),
+            }
+        }
+        append(self.form, values, self.values.room(self.form.size(values)))
+    }
+}
+
+impl Pieces {
+    /// Where so many bytes can be added without moving those that are there.
+    fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
+        if self.last.capacity() - self.last.len() < bytes {
+            let next = Vec::with_capacity(bytes.max(PIECE_BYTES));
+            let last = std::mem::replace(&mut self.last, next);
+            if !last.is_empty() {
+                self.full.push(last.into());
+            }
+        }
+        &mut self.last
+    }
+
+    fn len(&self) -> usize {
+        self.full.iter().map(Bytes::len).sum::<usize>() + self.last.len()
+    }
+
+    fn take(&mut self, block: &mut Vec<Bytes>) {
+        block.append(&mut self.full);
+        if !self.last.is_empty() {
+            block.push(std::mem::take(&mut self.last).into());
+        }
+    }
+}
+
+impl Form {
+    /// Bytes of a column's values. Of texts of over 16 KiB one or two less for each.
+    fn size(self, values: &ArrayRef) -> usize {
+        let each = match self {
+            Self::Bool => 1,
+            Self::Date => 2,
+            Self::Seconds(_) | Self::Decimal32 => 4,
+            Self::Ticks(_) | Self::Decimal64 => 8,
+            Self::Uuid => 16,
+            Self::Plain => width(values),
+            Self::Text => {
+                let bytes = match values.data_type() {
+                    DataType::Binary => texts_len(values.as_binary::<i32>()),
+                    DataType::Utf8View => views_len(values.as_string_view()),
+                    DataType::BinaryView => views_len(values.as_binary_view()),
+                    _ => texts_len(values.as_string::<i32>()),
+                };
+                return bytes + 2 * values.len();
+            }
+        };
+        each * values.len()
     }
 }
 
@@ -129,7 +236,7 @@ fn form(values: &DataType, own: &ChType) -> Option<Form> {
         }
         (D::FixedSizeBinary(16), ChType::Uuid) => Form::Uuid,
         (D::FixedSizeBinary(width), ChType::FixedString(own)) if u32::try_from(*width) == Ok(*own) => Form::Plain,
-        (D::Utf8 | D::Binary, ChType::String) => Form::Text,
+        (D::Utf8 | D::Binary | D::Utf8View | D::BinaryView, ChType::String) => Form::Text,
         _ => return None,
     })
 }
@@ -161,6 +268,8 @@ fn append(form: Form, values: &ArrayRef, block: &mut Vec<u8>) -> Result<(), usiz
         }
         Form::Text => match values.data_type() {
             DataType::Binary => texts(values.as_binary::<i32>(), block),
+            DataType::Utf8View => views(values.as_string_view(), block),
+            DataType::BinaryView => views(values.as_binary_view(), block),
             _ => texts(values.as_string::<i32>(), block),
         },
     }
@@ -169,12 +278,16 @@ fn append(form: Form, values: &ArrayRef, block: &mut Vec<u8>) -> Result<(), usiz
 
 /// Values as Arrow has them.
 fn plain(values: &ArrayRef, block: &mut Vec<u8>) {
+    let width = width(values);
     let values = values.to_data();
-    let width = match values.data_type() {
+    block.extend_from_slice(&values.buffers()[0][values.offset() * width..][..values.len() * width]);
+}
+
+fn width(values: &ArrayRef) -> usize {
+    match values.data_type() {
         DataType::FixedSizeBinary(width) => *width as usize,
         other => other.primitive_width().unwrap_or_default(),
-    };
-    block.extend_from_slice(&values.buffers()[0][values.offset() * width..][..values.len() * width]);
+    }
 }
 
 fn ticks(values: &ArrayRef) -> &[i64] {
@@ -184,12 +297,14 @@ fn ticks(values: &ArrayRef) -> &[i64] {
     }
 }
 
+/// By a few hundred at once, in memory that the processor has at hand: a block is written once, and never with zeros.
 fn each<T: Copy, const N: usize>(values: &[T], block: &mut Vec<u8>, written: impl Fn(T) -> [u8; N]) {
-    let before = block.len();
-    block.resize(before + values.len() * N, 0);
-    let (places, _) = block[before..].as_chunks_mut::<N>();
-    for (place, value) in places.iter_mut().zip(values) {
-        *place = written(*value);
+    let mut some = [[0; N]; 256];
+    for values in values.chunks(some.len()) {
+        for (place, value) in some.iter_mut().zip(values) {
+            *place = written(*value);
+        }
+        block.extend_from_slice(some[..values.len()].as_flattened());
     }
 }
 
@@ -224,6 +339,21 @@ fn texts<T: ByteArrayType<Offset = i32>>(values: &GenericByteArray<T>, block: &m
     }
 }
 
+fn views<T: ByteViewType>(values: &GenericByteViewArray<T>, block: &mut Vec<u8>) {
+    for value in values {
+        text(block, value.map_or(&[], |value| value.as_ref()));
+    }
+}
+
+fn texts_len<T: ByteArrayType<Offset = i32>>(values: &GenericByteArray<T>) -> usize {
+    let ends = values.value_offsets();
+    (ends[values.len()] - ends[0]) as usize
+}
+
+fn views_len<T: ByteViewType>(values: &GenericByteViewArray<T>) -> usize {
+    values.lengths().map(|length| length as usize).sum()
+}
+
 fn text(block: &mut Vec<u8>, text: &[u8]) {
     varint(block, text.len());
     block.extend_from_slice(text);
@@ -255,9 +385,9 @@ mod tests {
 
     /// The block's bytes behind the name.
     fn written(column: &str, values: ArrayRef) -> Result<Vec<u8>, TooLarge> {
-        let native = native(column, &values).unwrap();
-        let mut block = Vec::new();
-        native.append(&RecordBatch::try_from_iter_with_nullable([("c", values, true)]).unwrap(), &mut block)?;
+        let mut native = native(column, &values).unwrap();
+        native.append(&RecordBatch::try_from_iter_with_nullable([("c", values, true)]).unwrap())?;
+        let mut block = native.take().concat();
         assert_eq!(block[0], 1, "columns");
         assert_eq!(block[2..4], [1, b'c'], "name");
         Ok(block.split_off(4))
@@ -290,6 +420,10 @@ mod tests {
         let texts = StringArray::from(vec![Some(long.as_str()), None, Some("é")]);
         let lines = [&[0, 1, 0][..], &[0xc8, 1], long.as_bytes(), &[0], &[2], "é".as_bytes()].concat();
         assert_eq!(written("LowCardinality(Nullable(String))", Arc::new(texts)), Ok(named("Nullable(String)", &lines)),);
+        let shown = StringViewArray::from(vec![Some("-"), Some(long.as_str()), None, Some("é")]).slice(1, 3);
+        assert_eq!(written("Nullable(String)", Arc::new(shown)), Ok(named("Nullable(String)", &lines)));
+        let shown = BinaryViewArray::from(vec![Some(&b"\xff"[..])]);
+        assert_eq!(written("String", Arc::new(shown)), Ok(named("String", &[1, 0xff])));
         let bytes = BinaryArray::from_vec(vec![b"ab", b"\xff"]).slice(1, 1);
         assert_eq!(written("String", Arc::new(bytes)), Ok(named("String", &[1, 0xff])));
         let uuid = FixedSizeBinaryArray::try_from_iter([(0..16).collect::<Vec<u8>>()].into_iter()).unwrap();

@@ -1,6 +1,7 @@
 //! `Overwrite`: the staged rows become the table's whole content.
 
 use dpone_engine::{Relation, Result};
+use futures::future::try_join_all;
 
 use super::catalog::{self, Table};
 use super::commit::{Planned, Work};
@@ -12,13 +13,16 @@ use super::journal::Step;
 pub(crate) async fn exchange(work: &Work<'_>, table: &Table) -> Result<Planned> {
     let mut databases = vec![&table.relation.schema, &work.names().database];
     databases.dedup();
-    for database in databases {
-        if !catalog::is_atomic(work.session, database).await? {
-            let why = format!("tables of the database {database} cannot be exchanged: its engine is not Atomic");
-            return replace_all(work, table, Some(why)).await;
-        }
+    let all = table.read();
+    let (atomic, before) = tokio::try_join!(
+        try_join_all(databases.iter().map(|database| catalog::is_atomic(work.session, database))),
+        work.session.count(&all)
+    )?;
+    if let Some(at) = atomic.iter().position(|atomic| !atomic) {
+        let database = databases[at];
+        let why = format!("tables of the database {database} cannot be exchanged: its engine is not Atomic");
+        return replace_all(work, table, Some(why)).await;
     }
-    let before = work.session.count(&table.read()).await?;
     work.guard(table, before.saturating_sub(work.staged_rows())).await?;
     let next = work.names().next();
     // Where they are not in it already.

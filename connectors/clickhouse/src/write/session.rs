@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use dpone_engine::{Error, Relation, Result};
 use serde_json::Value;
 
+use super::encode::Block;
 use super::names::relation;
 use crate::client::{Server, Statement};
 use crate::error::code_of;
@@ -102,17 +102,17 @@ impl Session {
             relation(table),
             super::names::list(columns.iter().copied())
         );
-        self.send(&sql, &[("async_insert", "0".to_owned())], Bytes::from(row.to_string())).await
+        self.send(&sql, &[("async_insert", "0".to_owned())], vec![row.to_string().into()]).await
     }
 
     /// Sends data, again when the answer did not come. Only where the data is not there twice after that.
-    pub(crate) async fn send(&self, sql: &str, settings: &[(&str, String)], data: Bytes) -> Result<()> {
+    pub(crate) async fn send(&self, sql: &str, settings: &[(&str, String)], data: Block) -> Result<()> {
         let mut pause = Duration::from_millis(100);
         let mut attempt = 1;
         loop {
             let statement = settings.iter().fold(statement(sql).patient(), |s, (name, value)| s.setting(name, value));
-            let once = data.clone();
-            match self.server.insert(statement, futures::stream::once(async move { Ok(once) })).await {
+            let pieces = data.clone().into_iter().map(Ok);
+            match self.server.insert(statement, futures::stream::iter(pieces)).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_transient() && attempt < SENDS => {
                     tracing::debug!(%error, attempt, "the data is sent again");

@@ -139,8 +139,12 @@ impl Sink for ClickHouseSink {
         let target = self.resolve(table)?;
         let Some(found) = catalog::find(&self.session, &target).await? else { return Ok(None) };
         found.refuse_unfit()?;
-        let any = self.session.scalar(&format!("SELECT '1' FROM {} LIMIT 1", found.read())).await?;
-        let (schema, provider) = observe(&self.session, &found).await?;
+        let any = format!("SELECT '1' FROM {} LIMIT 1", found.read());
+        let (any, (schema, provider), facts) = tokio::try_join!(
+            self.session.scalar(&any),
+            observe(&self.session, &found),
+            catalog::facts(&self.session, &found)
+        )?;
         Ok(Some(TargetTable {
             schema,
             // A sorting key is no promise that its values are unique.
@@ -148,7 +152,7 @@ impl Sink for ClickHouseSink {
             provider,
             has_rows: any.is_some(),
             rows_estimate: found.rows,
-            facts: catalog::facts(&self.session, &found).await?,
+            facts,
             notes: notes(&found),
         }))
     }
@@ -159,9 +163,7 @@ impl Sink for ClickHouseSink {
 
     async fn prepare(&self, load: &LoadSpec) -> Result<()> {
         Options::new(&load.options)?;
-        let target = self.resolve(&load.target)?;
-        let layout = Layout::read(&self.session, load, &target).await?;
-        staging::prepare(&self.session, load, &layout).await
+        staging::prepare(&self.session, load, &self.resolve(&load.target)?).await
     }
 
     async fn stage(

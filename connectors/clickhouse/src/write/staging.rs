@@ -8,12 +8,13 @@ use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::definition::OverwriteType;
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
 use dpone_planner::types::is_string;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::catalog::{self, Table};
 use super::create::{self, Creation};
+use super::encode::Block;
 use super::lanes::Lanes;
 use super::names::{StagingNames, like, relation};
 use super::options::Options;
@@ -26,6 +27,9 @@ const UNMERGED: usize = 64;
 const ATTEMPTS: u32 = 4;
 /// Names in one statement, so that it stays short enough for any server.
 const DROPPED_AT_ONCE: usize = 50;
+/// Tables whose rows are moved at the same time.
+const MOVES: usize = 4;
+const TABLE_ALREADY_EXISTS: i32 = 57;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
 
 /// What all parts of a load know of its target.
@@ -112,7 +116,12 @@ impl Layout {
 }
 
 /// Checks what can be checked before rows are read, and removes what dead runs of the pipeline left.
-pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout) -> Result<()> {
+pub(crate) async fn prepare(session: &Session, load: &LoadSpec, target: &Relation) -> Result<()> {
+    let names = StagingNames::new(load, target);
+    let (layout, staging) = tokio::try_join!(
+        Layout::read(session, load, target),
+        tables(session, &names.database, &names.pipeline_prefix)
+    )?;
     for (field, native) in load.staged_schema.fields().iter().zip(layout.natives(&load.staged_schema)?) {
         if matches!(ChType::native(&native), Some(ChType::Map(..))) && is_string(field.data_type()) {
             return Err(Error::configuration(format!(
@@ -157,9 +166,8 @@ pub(crate) async fn prepare(session: &Session, load: &LoadSpec, layout: &Layout)
         ensure_database(session, &layout.names.database).await?;
     }
     // The lease is ours, and taking it has finished what was begun: other loads of the pipeline are dead.
-    let mut dead = tables(session, &layout.names.database, &layout.names.pipeline_prefix).await?;
-    dead.retain(|table| !table.starts_with(&layout.names.prefix));
-    let dead: Vec<_> = dead.into_iter().map(|table| Relation::new(&layout.names.database, table)).collect();
+    let dead = staging.into_iter().filter(|table| !table.starts_with(&layout.names.prefix));
+    let dead: Vec<_> = dead.map(|table| Relation::new(&layout.names.database, table)).collect();
     drop_tables(session, &dead).await
 }
 
@@ -238,7 +246,7 @@ pub(crate) async fn stage(
         };
         for (insert, block) in blocks {
             arrived(&mut sending).await?;
-            bytes += block.len() as u64;
+            bytes += block.iter().map(|piece| piece.len() as u64).sum::<u64>();
             blocks_sent += 1;
             if blocks_sent == UNMERGED {
                 let limits = create::MERGE_LIMITS.join(", ");
@@ -297,7 +305,7 @@ impl Insert {
     }
 
     /// Sends one block, which becomes one block of the server. Sent twice, it is there once: the server knows the token.
-    async fn block(self, data: bytes::Bytes) -> Result<()> {
+    async fn block(self, data: Block) -> Result<()> {
         let settings = [
             ("insert_deduplication_token", self.token),
             ("insert_deduplicate", "1".to_owned()),
@@ -380,12 +388,14 @@ pub(crate) async fn gather(
     staged: &[StagedPartition],
 ) -> Result<Relation> {
     let (rows, definition) = layout.gathering(load)?;
-    if catalog::uuid(session, &rows).await?.is_none() {
-        session.run(&definition).await?;
+    match session.run(&definition).await {
+        // By an attempt at this commit whose end did not come.
+        Err(error) if code(&error) == Some(TABLE_ALREADY_EXISTS) => {}
+        created => created?,
     }
-    for table in staged_tables(layout, staged)? {
-        move_all(session, &table, &rows).await?;
-    }
+    let tables = staged_tables(layout, staged)?;
+    let moves: Vec<_> = tables.iter().map(|table| move_all(session, table, &rows)).collect();
+    futures::stream::iter(moves).buffer_unordered(MOVES).try_collect::<()>().await?;
     let expected: u64 = staged.iter().map(|part| part.rows).sum();
     let found = session.count(&relation(&rows)).await?;
     if found != expected {
