@@ -78,6 +78,8 @@ pub(crate) struct OpenSource {
 pub(crate) struct OpenOptions<'a> {
     pub(crate) parallelism: usize,
     pub(crate) batch_rows: usize,
+    /// Texts may be given as views.
+    pub(crate) views: bool,
     /// Only what changed is read.
     pub(crate) changes: Option<&'a ChangeRequest>,
 }
@@ -137,7 +139,7 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
     let parallelism = context.parallelism(None);
     let session = context.session(parallelism, context.options.batch_rows)?;
     let mut snapshots = Snapshots::default();
-    let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows, changes: None };
+    let options = OpenOptions { parallelism, batch_rows: context.options.batch_rows, views: false, changes: None };
     let types = BTreeMap::new();
     let raw = RawColumns::new();
     let mut opener = Opener {
@@ -202,6 +204,7 @@ impl Opener<'_> {
             parallelism: self.options.parallelism,
             batch_rows: self.options.batch_rows,
             raw: self.raw.get(table).cloned().unwrap_or_default(),
+            views: self.options.views,
             types: self.types.clone(),
             changes: self.options.changes.cloned(),
         };

@@ -63,6 +63,9 @@ pub struct ReadRequest {
     /// Columns to carry in the system's own representation, because they go unread into the same system: exact for
     /// every value, and free of conversions. See `dpone_planner::types::CARRIAGE`.
     pub raw: BTreeSet<String>,
+    /// Whether texts and bytes may be given as views of what was read. For a connector that has them so, and would copy
+    /// them else.
+    pub views: bool,
     /// Declared logical types by column.
     pub types: BTreeMap<String, String>,
     /// Only what changed, instead of all rows. A connector that cannot tell leaves [`SourceTable::changes`] empty.

@@ -166,7 +166,7 @@ pub(super) async fn count_rows(context: &RunContext, campaign: &Campaign, count_
     let batch_rows = pipeline.tuning.batch_rows.unwrap_or(context.options.batch_rows);
     let session = context.session(parallelism, batch_rows)?;
     let mut snapshots = Snapshots::default();
-    let options = OpenOptions { parallelism, batch_rows, changes: None };
+    let options = OpenOptions { parallelism, batch_rows, views: false, changes: None };
     let source =
         federation::open(context, &session, &mut snapshots, &pipeline.source, options, &RawColumns::new()).await?;
     let found = source.plan.schema().iter().find(|(_, field)| field.name() == &spec.column);

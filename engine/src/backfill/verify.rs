@@ -65,7 +65,7 @@ impl BothEnds {
         let parallelism = pipeline.tuning.parallelism.or(context.options.parallelism).unwrap_or(1);
         let session = context.session(parallelism, batch_rows)?;
         let mut snapshots = Snapshots::default();
-        let options = OpenOptions { parallelism, batch_rows, changes: None };
+        let options = OpenOptions { parallelism, batch_rows, views: false, changes: None };
         let source =
             federation::open(context, &session, &mut snapshots, &pipeline.source, options, &RawColumns::new()).await?;
         let relation = &pipeline.sink.relation;

@@ -100,7 +100,8 @@ pub(super) async fn prepare(
     let identity = source_identity(context, pipeline)?;
     let from = changes_from(pipeline, &identity, state.as_ref(), has_rows)?;
     let request = from.as_ref().map(changes::request);
-    let options = OpenOptions { parallelism, batch_rows, changes: request.as_ref() };
+    let views = ends.dialect.takes_views() && !pipeline.strategy.compares();
+    let options = OpenOptions { parallelism, batch_rows, views, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
     let mut target_snapshots = Snapshots::default();
     let mut session = context.session(parallelism, batch_rows)?;

@@ -445,6 +445,64 @@ fn both_formats_of_inserts_say_the_same() {
     }
 }
 
+/// Texts and bytes of a Parquet file go as views of its pages; in a table with an array, and compressed, as an Arrow stream.
+#[test]
+fn texts_of_files_arrive_in_both_formats() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    let text = "CASE n % 7 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE repeat('żółw ' || n, n % 60) END";
+    let bytes = "CASE WHEN n % 5 > 0 THEN decode(repeat('ff0a', n % 40), 'hex') END";
+    pg.execute(&format!(
+        "CREATE SCHEMA shop; CREATE TABLE shop.plain AS SELECT n::int, {text} AS words, {bytes} AS bytes, \
+         'v' || n % 10 AS kind FROM generate_series(0, 20000) AS n; \
+         CREATE TABLE shop.listed AS SELECT *, ARRAY[words, kind] AS list FROM shop.plain"
+    ));
+    for (table, list, lost) in [("plain", "", 1), ("listed", ", list Array(Nullable(String))", 0)] {
+        let mut project = Project::new().env("DPONE_CONN_DB_URL", pg.url());
+        project.write(
+            "file.yaml",
+            format!(
+                "name: file\nsource: {{type: postgres, connection_type: env, connection_id: DB, \
+                 table: {{schema: shop, name: {table}}}}}\nsink: {{type: parquet, path: lake, \
+                 table: {{schema: shop, name: {table}}}, strategy: {{mode: full_refresh}}}}\n"
+            ),
+        );
+        project.run("file.yaml", &ulid::Ulid::generate().to_string()).ok();
+        for (compression, lost) in [("none", lost), ("lz4", 0)] {
+            let target = format!("{table}_{compression}");
+            ch.execute(&format!(
+                "CREATE TABLE {target} (n Int32, words Nullable(String), bytes Nullable(String), \
+                 kind LowCardinality(String){list}) ENGINE = MergeTree ORDER BY n"
+            ));
+            let relay = LossyRelay::start(ch.url().split('/').nth(2).unwrap(), "Native", 1);
+            let url = format!("http://127.0.0.1:{}/?compression={compression}", relay.port);
+            project = project.env("DPONE_CONN_CH_URL", url);
+            project.write(
+                "load.yaml",
+                format!(
+                    "name: {target}\nsource: {{type: parquet, path: lake, table: {{schema: shop, name: {table}}}}}\n\
+                     sink: {{type: clickhouse, connection_type: env, connection_id: CH, \
+                     table: {{schema: {}, name: {target}}}, strategy: {{mode: full_refresh}}}}\n",
+                    ch.database
+                ),
+            );
+            project.run("load.yaml", &ulid::Ulid::generate().to_string()).ok();
+            assert_eq!(relay.lost(), lost, "{target}: answers to inserts in the server's own format");
+            let row = "concat(toString(n), '|', ifNull(hex(words), '-'), '|', ifNull(hex(bytes), '-'), '|', kind)";
+            let found = ch.value(&format!(
+                "SELECT lower(hex(MD5(arrayStringConcat(groupArray(r), ',')))) FROM (SELECT {row} AS r FROM {target} ORDER BY n)"
+            ));
+            let row = "concat(n, '|', coalesce(upper(encode(convert_to(words, 'UTF8'), 'hex')), '-'), '|', \
+                       coalesce(upper(encode(bytes, 'hex')), '-'), '|', kind)";
+            let expected = pg.value(&format!("SELECT md5(string_agg({row}, ',' ORDER BY n)) FROM shop.{table}"));
+            assert_eq!(found, expected, "{target}");
+        }
+    }
+    assert_eq!(
+        ch.value("SELECT countIf(list[1] IS NOT DISTINCT FROM words AND list[2] = kind) FROM listed_none"),
+        "20001"
+    );
+}
+
 /// A type, a value of it, and who cannot hold it: the column is named, and nothing is made.
 const REFUSED: &[(&str, &str, &[&str])] = &[
     (
