@@ -49,9 +49,9 @@ pub trait Dialect: Debug + Send + Sync {
         Ok(held.then(|| target.clone().with_nullable(source.is_nullable())))
     }
 
-    /// Whether staged batches may hold texts and bytes as views of what was read, where the stored field is not a view:
+    /// Whether the texts or bytes of a stored column may be staged as views of what was read, though its field is none:
     /// nothing is copied then before the sink writes it.
-    fn takes_views(&self) -> bool {
+    fn takes_view(&self, _stored: &Field) -> bool {
         false
     }
 

@@ -59,8 +59,12 @@ impl Dialect for ClickHouseDialect {
         Ok(fits.then(|| target.clone().with_data_type(data_type).with_nullable(source.is_nullable())))
     }
 
-    fn takes_views(&self) -> bool {
-        true
+    /// A string alone. Texts that the server makes other values of are looked at before they are sent.
+    fn takes_view(&self, stored: &Field) -> bool {
+        type_of(stored).is_ok_and(|native| match native.without_null() {
+            ChType::LowCardinality(inner) => inner.without_null() == &ChType::String,
+            native => native == &ChType::String,
+        })
     }
 
     fn check_key(&self, column: &Field) -> Result<()> {

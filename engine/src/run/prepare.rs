@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
@@ -100,7 +101,8 @@ pub(super) async fn prepare(
     let identity = source_identity(context, pipeline)?;
     let from = changes_from(pipeline, &identity, state.as_ref(), has_rows)?;
     let request = from.as_ref().map(changes::request);
-    let views = ends.dialect.takes_views() && !pipeline.strategy.compares();
+    let texts = Field::new("text", DataType::Utf8, true);
+    let views = ends.dialect.takes_view(&texts) && !pipeline.strategy.compares();
     let options = OpenOptions { parallelism, batch_rows, views, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
     let mut target_snapshots = Snapshots::default();

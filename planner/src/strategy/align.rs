@@ -46,8 +46,8 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
     checked.extend_from_slice(&not_null);
     // Rows that are compared have the types of those that they are compared with, and the cursor that of its state.
     let cursor = draft.cursor.as_ref().map(|cursor| &cursor.column);
-    let takes_view = |field: &Field| {
-        observed.dialect.takes_views() && !with_operation && cursor.is_none_or(|cursor| cursor != field.name())
+    let takes_view = |stored: &Field| {
+        !with_operation && cursor.is_none_or(|cursor| cursor != stored.name()) && observed.dialect.takes_view(stored)
     };
     let (mut stored, mut staged, mut exprs) = (Vec::new(), Vec::new(), Vec::new());
     for field in source.fields() {
@@ -58,7 +58,7 @@ pub(super) fn align(draft: &Draft, observed: &Observed<'_>) -> Result<Aligned> {
         }
         let given = column(&draft.plan, field.name())?;
         stored.push(to.clone());
-        if takes_view(field) && is_view_of(field.data_type(), to.data_type()) {
+        if is_view_of(field.data_type(), to.data_type()) && takes_view(&to) {
             to = to.with_data_type(field.data_type().clone());
         }
         exprs.push(convert(given, field, &to)?.alias(field.name()));

@@ -503,6 +503,38 @@ fn texts_of_files_arrive_in_both_formats() {
     );
 }
 
+/// Where the server makes other values of a text, it is still looked at before it is sent.
+#[test]
+fn texts_of_files_become_tuples_without_a_null_in_them() {
+    let (pg, ch) = (Pg::new(), ClickHouse::new());
+    pg.execute("CREATE SCHEMA shop; CREATE TABLE shop.told AS SELECT 1 AS n, '(1,2)' AS pair");
+    ch.execute("CREATE TABLE told (n Int32, pair Tuple(a Int32, b Int32)) ENGINE = MergeTree ORDER BY n");
+    let project = Project::new().env("DPONE_CONN_DB_URL", pg.url()).env("DPONE_CONN_CH_URL", ch.url());
+    let manifest = |name: &str, source: &str, sink: &str| {
+        let rest = "table: {schema: shop, name: told}";
+        let sink = format!("{{{sink}, strategy: {{mode: full_refresh}}}}");
+        project.write(&format!("{name}.yaml"), format!("name: {name}\nsource: {{{source}, {rest}}}\nsink: {sink}\n"));
+    };
+    manifest(
+        "export",
+        "type: postgres, connection_type: env, connection_id: DB",
+        "type: parquet, path: lake, table: {schema: shop, name: told}",
+    );
+    let into = format!("table: {{schema: {}, name: told}}", ch.database);
+    manifest(
+        "load",
+        "type: parquet, path: lake",
+        &format!("type: clickhouse, connection_type: env, connection_id: CH, {into}"),
+    );
+    project.run("export.yaml", "one").ok();
+    project.run("load.yaml", "one").ok();
+    assert_eq!(ch.value("SELECT toString(groupArray(pair)) FROM told"), "[(1,2)]");
+    pg.execute("INSERT INTO shop.told VALUES (2, '(NULL,2)')");
+    project.run("export.yaml", "two").ok();
+    project.run("load.yaml", "two").failed("data_quality").says("\"pair\", row 2");
+    assert_eq!(ch.value("SELECT toString(groupArray(pair)) FROM told"), "[(1,2)]");
+}
+
 /// A type, a value of it, and who cannot hold it: the column is named, and nothing is made.
 const REFUSED: &[(&str, &str, &[&str])] = &[
     (

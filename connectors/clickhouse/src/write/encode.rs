@@ -116,7 +116,7 @@ impl Encoder {
     }
 }
 
-/// What the server reads from an Arrow stream: no views, in any of its versions.
+/// What an Arrow stream holds: no views, which not every reader of one knows.
 fn sent(values: &DataType) -> DataType {
     match values {
         DataType::Utf8View => DataType::Utf8,

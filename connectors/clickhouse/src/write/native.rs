@@ -179,7 +179,7 @@ impl Pieces {
 }
 
 impl Form {
-    /// Bytes of a column's values. Of texts of over 16 KiB one or two less for each.
+    /// Bytes of a column's values, but for texts of over 16 KiB: each takes one or two more.
     fn size(self, values: &ArrayRef) -> usize {
         let each = match self {
             Self::Bool => 1,
