@@ -9,7 +9,7 @@ use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result as DataFusionResult, internal_err};
@@ -206,5 +206,17 @@ impl ExecutionPlan for StageExec {
 
 /// Bytes of the rows themselves: a batch may be a slice of arrays that others are slices of.
 fn bytes_of(batch: &RecordBatch) -> u64 {
-    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_default() as u64).sum()
+    let bytes = batch.columns().iter().map(|column| match column.data_type() {
+        // Of texts only what a view shows, wherever it lies.
+        DataType::Utf8View => shown(column.as_string_view().lengths()),
+        DataType::BinaryView => shown(column.as_binary_view().lengths()),
+        _ => column.to_data().get_slice_memory_size().unwrap_or_default() as u64,
+    });
+    bytes.sum()
+}
+
+/// As texts with their offsets.
+fn shown(lengths: impl ExactSizeIterator<Item = u32>) -> u64 {
+    let offsets = (lengths.len() * size_of::<i32>()) as u64;
+    offsets + lengths.map(u64::from).sum::<u64>()
 }

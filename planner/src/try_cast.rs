@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 
 use crate::error::Result;
 use crate::schema::TypeShape;
-use crate::types::is_string;
+use crate::types::{is_binary, is_string};
 
 /// What a value has to be beside being of the Arrow type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -84,7 +84,8 @@ impl TryCast {
         if array.data_type().is_nested() || to.is_nested() || !can_cast_types(array.data_type(), to) {
             return none();
         }
-        if matches!(array.data_type(), DataType::FixedSizeBinary(_) | DataType::Binary | DataType::Boolean) {
+        let from = array.data_type();
+        if is_binary(from) || matches!(from, DataType::FixedSizeBinary(_) | DataType::Boolean) {
             return none();
         }
         let safe = CastOptions { safe: true, ..Default::default() };
@@ -120,7 +121,7 @@ impl TryCast {
             return Ok(array);
         }
         if self.constraint == Constraint::Opaque {
-            return match self.from == self.to {
+            return match self.from == self.to || is_string(&self.from) && is_string(&self.to) {
                 true => Ok(array),
                 false => Ok(new_null_array(&self.to, array.len())),
             };

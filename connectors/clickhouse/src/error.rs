@@ -300,7 +300,9 @@ fn hint(code: u32) -> Option<&'static str> {
             "the user's profile is read-only and takes no settings: readonly = 2 lets it set what queries need, and writing needs readonly = 0"
         }
         159 => "max_execution_time of the user or the connection's settings may be too short",
-        202 => "the server runs as many queries as it may: lower the parallelism",
+        202 => {
+            "the server runs as many queries as it may: lower the parallelism, down to the four small queries that a load sends at once"
+        }
         241 => {
             "the query or the server is out of memory: lower the parallelism, or raise max_memory_usage under settings"
         }

@@ -157,9 +157,10 @@ impl Leases<'_> {
     /// A lease that is not ours any more is left alone.
     pub(crate) async fn release(&self, lease: &Lease) -> Result<()> {
         let (seen, known) =
-            tokio::try_join!(self.look(&lease.pipeline), self.journal.newest_token(self.session, &lease.pipeline))?;
+            tokio::join!(self.look(&lease.pipeline), self.journal.newest_token(self.session, &lease.pipeline));
+        let seen = seen?;
         let Ok(held) = owned(lease, &seen) else { return Ok(()) };
-        if known >= lease.token {
+        if known? >= lease.token {
             return self.drop(&lease.pipeline, lease.token).await;
         }
         match self.comment(lease, &Held { released: true, ..held.clone() }).await {

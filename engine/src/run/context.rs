@@ -90,7 +90,7 @@ impl RunContext {
             .with_information_schema(true)
             .with_create_default_catalog_and_schema(true);
         let options = config.options_mut();
-        // Rows of a file with a wide string stay what the file says: no view types behind the user's back.
+        // Texts stay what a connector says that they are: a sink that takes views asks its source for them.
         options.execution.parquet.schema_force_view_types = false;
         options.sql_parser.map_string_types_to_utf8view = false;
         // 0.1 is a decimal: compared with one it is exact.

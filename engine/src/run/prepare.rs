@@ -102,7 +102,8 @@ pub(super) async fn prepare(
     let from = changes_from(pipeline, &identity, state.as_ref(), has_rows)?;
     let request = from.as_ref().map(changes::request);
     let texts = Field::new("text", DataType::Utf8, true);
-    let views = ends.dialect.takes_view(&texts) && !pipeline.strategy.compares();
+    let compares = compares_rows(&pipeline.strategy, state.as_ref());
+    let views = ends.dialect.takes_view(&texts) && pipeline.strategy.copies() && !compares;
     let options = OpenOptions { parallelism, batch_rows, views, changes: request.as_ref() };
     let mut snapshots = Snapshots::default();
     let mut target_snapshots = Snapshots::default();
@@ -110,7 +111,6 @@ pub(super) async fn prepare(
     let portable = RawColumns::new();
     let mut source = federation::open(context, &session, &mut snapshots, &pipeline.source, options, &portable).await?;
     let target_schema = target.as_ref().map(|t| t.schema.as_ref());
-    let compares = compares_rows(&pipeline.strategy, state.as_ref());
     let raw = raw_columns(pipeline, &source.plan, ends.dialect.system(), target_schema, compares);
     let carries_raw = !raw.is_empty();
     if carries_raw {

@@ -203,6 +203,17 @@ impl Strategy {
         }
     }
 
+    /// Whether rows go into the target as they are read, without a look at others: nothing sorts, joins or compares them.
+    pub fn copies(&self) -> bool {
+        matches!(
+            self,
+            Self::FullRefresh { .. }
+                | Self::Replace { .. }
+                | Self::PartitionReplace { .. }
+                | Self::IncrementalAppend { only_new_rows: false, .. }
+        )
+    }
+
     /// Whether the strategy compares the source with rows that it reads back from the target.
     pub fn compares(&self) -> bool {
         matches!(self, Self::SnapshotDiff { .. } | Self::Scd2 { .. })

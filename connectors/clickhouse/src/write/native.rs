@@ -19,7 +19,8 @@ use bytes::Bytes;
 
 use crate::types::ChType;
 
-/// A piece of a column has room for so many bytes, or for the batch that it begins with.
+/// A piece of a column has room for as many batches as it begins with as have so many bytes, and for one at least; the
+/// first piece for one.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The columns of one table, and what was collected of them.
@@ -157,7 +158,8 @@ impl Pieces {
     /// Where so many bytes can be added without moving those that are there.
     fn room(&mut self, bytes: usize) -> &mut Vec<u8> {
         if self.last.capacity() - self.last.len() < bytes {
-            let next = Vec::with_capacity(bytes.max(PIECE_BYTES));
+            let batches = if self.last.is_empty() { 1 } else { (PIECE_BYTES / bytes).max(1) };
+            let next = Vec::with_capacity(batches * bytes);
             let last = std::mem::replace(&mut self.last, next);
             if !last.is_empty() {
                 self.full.push(last.into());

@@ -8,7 +8,7 @@ use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::definition::OverwriteType;
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
 use dpone_planner::types::is_string;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -27,8 +27,6 @@ const UNMERGED: usize = 64;
 const ATTEMPTS: u32 = 4;
 /// Names in one statement, so that it stays short enough for any server.
 const DROPPED_AT_ONCE: usize = 50;
-/// Tables whose rows are moved at the same time.
-const MOVES: usize = 4;
 const TABLE_ALREADY_EXISTS: i32 = 57;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
 
@@ -389,13 +387,14 @@ pub(crate) async fn gather(
 ) -> Result<Relation> {
     let (rows, definition) = layout.gathering(load)?;
     match session.run(&definition).await {
-        // By an attempt at this commit whose end did not come.
+        // By this statement, when its answer did not come and it was sent again.
         Err(error) if code(&error) == Some(TABLE_ALREADY_EXISTS) => {}
         created => created?,
     }
-    let tables = staged_tables(layout, staged)?;
-    let moves: Vec<_> = tables.iter().map(|table| move_all(session, table, &rows)).collect();
-    futures::stream::iter(moves).buffer_unordered(MOVES).try_collect::<()>().await?;
+    // One after the other: engines that keep the last of several rows tell it by the order in which parts come.
+    for table in staged_tables(layout, staged)? {
+        move_all(session, &table, &rows).await?;
+    }
     let expected: u64 = staged.iter().map(|part| part.rows).sum();
     let found = session.count(&relation(&rows)).await?;
     if found != expected {
