@@ -301,7 +301,7 @@ fn hint(code: u32) -> Option<&'static str> {
         }
         159 => "max_execution_time of the user or the connection's settings may be too short",
         202 => {
-            "the server runs as many queries as it may: lower the parallelism, down to the four small queries that a load sends at once"
+            "the server runs as many queries as it may: lower the parallelism; a load needs four at once in any case"
         }
         241 => {
             "the query or the server is out of memory: lower the parallelism, or raise max_memory_usage under settings"

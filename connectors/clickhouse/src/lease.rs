@@ -17,11 +17,10 @@ use dpone_engine::{Error, Lease, LeaseRequest, Relation, Result};
 use crate::types::literal;
 use crate::write::journal::Journal;
 use crate::write::names::{like, pipeline_tag, relation};
-use crate::write::session::{Session, code};
+use crate::write::session::{Session, TABLE_ALREADY_EXISTS, code};
 
 const PREFIX: &str = "__dpone__lease_";
 
-const TABLE_ALREADY_EXISTS: i32 = 57;
 const UNKNOWN_TABLE: i32 = 60;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -7,7 +7,7 @@ use dpone_engine::{Error, Lease, Result};
 
 use super::catalog;
 use super::journal::{CommitPlan, Step};
-use super::session::{Session, code};
+use super::session::{Session, TABLE_ALREADY_EXISTS, code};
 use crate::lease::Leases;
 use crate::state::StateTables;
 use crate::types::literal;
@@ -16,8 +16,6 @@ use crate::types::literal;
 const ATTEMPTS: u32 = 6;
 /// How long a statement of a run that is gone may go on before the run that finishes its commit gives up waiting.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
-const TABLE_ALREADY_EXISTS: i32 = 57;
 
 /// Does what a plan says, under a lease.
 pub(crate) struct Execution<'a> {

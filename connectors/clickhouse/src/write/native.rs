@@ -1,8 +1,8 @@
 //! Batches in ClickHouse's own format: all batches of an insert are one block of it, a column after the other.
 //!
 //! The server takes a block's columns as they are, and puts smaller blocks together by copying them: lineitem in blocks of
-//! 8,192 rows takes a sixth more of its processor time. So each column is collected by itself, in pieces of which none is
-//! copied as it grows, and the pieces are sent behind each other.
+//! 8,192 rows takes nearly a fifth more of its processor time. So each column is collected by itself, in pieces of which
+//! none is copied as it grows, and the pieces are sent behind each other.
 //!
 //! The server takes its own types as they lie, where it converts what comes as Arrow: lineitem as `Native` takes a quarter
 //! less of its processor time, and is 28 % smaller. Types whose Arrow form is theirs but for width are written here; where a
@@ -19,8 +19,8 @@ use bytes::Bytes;
 
 use crate::types::ChType;
 
-/// A piece of a column has room for as many batches as it begins with as have so many bytes, and for one at least; the
-/// first piece for one.
+/// A piece of a column holds whole batches, as many as fit into so many bytes. The first one, and one that begins with a
+/// larger batch, holds one.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The columns of one table, and what was collected of them.
@@ -434,6 +434,31 @@ mod tests {
             Ok(named("UUID", &[7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8])),
         );
         assert_eq!(written("FixedString(16)", Arc::new(uuid.clone())), Ok(named("FixedString(16)", uuid.value(0))));
+    }
+
+    #[test]
+    fn batches_are_one_block_in_pieces() {
+        let batch = |values: Vec<Option<i64>>| {
+            let values = Arc::new(Int64Array::from(values)) as ArrayRef;
+            RecordBatch::try_from_iter_with_nullable([("c", values, true)]).unwrap()
+        };
+        let numbers = |from: i64| (from..from + 20_000).map(Some).collect::<Vec<_>>();
+        let mut native = native("Int64", batch(vec![]).column(0)).unwrap();
+        // The first NULL comes late: rows before it are marked too.
+        for values in [numbers(0), numbers(20_000), vec![None]] {
+            native.append(&batch(values)).unwrap();
+        }
+        assert_eq!(native.len(), 40_001 * 9);
+        let pieces = native.take();
+        assert!(pieces.len() > 3, "{} pieces", pieces.len());
+        let mut expected = [&[1, 0xc1, 0xb8, 2, 1, b'c'][..], &named("Nullable(Int64)", &[0; 40_000]), &[1]].concat();
+        expected.extend((0..40_000_i64).flat_map(i64::to_le_bytes));
+        expected.extend([0; 8]);
+        assert!(pieces.concat() == expected);
+        // The next block knows nothing of it.
+        native.append(&batch(vec![Some(7)])).unwrap();
+        let next = [&[1, 1, 1, b'c'][..], &named("Int64", &7_i64.to_le_bytes())].concat();
+        assert_eq!(native.take().concat(), next);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::client::{Server, Statement};
 use crate::error::code_of;
 use crate::settings::OURS;
 
+pub(crate) const TABLE_ALREADY_EXISTS: i32 = 57;
 const UNKNOWN_TABLE: i32 = 60;
 const UNKNOWN_DATABASE: i32 = 81;
 

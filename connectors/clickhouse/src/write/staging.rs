@@ -18,7 +18,7 @@ use super::encode::Block;
 use super::lanes::Lanes;
 use super::names::{StagingNames, like, relation};
 use super::options::Options;
-use super::session::{Session, code};
+use super::session::{Session, TABLE_ALREADY_EXISTS, code};
 use crate::types::{ChType, literal};
 
 /// So many blocks become parts of the target as they are; of more, the server may make fewer while it takes others.
@@ -27,7 +27,6 @@ const UNMERGED: usize = 64;
 const ATTEMPTS: u32 = 4;
 /// Names in one statement, so that it stays short enough for any server.
 const DROPPED_AT_ONCE: usize = 50;
-const TABLE_ALREADY_EXISTS: i32 = 57;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
 
 /// What all parts of a load know of its target.
