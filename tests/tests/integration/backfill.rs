@@ -386,23 +386,23 @@ fn failed_chunks_are_told_and_tried_again_alone() {
     case.pg.execute(
         "CREATE SCHEMA landing; CREATE TABLE landing.events (LIKE shop.events); \
          ALTER TABLE landing.events ADD CONSTRAINT sane CHECK (amount < 1000);
-         UPDATE shop.events SET amount = 5000 WHERE day IN ('2026-01-05', '2026-01-13') AND id < 100",
+         UPDATE shop.events SET amount = 5000.25 WHERE day IN ('2026-01-05', '2026-01-13') AND id < 100",
     );
     let run = case.backfill("run", &[], "");
     assert_eq!(run.code(), Some(1), "{}", run.text());
     let document = run.json();
     assert_eq!((&document["status"], &document["chunks"]["failed"]), (&"failed".into(), &2.into()), "{document:#}");
     assert_eq!(document["failures"][0]["id"], "00003");
-    assert!(!document.to_string().contains("5000"), "an error shows a value: {document:#}");
+    assert!(!document.to_string().contains("5000.25"), "an error shows a value: {document:#}");
     let status = case.status();
     assert_eq!(status["partitions"][2]["status"], "failed");
     assert!(status["partitions"][2]["last_error"].as_str().unwrap().contains("sane"), "{status:#}");
 
-    case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000 AND day = '2026-01-05'");
+    case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000.25 AND day = '2026-01-05'");
     let retried = case.backfill("retry-failed", &[], "");
     assert_eq!(retried.code(), Some(1));
     assert_eq!((&retried.json()["run"]["loaded"], &retried.json()["chunks"]["failed"]), (&1.into(), &1.into()));
-    case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000");
+    case.pg.execute("UPDATE shop.events SET amount = 1 WHERE amount = 5000.25");
     case.backfill("retry-failed", &[], "").ok();
     case.complete("after the failures");
     assert_eq!(case.attempts(), [1, 1, 2, 1, 1, 1, 3, 1, 1, 1]);

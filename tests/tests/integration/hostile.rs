@@ -116,7 +116,7 @@ fn what_the_target_s_collation_calls_one_key_is_not_loaded_as_two() {
 fn a_constraint_of_the_target_stops_a_load_whole_and_no_value_is_told() {
     let constraints = [
         "CREATE TABLE landing.t (id int PRIMARY KEY, v text UNIQUE)",
-        "CREATE TABLE landing.t (id int PRIMARY KEY, v text CHECK (v <> 'secret-4711'))",
+        "CREATE TABLE landing.t (id int PRIMARY KEY, v text CHECK (v <> 'open sesame'))",
         "CREATE TABLE landing.t (id int PRIMARY KEY, v text NOT NULL)",
         "CREATE TABLE landing.others (v text PRIMARY KEY); \
          CREATE TABLE landing.t (id int PRIMARY KEY, v text REFERENCES landing.others)",
@@ -131,12 +131,13 @@ fn a_constraint_of_the_target_stops_a_load_whole_and_no_value_is_told() {
     every_case(constraints, |constraint| {
         every_case(strategies, |strategy| {
             let pg = database("CREATE TABLE shop.t (id int, v text)");
-            pg.execute("INSERT INTO shop.t VALUES (1, 'secret-4711'), (2, 'secret-4711'), (3, NULL)");
+            pg.execute("INSERT INTO shop.t VALUES (1, 'open sesame'), (2, 'open sesame'), (3, NULL)");
             pg.execute(constraint);
             let project = project(&pg, "t", "", "t", strategy);
             let outcome = project.run("load.yaml", "one");
             assert!(matches!(outcome.code(), Some(1 | 2)), "{}", outcome.text());
-            assert!(!outcome.text().contains("4711"), "a value was told: {}", outcome.text());
+            // A word, not a number: digests and identifiers in the document hold every short run of digits.
+            assert!(!outcome.text().contains("sesame"), "a value was told: {}", outcome.text());
             assert_eq!(pg.count("landing.t"), 0);
             assert_eq!(pg.leftovers(), Vec::<String>::new());
         });
