@@ -14,6 +14,7 @@ use dpone_planner::{Error, Result};
 use futures::{Stream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 
 use crate::answer::{Answer, quiet};
 use crate::config::{ClickHouseConfig, Compression};
@@ -36,6 +37,8 @@ const IN_ADDRESS: usize = 4_000;
 pub struct Server {
     config: Arc<ClickHouseConfig>,
     http: reqwest::Client,
+    /// Asked once.
+    version: Arc<OnceCell<((u32, u32), String)>>,
 }
 
 impl fmt::Debug for Server {
@@ -132,7 +135,7 @@ impl Server {
     /// Reads certificates, and opens no connection.
     pub fn new(config: ClickHouseConfig) -> Result<Self> {
         let http = http_client(&config).map_err(|e| e.with("connection", &config.connection))?;
-        Ok(Self { config: Arc::new(config), http })
+        Ok(Self { config: Arc::new(config), http, version: Arc::default() })
     }
 
     pub fn config(&self) -> &ClickHouseConfig {
@@ -217,6 +220,10 @@ impl Server {
 
     /// The version as `(year, month)` and as the server writes it. Fails for servers that are too old.
     pub async fn version(&self) -> Result<((u32, u32), String)> {
+        self.version.get_or_try_init(|| self.ask_version()).await.cloned()
+    }
+
+    async fn ask_version(&self) -> Result<((u32, u32), String)> {
         let text: String = self.scalar("SELECT version()").await?;
         let mut parts = text.split('.').map(|part| part.parse::<u32>().ok());
         let (Some(Some(year)), Some(Some(month))) = (parts.next(), parts.next()) else {

@@ -117,28 +117,32 @@ impl StateTables {
         session.put(&self.loads, &row).await
     }
 
-    /// The state that a load leaves. A run that was taken over and wakes up writes in vain: states of later leases stay.
-    pub(crate) async fn put_state(&self, session: &Session, state: &PipelineState, lease: Option<u64>) -> Result<()> {
-        let text = serde_json::to_string(state).map_err(|e| Error::internal(format!("a state: {e}")))?;
-        self.put(session, &state.pipeline, &text, [&state.load_id, &state.run_id, &state.committed_at], lease).await
-    }
-
-    /// Versions of a lease are greater than those of all leases before it. Without a lease, greater than all.
-    async fn put(
-        &self,
-        session: &Session,
-        pipeline: &str,
-        text: &str,
-        about: [&String; 3],
-        lease: Option<u64>,
-    ) -> Result<()> {
+    /// The version of the next state. Those of a lease are greater than those of all leases before it; without a lease,
+    /// greater than all. So a run that was taken over and wakes up writes in vain: states of later leases stay.
+    pub(crate) async fn next_version(&self, session: &Session, pipeline: &str, lease: Option<u64>) -> Result<u64> {
         let (first, last) = lease.map_or((0, u64::MAX), |token| (token << 32, (token + 1) << 32));
         let sql = format!(
             "SELECT toString(max(version)) FROM {} WHERE pipeline = {} AND version < {last}",
             relation(&self.state),
             literal(pipeline)
         );
-        let version = session.number(&sql).await?.max(first) + 1;
+        Ok(session.number(&sql).await?.max(first) + 1)
+    }
+
+    /// The state that a load leaves.
+    pub(crate) async fn put_state(&self, session: &Session, state: &PipelineState, version: u64) -> Result<()> {
+        let text = serde_json::to_string(state).map_err(|e| Error::internal(format!("a state: {e}")))?;
+        self.put(session, &state.pipeline, &text, [&state.load_id, &state.run_id, &state.committed_at], version).await
+    }
+
+    async fn put(
+        &self,
+        session: &Session,
+        pipeline: &str,
+        text: &str,
+        about: [&String; 3],
+        version: u64,
+    ) -> Result<()> {
         let [load_id, run_id, committed_at] = about;
         let row = json!({
             "pipeline": pipeline, "state": text, "load_id": load_id, "run_id": run_id, "committed_at": committed_at,
@@ -233,7 +237,11 @@ impl StateStore for ClickHouseState {
             .await?;
         let nothing = String::new();
         let about = [&nothing, &nothing, &nothing];
-        let forgotten = self.tables.put(&self.session, pipeline, "", about, Some(lease.token)).await;
+        let forgotten = async {
+            let version = self.tables.next_version(&self.session, pipeline, Some(lease.token)).await?;
+            self.tables.put(&self.session, pipeline, "", about, version).await
+        };
+        let forgotten = forgotten.await;
         self.leases().release(&lease).await?;
         forgotten.map(|()| true)
     }
@@ -246,6 +254,7 @@ impl StateStore for ClickHouseState {
             "run_id": receipt.run_id, "token": 0, "receipt": text,
         });
         self.session.put(&self.tables.loads, &row).await?;
-        self.tables.put_state(&self.session, state, None).await
+        let version = self.tables.next_version(&self.session, &state.pipeline, None).await?;
+        self.tables.put_state(&self.session, state, version).await
     }
 }

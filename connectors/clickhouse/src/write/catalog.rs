@@ -1,5 +1,7 @@
 //! What the server's catalog says of a target: columns, keys, engine, parts.
 
+use std::collections::HashMap;
+
 use arrow::datatypes::{Field, FieldRef};
 use dpone_engine::{Error, Relation, Result};
 use dpone_planner::dialect::Dialect;
@@ -221,10 +223,8 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
     let indices = format!("SELECT name, expr FROM system.data_skipping_indices WHERE {of} ORDER BY name");
     let projections = format!("SELECT name, query FROM system.projections WHERE {of} ORDER BY name");
     let (version, indices, projections) =
-        tokio::join!(session.scalar("SELECT version()"), session.rows(&indices), session.rows(&projections));
-    let version = version?.unwrap_or_default();
-    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
-    let version = numbers.next().zip(numbers.next()).map(|(year, month)| year * 100 + month);
+        tokio::join!(session.server.version(), session.rows(&indices), session.rows(&projections));
+    let ((year, month), _) = version?;
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
     let mut dependents = Vec::new();
     for (kind, key) in
@@ -263,7 +263,7 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
     }
     Ok(TableFacts {
         observed: true,
-        version,
+        version: Some(year * 100 + month),
         kind: Some(table.engine.clone()),
         rows: table.rows,
         bytes: table.bytes,
@@ -303,6 +303,27 @@ pub(crate) async fn partitions(session: &Session, table: &Relation) -> Result<Ve
         ))
         .await?;
     Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+}
+
+/// The same of several tables of one database, in their order.
+pub(crate) async fn partitions_of(session: &Session, tables: &[Relation]) -> Result<Vec<Vec<String>>> {
+    let Some(first) = tables.first() else { return Ok(Vec::new()) };
+    let names: Vec<_> = tables.iter().map(|table| literal(&table.name)).collect();
+    let rows = session
+        .rows(&format!(
+            "SELECT table, partition_id FROM system.parts WHERE database = {} AND table IN ({}) AND active \
+             GROUP BY table, partition_id HAVING sum(rows) > 0 ORDER BY partition_id",
+            literal(&first.schema),
+            names.join(", ")
+        ))
+        .await?;
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    for row in rows {
+        if let [Some(table), Some(partition)] = row.as_slice() {
+            found.entry(table.clone()).or_default().push(partition.clone());
+        }
+    }
+    Ok(tables.iter().map(|table| found.remove(&table.name).unwrap_or_default()).collect())
 }
 
 /// A text that changes with every write into the table, and with no merge.

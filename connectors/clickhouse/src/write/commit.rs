@@ -168,7 +168,7 @@ pub(crate) async fn commit(
             .with("table", target.to_string())
             .with_hint("run again; while others write, merge by lightweight_delete_insert"));
     }
-    let execution = Execution { session, tables: &tables, lease: commit.lease };
+    let execution = Execution { session, tables: &tables, lease: commit.lease, resumes: false };
     begun();
     let finished = execution.begin(&plan).await;
     match finished {

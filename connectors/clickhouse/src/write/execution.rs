@@ -22,6 +22,8 @@ pub(crate) struct Execution<'a> {
     pub(crate) session: &'a Session,
     pub(crate) tables: &'a StateTables,
     pub(crate) lease: &'a Lease,
+    /// Goes on with what another run began, and may have done.
+    pub(crate) resumes: bool,
 }
 
 impl Execution<'_> {
@@ -59,14 +61,19 @@ impl Execution<'_> {
                 return Err(refused(error, plan, step));
             }
             failpoint::reach("commit.step").await?;
-            // Whether rows were moved, their old place shows. Of the others only the mark tells.
-            if !matches!(step, Step::Move { .. }) {
+            // Whether rows were moved, their old place shows. Of the others only the mark tells. That all is done, the
+            // receipt tells as well.
+            if !matches!(step, Step::Move { .. }) && number + 1 < plan.steps.len() {
                 journal.mark(self.session, pipeline, token, load, number + 1).await?;
             }
         }
-        self.tables.put_load(self.session, &plan.receipt, &plan.target, token).await?;
+        let (_, _, version) = tokio::try_join!(
+            journal.mark(self.session, pipeline, token, load, plan.steps.len()),
+            self.tables.put_load(self.session, &plan.receipt, &plan.target, token),
+            self.tables.next_version(self.session, pipeline, Some(token))
+        )?;
         failpoint::reach("commit.recorded").await?;
-        self.tables.put_state(self.session, &plan.state, Some(token)).await?;
+        self.tables.put_state(self.session, &plan.state, version).await?;
         let answered = failpoint::reach("commit.applied").await? == Reached::GoOn;
         journal.finish(self.session, pipeline, token, load).await?;
         Ok(failpoint::reach("commit.acknowledged").await? == Reached::GoOn && answered)
@@ -83,7 +90,7 @@ impl Execution<'_> {
         let mut pause = Duration::from_millis(200);
         let mut attempt = 1;
         loop {
-            if self.is_done(plan, step).await? {
+            if (self.resumes || attempt > 1) && self.is_done(plan, step).await? {
                 return Ok(());
             }
             match self.session.run_long(&step.statement(&plan.target), settings).await {

@@ -13,10 +13,11 @@ use crate::types::literal;
 /// Finishes commits of earlier runs of the pipeline, which were cut short. The lease is ours.
 pub(crate) async fn recover(session: &Session, tables: &StateTables, lease: &Lease) -> Result<()> {
     for entry in tables.journal.open(session, &lease.pipeline).await? {
-        let execution = Execution { session, tables, lease };
+        let execution = Execution { session, tables, lease, resumes: true };
         if tables.of_load(session, &entry.load_id).await?.is_some() {
             // Its rows and its receipt are there. Its state may not be: it is written, or written again.
-            tables.put_state(session, &entry.plan.state, Some(lease.token)).await?;
+            let version = tables.next_version(session, &lease.pipeline, Some(lease.token)).await?;
+            tables.put_state(session, &entry.plan.state, version).await?;
             tables.journal.finish(session, &lease.pipeline, lease.token, &entry.load_id).await?;
         } else if tables.is_passed(session, &lease.pipeline, entry.token).await? {
             // Written down by a run that had lost its lease, and was killed before it saw that: it did no step.

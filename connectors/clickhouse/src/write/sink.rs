@@ -1,6 +1,6 @@
 //! The sink: what a server can do as a target, and the way into staging and commits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -33,15 +33,21 @@ pub struct ClickHouseSink {
     session: Session,
     /// Loads whose commits were begun here and did not end.
     begun: Arc<Mutex<HashSet<String>>>,
+    /// What was seen of the targets of loads that are prepared here, by load.
+    prepared: Arc<Mutex<HashMap<String, Layout>>>,
 }
 
 impl ClickHouseSink {
     pub fn new(server: Server) -> Self {
-        Self { session: Session { server }, begun: Arc::default() }
+        Self { session: Session { server }, begun: Arc::default(), prepared: Arc::default() }
     }
 
     fn begun(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepared(&self) -> std::sync::MutexGuard<'_, HashMap<String, Layout>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn session(&self) -> &Session {
@@ -140,7 +146,7 @@ impl Sink for ClickHouseSink {
         let Some(found) = catalog::find(&self.session, &target).await? else { return Ok(None) };
         found.refuse_unfit()?;
         let any = format!("SELECT '1' FROM {} LIMIT 1", found.read());
-        // A user may be allowed few statements at once: four are, and then three.
+        // A user may be allowed few statements at once: four are, and then two.
         let (any, facts) = tokio::try_join!(self.session.scalar(&any), catalog::facts(&self.session, &found))?;
         let (schema, provider) = observe(&self.session, &found).await?;
         Ok(Some(TargetTable {
@@ -161,7 +167,9 @@ impl Sink for ClickHouseSink {
 
     async fn prepare(&self, load: &LoadSpec) -> Result<()> {
         Options::new(&load.options)?;
-        staging::prepare(&self.session, load, &self.resolve(&load.target)?).await
+        let layout = staging::prepare(&self.session, load, &self.resolve(&load.target)?).await?;
+        self.prepared().insert(load.load_id.clone(), layout);
+        Ok(())
     }
 
     async fn stage(
@@ -170,7 +178,11 @@ impl Sink for ClickHouseSink {
         partition: usize,
         rows: SendableRecordBatchStream,
     ) -> Result<StagedPartition> {
-        let layout = Layout::read(&self.session, load, &self.resolve(&load.target)?).await?;
+        let prepared = self.prepared().get(&load.load_id).cloned();
+        let layout = match prepared {
+            Some(layout) => layout,
+            None => Layout::read(&self.session, load, &self.resolve(&load.target)?).await?,
+        };
         staging::stage(&self.session, load, &layout, partition, rows)
             .await
             .map_err(|error| staging::null_refused(error, load, &layout).with("table", load.target.to_string()))
@@ -194,6 +206,7 @@ impl Sink for ClickHouseSink {
     }
 
     async fn discard(&self, load: &LoadSpec) -> Result<()> {
+        self.prepared().remove(&load.load_id);
         // The next run of the pipeline finishes the commit, and needs its tables.
         if self.begun().contains(&load.load_id) {
             return Ok(());

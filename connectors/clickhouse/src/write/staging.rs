@@ -113,7 +113,7 @@ impl Layout {
 }
 
 /// Checks what can be checked before rows are read, and removes what dead runs of the pipeline left.
-pub(crate) async fn prepare(session: &Session, load: &LoadSpec, target: &Relation) -> Result<()> {
+pub(crate) async fn prepare(session: &Session, load: &LoadSpec, target: &Relation) -> Result<Layout> {
     let names = StagingNames::new(load, target);
     let (layout, staging) = tokio::try_join!(
         Layout::read(session, load, target),
@@ -165,7 +165,8 @@ pub(crate) async fn prepare(session: &Session, load: &LoadSpec, target: &Relatio
     // The lease is ours, and taking it has finished what was begun: other loads of the pipeline are dead.
     let dead = staging.into_iter().filter(|table| !table.starts_with(&layout.names.prefix));
     let dead: Vec<_> = dead.map(|table| Relation::new(&layout.names.database, table)).collect();
-    drop_tables(session, &dead).await
+    drop_tables(session, &dead).await?;
+    Ok(layout)
 }
 
 /// Asks first: `CREATE DATABASE IF NOT EXISTS` needs a privilege even where nothing is to be created.
@@ -349,9 +350,19 @@ pub(crate) async fn union(
 
 /// Moves a table's partitions into another one, again when an answer did not come: what was moved is no longer there.
 pub(crate) async fn move_all(session: &Session, from: &Relation, into: &Relation) -> Result<()> {
+    move_partitions(session, from, into, None).await
+}
+
+/// The same, where it was asked before which partitions the table has.
+async fn move_partitions(
+    session: &Session,
+    from: &Relation,
+    into: &Relation,
+    mut known: Option<Vec<String>>,
+) -> Result<()> {
     let mut attempt = 1;
     loop {
-        match move_once(session, from, into).await {
+        match move_once(session, from, into, known.take()).await {
             Err(error) if error.is_transient() && attempt < ATTEMPTS => {
                 tracing::debug!(%error, attempt, "staged rows are moved again");
                 tokio::time::sleep(Duration::from_millis(200) * attempt).await;
@@ -364,8 +375,12 @@ pub(crate) async fn move_all(session: &Session, from: &Relation, into: &Relation
     }
 }
 
-async fn move_once(session: &Session, from: &Relation, into: &Relation) -> Result<()> {
-    for partition in catalog::partitions(session, from).await? {
+async fn move_once(session: &Session, from: &Relation, into: &Relation, known: Option<Vec<String>>) -> Result<()> {
+    let partitions = match known {
+        Some(partitions) => partitions,
+        None => catalog::partitions(session, from).await?,
+    };
+    for partition in partitions {
         let sql = format!(
             "ALTER TABLE {} MOVE PARTITION ID {} TO TABLE {}",
             relation(from),
@@ -385,14 +400,18 @@ pub(crate) async fn gather(
     staged: &[StagedPartition],
 ) -> Result<Relation> {
     let (rows, definition) = layout.gathering(load)?;
-    match session.run(&definition).await {
-        // By this statement, when its answer did not come and it was sent again.
-        Err(error) if code(&error) == Some(TABLE_ALREADY_EXISTS) => {}
-        created => created?,
-    }
+    let created = async {
+        match session.run(&definition).await {
+            // By this statement, when its answer did not come and it was sent again.
+            Err(error) if code(&error) == Some(TABLE_ALREADY_EXISTS) => Ok(()),
+            created => created,
+        }
+    };
+    let tables = staged_tables(layout, staged)?;
+    let ((), partitions) = tokio::try_join!(created, catalog::partitions_of(session, &tables))?;
     // One after the other: engines that keep the last of several rows tell it by the order in which parts come.
-    for table in staged_tables(layout, staged)? {
-        move_all(session, &table, &rows).await?;
+    for (table, partitions) in tables.iter().zip(partitions) {
+        move_partitions(session, table, &rows, Some(partitions)).await?;
     }
     let expected: u64 = staged.iter().map(|part| part.rows).sum();
     let found = session.count(&relation(&rows)).await?;
