@@ -15,7 +15,7 @@ use crate::lease::Leases;
 use crate::types::literal;
 use crate::write::journal::Journal;
 use crate::write::names::{check, relation};
-use crate::write::recovery::recover;
+use crate::write::recovery::{give_up, recover};
 use crate::write::session::{Session, or_nothing};
 use crate::write::staging::ensure_database;
 
@@ -180,6 +180,18 @@ impl ClickHouseState {
     }
 }
 
+/// Why a commit that was cut short cannot be finished, with what can be done about it.
+fn unfinished(error: Error) -> Error {
+    if error.is_transient() || error.hint().is_some() {
+        return error;
+    }
+    error.with_hint(
+        "a commit of an earlier run was cut short, and is finished before anything else: undo what was changed since, in the \
+         target or in the tables __dpone__stage_… beside it; or give that load up with `dpone state reset`, and look at what \
+         the target has of it",
+    )
+}
+
 #[async_trait]
 impl StateStore for ClickHouseState {
     async fn acquire(&self, request: &LeaseRequest) -> Result<Lease> {
@@ -187,7 +199,7 @@ impl StateStore for ClickHouseState {
         let lease = self.leases().acquire(request).await?;
         if let Err(error) = recover(&self.session, &self.tables, &lease).await {
             self.leases().release(&lease).await?;
-            return Err(error.with("pipeline", &request.pipeline));
+            return Err(unfinished(error).with("pipeline", &request.pipeline));
         }
         Ok(lease)
     }
@@ -224,10 +236,13 @@ impl StateStore for ClickHouseState {
     }
 
     async fn reset(&self, pipeline: &str) -> Result<bool> {
-        if self.get(pipeline).await?.is_none() {
+        let is_open = !or_nothing(self.tables.journal.open(&self.session, pipeline).await)?.is_empty();
+        if self.get(pipeline).await?.is_none() && !is_open {
             return Ok(false);
         }
+        self.tables.create(&self.session).await?;
         let lease = self
+            .leases()
             .acquire(&LeaseRequest {
                 pipeline: pipeline.to_owned(),
                 run_id: "state reset".to_owned(),
@@ -238,6 +253,10 @@ impl StateStore for ClickHouseState {
         let nothing = String::new();
         let about = [&nothing, &nothing, &nothing];
         let forgotten = async {
+            match recover(&self.session, &self.tables, &lease).await {
+                Err(error) if !error.is_transient() => give_up(&self.session, &self.tables, &lease).await?,
+                finished => finished?,
+            }
             let version = self.tables.next_version(&self.session, pipeline, Some(lease.token)).await?;
             self.tables.put(&self.session, pipeline, "", about, version).await
         };

@@ -77,6 +77,53 @@ fn a_state_that_was_reset_does_not_come_back() {
     assert_same_rows("after the reset", case.oracle(strategy), case.rows());
 }
 
+#[test]
+fn a_commit_that_cannot_be_finished_says_so_until_it_is_given_up() {
+    let case = Case::new(From::Postgres, strategy("incremental_append"), target("lightweight deletion"));
+    case.project.run(FILE, "first").ok();
+    orders::change(&case.pg);
+    let before = case.rows();
+    case.project.run_with_failpoint(FILE, "second", "commit.planned=kill").killed();
+    for table in case.ch.leftovers().iter().filter(|name| name.contains("stage")) {
+        case.ch.execute(&format!("DROP TABLE `{table}` SYNC"));
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    for run in ["third", "fourth"] {
+        case.project.run(FILE, run).failed("conflict").says("is gone, which held rows").says("dpone state reset");
+        assert_same_rows("nothing is taken for loaded", before.clone(), case.rows());
+    }
+    case.project.dpone(&["state", "reset", FILE, "--yes"]).ok();
+    assert_eq!(open_commits(&case.ch), Vec::<String>::new());
+    case.project.run(FILE, "fifth").ok();
+    assert_eq!(case.ch.leftovers(), Vec::<String>::new());
+}
+
+/// The table that is to take the target's place was built like the target as it was.
+#[test]
+fn what_was_altered_while_a_commit_lay_half_done_stays_altered() {
+    every_case(
+        [("full_refresh (exchange)", "lightweight deletion"), ("incremental_merge", "shadow swap")],
+        |(by, into)| {
+            let strategy = strategy(by);
+            let case = Case::new(From::Postgres, strategy, target(into));
+            case.project.run(FILE, "first").ok();
+            case.oracle(strategy);
+            orders::change(&case.pg);
+            case.project.run_with_failpoint(FILE, "second", "commit.planned=kill").killed();
+            case.ch.execute("ALTER TABLE orders ADD COLUMN extra String MATERIALIZED 'kept'");
+            std::thread::sleep(Duration::from_millis(1200));
+            case.project.run(FILE, "third").ok();
+            assert_eq!(
+                case.ch.value("SELECT toString(uniqExact(extra)) FROM orders"),
+                "1",
+                "{by}: the column is there"
+            );
+            assert_same_rows(by, case.oracle(strategy), case.rows());
+            assert_eq!(open_commits(&case.ch), Vec::<String>::new());
+        },
+    );
+}
+
 /// A run that fails after it has taken the lease stages nothing, so nobody but the recovery itself can have cleaned up.
 #[test]
 fn recovery_leaves_no_table_behind() {

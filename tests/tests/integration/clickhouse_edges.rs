@@ -361,3 +361,53 @@ fn rows_go_and_versions_close_beside_columns_that_take_no_null() {
         }
     });
 }
+
+/// A row without a version would be older than the deletion of its key, and one whose newest version alone is deleted would be
+/// what it was before.
+#[test]
+fn tables_that_keep_versions_show_what_was_loaded_by_any_strategy() {
+    let strategies = ["incremental_append CURSOR id", "replace OPTIONS ('custom_predicate' 'v = ''new''')"];
+    every_case(strategies, |strategy| {
+        let case = Case::new(&[
+            "CREATE TABLE t (id Int64, v Nullable(String), version UInt64, gone UInt8) \
+             ENGINE = ReplacingMergeTree(version, gone) ORDER BY id",
+            "INSERT INTO t VALUES (1, 'old', 1, 0), (3, 'old', 1, 0)",
+            "INSERT INTO t VALUES (1, 'new', 2, 0), (3, 'old', 2, 1)",
+            "CREATE TABLE s (id Int64, v Nullable(String)) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (3, 'new')",
+        ]);
+        case.write(strategy);
+        case.project.run("load.sql", "one").ok();
+        let seen = case.ch.column("SELECT concat(toString(id), v) FROM t FINAL ORDER BY id");
+        let kept = if strategy.starts_with("replace") { vec!["3new"] } else { vec!["1new", "3new"] };
+        assert_eq!(seen, kept, "{strategy}");
+    });
+}
+
+#[test]
+fn a_scope_takes_all_versions_of_a_row() {
+    let policies = ["auto", "mutation_delete_insert", "shadow_swap"];
+    // Where the version before lies in another partition, and where it does not; keys with and without NULL.
+    let tables = [
+        ("id Int64", "PARTITION BY v ORDER BY id SETTINGS allow_nullable_key = 1"),
+        ("id Int64", "ORDER BY id"),
+        ("id Nullable(Int64)", "ORDER BY id SETTINGS allow_nullable_key = 1"),
+        ("id Int64", "ORDER BY (id, intDiv(id, 7))"),
+    ];
+    every_case(policies.iter().flat_map(|policy| tables.map(|table| (policy, table))), |(policy, (key, rest))| {
+        let case = Case::new(&[
+            &format!("CREATE TABLE t ({key}, v Nullable(String), n UInt64) ENGINE = ReplacingMergeTree(n) {rest}"),
+            "INSERT INTO t (id, v, n) VALUES (1, 'A', 1), (2, 'A', 1), (3, 'C', 1)",
+            "INSERT INTO t (id, v, n) VALUES (1, 'B', 2)",
+            "CREATE TABLE s (id Int64, v Nullable(String), n UInt64) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (4, 'B', 1)",
+        ]);
+        case.write(&format!("replace OPTIONS ('custom_predicate' 'v = ''B''', 'option.merge_policy' '{policy}')"));
+        let outcome = case.project.run("load.sql", "one").ok();
+        assert_eq!(outcome.rows("deleted"), 1, "{policy} {rest}");
+        let seen = case.ch.column("SELECT concat(toString(id), v) FROM t FINAL ORDER BY id");
+        assert_eq!(seen, ["2A", "3C", "4B"], "{policy} {rest}");
+        case.project.run("load.sql", "two").ok();
+        assert_eq!(case.ch.column("SELECT concat(toString(id), v) FROM t FINAL ORDER BY id"), seen, "{policy} {rest}");
+    });
+}

@@ -10,10 +10,10 @@ use dpone_planner::types::GENERATED;
 
 use super::keys::{closing, has_settings, plain, split_key};
 use super::names::relation;
-use super::session::{Session, or_nothing};
+use super::session::{Session, is_missing};
 use crate::ClickHouseDialect;
 use crate::settings::VIRTUAL;
-use crate::types::literal;
+use crate::types::{literal, quote};
 
 /// What a target is called in statements: no column of people has the name, which would be taken for it.
 pub(crate) const TARGET_ALIAS: &str = "__dpone__t";
@@ -80,6 +80,14 @@ impl Table {
         self.columns.iter().filter(|column| column.is_stored())
     }
 
+    /// What a table that takes this one's place has in common with it: columns, keys, engine, and how long rows live.
+    pub(crate) fn structure(&self) -> String {
+        let columns = self.columns.iter().map(|c| {
+            format!("{} {} {} {} {}", quote(&c.name), c.native, c.default_kind, c.default, literal(&c.comment))
+        });
+        columns.chain([self.engine_full.clone()]).collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether rows disappear by themselves.
     pub(crate) fn has_ttl(&self) -> bool {
         self.engine_full.contains(" TTL ")
@@ -94,6 +102,11 @@ impl Table {
     pub(crate) fn read(&self) -> String {
         let last = if self.replaces() { " FINAL" } else { "" };
         format!("{} AS {TARGET_ALIAS}{last}", relation(&self.relation))
+    }
+
+    /// The same with all versions of the rows.
+    pub(crate) fn all_versions(&self) -> String {
+        format!("{} AS {TARGET_ALIAS}", relation(&self.relation))
     }
 
     /// The version and deletion columns of a ReplacingMergeTree that has both.
@@ -225,6 +238,19 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
     let (version, indices, projections) =
         tokio::join!(session.server.version(), session.rows(&indices), session.rows(&projections));
     let ((year, month), _) = version?;
+    let projections = match projections {
+        // Servers before 24.9 have no table of projections. What of them is in a table's definition is enough to be careful.
+        Err(error) if is_missing(&error) => {
+            let defined = format!(
+                "SELECT arrayJoin(extractAll(create_table_query, 'PROJECTION (`[^`]+`|[A-Za-z_][A-Za-z0-9_]*) \\\\(')), '' \
+                 FROM system.tables WHERE database = {} AND name = {}",
+                literal(&table.relation.schema),
+                literal(&table.relation.name)
+            );
+            session.rows(&defined).await
+        }
+        found => found,
+    };
     let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
     let mut dependents = Vec::new();
     for (kind, key) in
@@ -238,8 +264,7 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
     }
     for (kind, found) in [
         (DependentKind::Index { unique: false, primary: false, plain: false, valid: true }, indices?),
-        // Servers before 24.9 have no table of projections.
-        (DependentKind::Projection, or_nothing(projections)?),
+        (DependentKind::Projection, projections?),
     ] {
         for row in found {
             let mut cells = row.into_iter().map(Option::unwrap_or_default);

@@ -14,6 +14,7 @@ use super::names::{list, relation};
 use super::options::MergePolicy;
 use super::overwrite::exchanging;
 use super::scope::copy_without;
+use super::session::Session;
 use super::version::Version;
 use crate::types::{ChType, quote};
 
@@ -115,7 +116,7 @@ impl Changes<'_> {
         if let Some((version, _)) = versions.as_ref().filter(|_| by_key)
             && matches!(policy, MergePolicy::Auto | MergePolicy::Replacing)
         {
-            self.version(version)?;
+            version_of(self.table, version)?;
         }
         Ok(match policy {
             MergePolicy::Lightweight => Way::Lightweight,
@@ -139,13 +140,7 @@ impl Changes<'_> {
     }
 
     fn column(&self, name: &str) -> Result<&Column> {
-        self.table.column(name).ok_or_else(|| {
-            Error::conflict(format!(
-                "column {name:?} of {} is gone, and was there when the load was planned",
-                self.table.relation
-            ))
-            .with_hint("run again: the load will be planned for the table as it is now")
-        })
+        required(self.table, name)
     }
 
     fn key_list(&self, alias: &str) -> String {
@@ -234,42 +229,6 @@ impl Changes<'_> {
         Ok(Planned { inserted, updated, deleted, unchanged, ..Planned::default() })
     }
 
-    /// The version of the rows that come, later than all that the table has.
-    async fn next_version(&self, name: &str) -> Result<String> {
-        let column = self.column(name)?;
-        let version = self.version(name)?;
-        let rows = self.work.session.rows(&version.next(name, &relation(&self.table.relation))).await?;
-        let cells = rows.into_iter().next().unwrap_or_default();
-        if let [Some(next), Some(is_later)] = cells.as_slice()
-            && is_later == "1"
-        {
-            return Ok(version.literal(next));
-        }
-        Err(Error::configuration(format!(
-            "the versions of {} are used up: column {name:?} is {}, and holds its greatest value",
-            self.table.relation, column.native
-        ))
-        .with("table", self.table.relation.to_string())
-        .with("column", name)
-        .with_hint("give the column a wider type, or lower the version; or merge by lightweight_delete_insert"))
-    }
-
-    fn version(&self, name: &str) -> Result<Version> {
-        let column = self.column(name)?;
-        Version::of(&column.native).ok_or_else(|| {
-            Error::configuration(format!(
-                "the version of {}, {name:?}, is {}: only integers, dates and times can be counted up",
-                self.table.relation, column.native
-            ))
-            .with("table", self.table.relation.to_string())
-            .with("column", name)
-            .with_hint(
-                "load into a table whose version is an integer, Date, Date32, DateTime or DateTime64; or merge by another \
-                 policy: lightweight_delete_insert",
-            )
-        })
-    }
-
     /// The rows that come into the table: new ones, and changed ones as they will be.
     async fn fresh_rows(&self, way: Way) -> Result<()> {
         let (session, fresh) = (self.work.session, relation(&self.work.names().fresh()));
@@ -279,7 +238,7 @@ impl Changes<'_> {
             _ => None,
         };
         let next = match &versions {
-            Some((version, _)) => self.next_version(version).await?,
+            Some((version, _)) => next_version(session, self.table, version).await?,
             None => String::new(),
         };
         let staged = self.work.columns();
@@ -346,6 +305,52 @@ impl Changes<'_> {
             self.joined()
         ))
     }
+}
+
+/// The version of the rows that come, later than all that the table has.
+pub(super) async fn next_version(session: &Session, table: &Table, name: &str) -> Result<String> {
+    let version = version_of(table, name)?;
+    let rows = session.rows(&version.next(name, &relation(&table.relation))).await?;
+    let cells = rows.into_iter().next().unwrap_or_default();
+    if let [Some(next), Some(is_later)] = cells.as_slice()
+        && is_later == "1"
+    {
+        return Ok(version.literal(next));
+    }
+    let native = &required(table, name)?.native;
+    Err(Error::configuration(format!(
+        "the versions of {} are used up: column {name:?} is {native}, and holds its greatest value",
+        table.relation
+    ))
+    .with("table", table.relation.to_string())
+    .with("column", name)
+    .with_hint("give the column a wider type, or lower the version; or merge by lightweight_delete_insert"))
+}
+
+fn version_of(table: &Table, name: &str) -> Result<Version> {
+    let column = required(table, name)?;
+    Version::of(&column.native).ok_or_else(|| {
+        Error::configuration(format!(
+            "the version of {}, {name:?}, is {}: only integers, dates and times can be counted up",
+            table.relation, column.native
+        ))
+        .with("table", table.relation.to_string())
+        .with("column", name)
+        .with_hint(
+            "load into a table whose version is an integer, Date, Date32, DateTime or DateTime64; or merge by another \
+             policy: lightweight_delete_insert",
+        )
+    })
+}
+
+fn required<'a>(table: &'a Table, name: &str) -> Result<&'a Column> {
+    table.column(name).ok_or_else(|| {
+        Error::conflict(format!(
+            "column {name:?} of {} is gone, and was there when the load was planned",
+            table.relation
+        ))
+        .with_hint("run again: the load will be planned for the table as it is now")
+    })
 }
 
 /// A staged value of a column that takes no NULL.

@@ -7,14 +7,16 @@ use dpone_planner::plan::{OPERATION_COLUMN, ScopeFilter, WriteMode};
 use dpone_planner::schema::SchemaChange;
 
 use super::catalog::{self, Table};
-use super::create::{Creation, Wanted};
+use super::create::{self, Creation, Wanted};
 use super::execution::Execution;
 use super::journal::{CommitPlan, Step};
 use super::names::{StagingNames, list, relation};
 use super::session::Session;
 use super::staging::{self, Layout};
+use super::version::Version;
 use super::{changes, overwrite, scope};
 use crate::state::StateTables;
+use crate::types::quote;
 
 /// How many rows met which fate in the target, and how.
 #[derive(Debug, Default)]
@@ -112,6 +114,34 @@ impl Work<'_> {
         self.session.insert_select(&sql).await
     }
 
+    /// The same work, with staged rows whose version is later than all of the table, where it has versions that the source
+    /// does not give: a row without one would be older than a deletion of its key, and never be seen.
+    async fn versioned(&self, table: &Table) -> Result<Work<'_>> {
+        let same = Work { session: self.session, commit: self.commit, layout: self.layout, rows: self.rows.clone() };
+        let columns = self.columns();
+        let Some((version, deleted)) = table.versions() else { return Ok(same) };
+        if columns.contains(&version.as_str())
+            || columns.contains(&deleted.as_str())
+            || self.staged_rows() == 0
+            || table.column(&version).is_none_or(|column| Version::of(&column.native).is_none())
+        {
+            return Ok(same);
+        }
+        let fresh = self.names().fresh();
+        self.session.run(&create::staging_like(&fresh, table)).await?;
+        let next = changes::next_version(self.session, table, &version).await?;
+        let columns = list(columns);
+        let sql = format!(
+            "INSERT INTO {} ({columns}, {}, {}) SELECT {columns}, {next}, 0 FROM {}",
+            relation(&fresh),
+            quote(&version),
+            quote(&deleted),
+            relation(&self.rows)
+        );
+        self.session.insert_select(&sql).await?;
+        Ok(Work { rows: fresh, ..same })
+    }
+
     /// The step by which a finished table becomes the target that did not exist.
     pub(crate) async fn renaming(&self, from: Relation) -> Result<Step> {
         let uuid = catalog::uuid(self.session, &from).await?.unwrap_or_default();
@@ -152,8 +182,10 @@ pub(crate) async fn commit(
     receipt.rows.apply(planned.inserted, planned.updated, planned.deleted, planned.unchanged);
     receipt.notes.extend(planned.notes);
     receipt.finished_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    let exchanges = planned.steps.iter().any(|step| matches!(step, Step::Exchange { .. }));
     let plan = CommitPlan {
         target: target.clone(),
+        structure: layout.table.as_ref().filter(|_| exchanges).map(Table::structure),
         steps: planned.steps,
         content: planned.content,
         otherwise: planned.otherwise,
@@ -164,9 +196,11 @@ pub(crate) async fn commit(
     };
     failpoint::reach("commit.begun").await?;
     if plan.is_overtaken(session).await? {
-        return Err(Error::conflict(format!("somebody else wrote into {target} while its next state was built"))
-            .with("table", target.to_string())
-            .with_hint("run again; while others write, merge by lightweight_delete_insert"));
+        return Err(Error::conflict(format!(
+            "somebody else wrote into {target}, or altered it, while its next state was built"
+        ))
+        .with("table", target.to_string())
+        .with_hint("run again; while others write, merge by lightweight_delete_insert"));
     }
     let execution = Execution { session, tables: &tables, lease: commit.lease, resumes: false };
     begun();
@@ -231,6 +265,7 @@ async fn plan(work: &Work<'_>) -> Result<Planned> {
     let Some(table) = &work.layout.table else { return first_load(work).await };
     match &work.commit.load.write_mode {
         WriteMode::Append => {
+            let work = &work.versioned(table).await?;
             let steps = work.moves(&work.rows).await?;
             Ok(Planned { steps, inserted: work.staged_rows(), ..Planned::default() })
         }
@@ -238,9 +273,11 @@ async fn plan(work: &Work<'_>) -> Result<Planned> {
         WriteMode::Overwrite { overwrite: OverwriteType::TruncateInsert } => {
             overwrite::replace_all(work, table, None).await
         }
-        WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } => scope::predicate(work, table, sql).await,
+        WriteMode::OverwriteScope { scope: ScopeFilter::Predicate { sql } } => {
+            scope::predicate(&work.versioned(table).await?, table, sql).await
+        }
         WriteMode::OverwriteScope { scope: ScopeFilter::Partitions { columns } } => {
-            scope::partitions(work, table, columns).await
+            scope::partitions(&work.versioned(table).await?, table, columns).await
         }
         WriteMode::Changes { key, operation } => changes::apply(work, table, key, operation).await,
     }
@@ -253,11 +290,7 @@ async fn first_load(work: &Work<'_>) -> Result<Planned> {
         WriteMode::Changes { operation, .. } => {
             let columns = list(work.columns());
             let only = match operation.is_column() {
-                true => format!(
-                    " WHERE {} = {}",
-                    crate::types::quote(OPERATION_COLUMN),
-                    dpone_planner::plan::INSERT_OR_UPDATE
-                ),
+                true => format!(" WHERE {} = {}", quote(OPERATION_COLUMN), dpone_planner::plan::INSERT_OR_UPDATE),
                 false => String::new(),
             };
             let from = relation(&work.rows);

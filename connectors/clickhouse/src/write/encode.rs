@@ -4,7 +4,9 @@
 //! The server takes values as they are. Points in time outside of what a column can hold wrap around there, and
 //! fractions of a second are cut: so they are looked for here, before anything is sent.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::compute::kernels::aggregate::{max, min};
 use arrow::datatypes::{
@@ -15,6 +17,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use dpone_engine::{Error, Result};
+use dpone_planner::exact_cast::uuid_text;
 
 use super::native::{Native, TooLarge};
 use super::nulls;
@@ -65,7 +68,9 @@ impl Encoder {
                 None => None,
             },
         };
-        let plain = schema.fields().iter().map(|f| Field::new(f.name(), sent(f.data_type()), f.is_nullable()));
+        let plain = schema.fields().iter().zip(natives).map(|(f, native)| {
+            Field::new(f.name(), sent(f.data_type(), ChType::native(native).as_ref()), f.is_nullable())
+        });
         Ok(Self::Arrow {
             schema: SchemaRef::new(Schema::new(plain.collect::<Vec<_>>())),
             options: IpcWriteOptions::default().try_with_compression(packed)?,
@@ -83,8 +88,8 @@ impl Encoder {
             Self::Arrow { schema, options, writer } => {
                 let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
                 let columns = batch.columns().iter().zip(schema.fields());
-                let columns = columns.map(|(column, field)| cast(column, field.data_type()));
-                let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
+                let columns = columns.map(|(column, field)| plainly(column, field.data_type()));
+                let columns = columns.collect::<Result<Vec<_>>>().map_err(Unwritten::Failed)?;
                 let batch = RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &rows)?;
                 let writer = match writer {
                     Some(writer) => writer,
@@ -116,13 +121,32 @@ impl Encoder {
     }
 }
 
-/// What an Arrow stream holds: no views, which not every reader of one knows.
-fn sent(values: &DataType) -> DataType {
-    match values {
-        DataType::Utf8View => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
-        other => other.clone(),
+/// What an Arrow stream holds: no views, which not every reader of one knows, and UUIDs as texts, since servers of 2024
+/// read their bytes as if they were text.
+fn sent(values: &DataType, native: Option<&ChType>) -> DataType {
+    match (values, native.map(ChType::without_null)) {
+        (DataType::Utf8View, _) => DataType::Utf8,
+        (DataType::BinaryView, _) => DataType::Binary,
+        (DataType::FixedSizeBinary(16), Some(ChType::Uuid)) => DataType::Utf8,
+        (DataType::List(item), Some(ChType::Array(native))) => {
+            let sent = sent(item.data_type(), Some(native));
+            DataType::List(Arc::new(Field::new(item.name(), sent, item.is_nullable())))
+        }
+        (other, _) => other.clone(),
     }
+}
+
+fn plainly(values: &ArrayRef, sent: &DataType) -> Result<ArrayRef> {
+    Ok(match (values.data_type(), sent) {
+        (DataType::FixedSizeBinary(16), DataType::Utf8) => uuid_text(values)?,
+        (DataType::List(_), DataType::List(item)) => {
+            let lists = values.as_list::<i32>();
+            let items = plainly(lists.values(), item.data_type())?;
+            let (offsets, nulls) = (lists.offsets().clone(), lists.nulls().cloned());
+            Arc::new(ListArray::try_new(Arc::clone(item), offsets, items, nulls)?)
+        }
+        _ => cast(values, sent)?,
+    })
 }
 
 /// Why a batch was not written.
@@ -312,9 +336,7 @@ fn ticks_held(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
-    use arrow::array::{Date32Array, ListArray, TimestampMicrosecondArray};
+    use arrow::array::{Date32Array, TimestampMicrosecondArray};
     use arrow::datatypes::Int32Type;
 
     use super::*;

@@ -117,7 +117,16 @@ impl Execution<'_> {
                     && catalog::uuid(self.session, &plan.target).await?.is_some()
             }
             Step::Exchange { uuid, .. } => catalog::uuid(self.session, &plan.target).await?.as_ref() == Some(uuid),
-            Step::Move { from, partition } => !catalog::partitions(self.session, from).await?.contains(partition),
+            Step::Move { from, partition } => {
+                let is_there = catalog::partitions(self.session, from).await?.contains(partition);
+                if !is_there && catalog::uuid(self.session, from).await?.is_none() {
+                    return Err(Error::conflict(format!(
+                        "table {from} is gone, which held rows on their way into {}",
+                        plan.target
+                    )));
+                }
+                !is_there
+            }
             Step::Replace { .. } | Step::Drop { .. } | Step::Delete { .. } => false,
         })
     }

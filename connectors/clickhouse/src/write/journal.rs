@@ -95,6 +95,9 @@ pub(crate) struct CommitPlan {
     /// or the table is replaced by rows that were copied, or counted, before.
     #[serde(default)]
     pub(crate) content: Option<String>,
+    /// What the target was when a table was built that takes its place: [`super::catalog::Table::structure`].
+    #[serde(default)]
+    pub(crate) structure: Option<String>,
     /// The same by statements that leave rows of others alone, for the run that finds that others wrote. Empty where there
     /// is no such way.
     #[serde(default)]
@@ -107,8 +110,13 @@ pub(crate) struct CommitPlan {
 }
 
 impl CommitPlan {
-    /// Whether others wrote into the target since the steps were worked out, and would lose what they wrote.
+    /// Whether others wrote into the target or altered it since the steps were worked out, and would lose what they did.
     pub(crate) async fn is_overtaken(&self, session: &Session) -> Result<bool> {
+        if let Some(before) = &self.structure
+            && catalog::find(session, &self.target).await?.map(|table| table.structure()).as_ref() != Some(before)
+        {
+            return Ok(true);
+        }
         match &self.content {
             Some(before) => Ok(catalog::content(session, &self.target).await? != *before),
             None => Ok(false),

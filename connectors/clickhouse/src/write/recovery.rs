@@ -42,6 +42,15 @@ pub(crate) async fn recover(session: &Session, tables: &StateTables, lease: &Lea
     Ok(())
 }
 
+/// Forgets commits that were cut short, and drops their staged rows. What was done of their steps stays done.
+pub(crate) async fn give_up(session: &Session, tables: &StateTables, lease: &Lease) -> Result<()> {
+    for entry in tables.journal.open(session, &lease.pipeline).await? {
+        tables.journal.abandon(session, &lease.pipeline, lease.token, &entry.load_id).await?;
+        staging::drop_all(session, &entry.plan.database, &entry.plan.prefix).await?;
+    }
+    Ok(())
+}
+
 /// Others wrote into the target after the steps were worked out, and the steps would undo that: other steps are taken, or,
 /// where there are none, false: the load is given up, of which nothing is visible yet, and the next run loads again.
 async fn instead(execution: &Execution<'_>, plan: &mut CommitPlan) -> Result<bool> {

@@ -5,7 +5,7 @@
 
 use arrow::datatypes::Schema;
 use datafusion::common::DFSchema;
-use dpone_engine::{Error, Result};
+use dpone_engine::{Error, Relation, Result};
 
 use super::catalog::{self, Table};
 use super::commit::{Planned, Work};
@@ -18,25 +18,47 @@ use crate::types::{ChType, literal, quote};
 
 /// A condition over the target's columns that is true for the rows of the scope, and NULL for none.
 struct Scope {
-    /// [`OWN`] stands for the staged rows.
+    /// [`OWN`] stands for a table of the load.
     condition: String,
+    own: Relation,
 }
 
 impl Scope {
-    fn over(&self, work: &Work<'_>) -> String {
-        self.condition.replace(OWN, &relation(&work.rows))
+    fn over(&self) -> String {
+        self.condition.replace(OWN, &relation(&self.own))
+    }
+
+    /// The same scope over a table that holds earlier versions of its rows: all versions of each row that is in it. By the
+    /// condition itself only the last one would go, and the one before it be seen again. Also gives how many rows are seen
+    /// in the scope.
+    async fn by_key(self, work: &Work<'_>, table: &Table) -> Result<(Self, u64)> {
+        let keys = work.names().keys();
+        let parts = match table.engine_full.contains("allow_nullable_key") {
+            // NULL is in no list.
+            true => vec![format!("toString(tuple({}))", table.sorting_key.join(", "))],
+            false => table.sorting_key.clone(),
+        };
+        let names: Vec<_> = (0..parts.len()).map(|at| format!("`__dpone__key_{at}`")).collect();
+        let named: Vec<_> = parts.iter().zip(&names).map(|(part, name)| format!("{part} AS {name}")).collect();
+        let rows = format!("SELECT DISTINCT {} FROM {} WHERE {}", named.join(", "), table.read(), self.over());
+        let columns = format!("CREATE TABLE {} ENGINE = MergeTree ORDER BY tuple() EMPTY AS {rows}", relation(&keys));
+        work.session.run(&columns).await?;
+        work.session.insert_select(&format!("INSERT INTO {} {rows}", relation(&keys))).await?;
+        let inside = work.session.count(&relation(&keys)).await?;
+        let condition = format!("({}) IN (SELECT {} FROM {OWN})", parts.join(", "), names.join(", "));
+        Ok((Self { condition, own: keys }, inside))
     }
 }
 
 pub(crate) async fn predicate(work: &Work<'_>, table: &Table, sql: &str) -> Result<Planned> {
-    let scope = Scope { condition: format!("ifNull({}, 0)", render(table, sql)?) };
-    let outside = work.session.count(&format!("{} WHERE NOT {}", relation(&work.rows), scope.over(work))).await?;
+    let scope = Scope { condition: format!("ifNull({}, 0)", render(table, sql)?), own: work.rows.clone() };
+    let outside = work.session.count(&format!("{} WHERE NOT {}", relation(&work.rows), scope.over())).await?;
     if outside > 0 {
         return Err(Error::data_quality(format!("{outside} staged rows lie outside the scope {sql}"))
             .with_hint("filter the source by the scope: rows outside it would be loaded again by the next run")
             .with("table", table.relation.to_string()));
     }
-    replace(work, table, &scope).await
+    replace(work, table, scope).await
 }
 
 /// DataFusion's predicate in the server's SQL: exact or refused.
@@ -63,18 +85,25 @@ pub(crate) async fn partitions(work: &Work<'_>, table: &Table, columns: &[String
     }
     let values = parts.join(", ");
     let condition = format!("({values}) IN (SELECT {values} FROM {OWN})");
-    replace(work, table, &Scope { condition }).await
+    replace(work, table, Scope { condition, own: work.rows.clone() }).await
 }
 
-async fn replace(work: &Work<'_>, table: &Table, scope: &Scope) -> Result<Planned> {
-    let condition = scope.over(work);
+async fn replace(work: &Work<'_>, table: &Table, scope: Scope) -> Result<Planned> {
     let content = catalog::content(work.session, &table.relation).await?;
+    let (scope, seen) = match table.replaces() && !table.sorting_key.is_empty() {
+        true => {
+            let (scope, seen) = scope.by_key(work, table).await?;
+            (scope, Some(seen))
+        }
+        false => (scope, None),
+    };
+    let condition = scope.over();
     let found = work
         .session
         .rows(&format!(
             "SELECT _partition_id, toString(countIf({condition})) AS inside, toString(count()) FROM {} \
              GROUP BY _partition_id HAVING inside != '0' ORDER BY _partition_id",
-            table.read()
+            if seen.is_some() { table.all_versions() } else { table.read() }
         ))
         .await?;
     let mut touched = Vec::new();
@@ -86,6 +115,7 @@ async fn replace(work: &Work<'_>, table: &Table, scope: &Scope) -> Result<Planne
         whole &= of_scope == all;
         touched.push(text(0));
     }
+    let inside = seen.unwrap_or(inside);
     work.guard(table, inside.saturating_sub(work.staged_rows())).await?;
     let counts = Planned { inserted: work.staged_rows(), deleted: inside, ..Planned::default() };
     let policy = work.layout.options.merge_policy;
@@ -97,7 +127,7 @@ async fn replace(work: &Work<'_>, table: &Table, scope: &Scope) -> Result<Planne
         MergePolicy::Auto => table.has_projections(work.session).await?,
         _ => false,
     };
-    let mut steps = vec![Step::Delete { own: work.rows.clone(), condition: fenced(scope), mutation }];
+    let mut steps = vec![Step::Delete { own: scope.own.clone(), condition: fenced(&scope), mutation }];
     steps.extend(work.moves(&work.rows).await?);
     if whole {
         let otherwise = steps;
@@ -142,7 +172,7 @@ pub(crate) async fn copy_without(
     table: &Table,
     condition: &str,
     touched: &[String],
-) -> Result<dpone_engine::Relation> {
+) -> Result<Relation> {
     for database in [&table.relation.schema, &work.names().database] {
         if !catalog::is_atomic(work.session, database).await? {
             return Err(Error::configuration(format!(
