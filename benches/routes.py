@@ -696,8 +696,13 @@ def main():
     options = arguments.parse_args()
     chosen = [r for r in ROUTES if r.name in options.route] if options.route else [r for r in ROUTES if options.scale != QUICK or not r.columnar]
 
+    def stopped(*_):
+        # Once: `timeout` tells the whole group after it has told us, and the servers are being stopped by then.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit("bench-routes: stopped")
+
     # Whoever ends the benchmark ends its server too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench-routes: stopped"))
+    signal.signal(signal.SIGTERM, stopped)
     root = pathlib.Path(tempfile.mkdtemp(prefix="dpone-bench."))
     root.chmod(0o755)
     server = columnar = None
