@@ -387,7 +387,7 @@ fn tables_that_keep_versions_show_what_was_loaded_by_any_strategy() {
 #[test]
 fn a_scope_takes_all_versions_of_a_row() {
     let policies = ["auto", "mutation_delete_insert", "shadow_swap"];
-    // Where the version before lies in another partition, and where it does not; keys with and without NULL.
+    // Where the version before lies in another partition, and where it does not; keys that take NULL and keys that do not.
     let tables = [
         ("id Int64", "PARTITION BY v ORDER BY id SETTINGS allow_nullable_key = 1"),
         ("id Int64", "ORDER BY id"),
