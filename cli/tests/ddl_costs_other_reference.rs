@@ -10,7 +10,7 @@ use dpone_clickhouse::ClickHouseDialect;
 use dpone_mssql::MssqlDialect;
 use dpone_planner::Relation;
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::{DEFAULT, Dependent, DependentKind, SchemaChange, TableFacts, Work};
+use dpone_planner::schema::{DEFAULT, Dependent, DependentKind, EngineColumn, SchemaChange, TableFacts, Work};
 
 #[test]
 fn the_reference_of_other_ddl_costs_is_current() {
@@ -177,9 +177,14 @@ fn mssql() -> Vec<Row> {
 }
 
 fn clickhouse() -> Vec<Row> {
+    use EngineColumn::{Sign, Version};
     let d = Of(&ClickHouseDialect);
     let none = observed;
     let key = || held(DependentKind::SortingKey);
+    let engine = |takes: EngineColumn| {
+        let kind = if takes == Sign { "CollapsingMergeTree" } else { "ReplacingMergeTree" };
+        TableFacts { kind: Some(kind.into()), ..held(DependentKind::Engine { takes }) }
+    };
     let c = || d.column("Int32");
     vec![
         ("add a nullable column", none(), d.add("String", true, "")),
@@ -188,6 +193,9 @@ fn clickhouse() -> Vec<Row> {
         ("add a computed default", none(), d.add("UUID", false, "gen_random_uuid()")),
         ("`Int32` to `Int64`", none(), d.alter("Int32", "Int64")),
         ("the same, in the sorting key", key(), d.alter("Int32", "Int64")),
+        ("the same, of the engine's version", engine(Version), d.alter("Int32", "Int64")),
+        ("a version to another type", engine(Version), d.alter("Int32", "Decimal(18, 2)")),
+        ("the type of a sign or a mark of deletion", engine(Sign), d.alter("Int8", "Int16")),
         ("`Int32` to `Int8`", none(), d.alter("Int32", "Int8")),
         ("`Float32` to `Float64`", none(), d.alter("Float32", "Float64")),
         ("`Decimal(10, 2)` to `Decimal(12, 2)`", none(), d.alter("Decimal(10, 2)", "Decimal(12, 2)")),
@@ -217,6 +225,7 @@ fn clickhouse() -> Vec<Row> {
         ("drop a default", none(), SchemaChange::DropDefault { column: d.with_default("Int32", false, "5") }),
         ("rename a column", none(), SchemaChange::RenameColumn { from: c(), to: "d".into() }),
         ("rename a column of the sorting key", key(), SchemaChange::RenameColumn { from: c(), to: "d".into() }),
+        ("rename or drop a column of the engine", engine(Version), SchemaChange::DropColumn { column: c() }),
         ("drop a column", none(), SchemaChange::DropColumn { column: c() }),
         (
             "drop a column that a materialized view reads",

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Error, Result};
-use crate::types::{data_type_name, is_string, is_uuid, logical_name, spelled_as, widens};
+use crate::types::{data_type_name, is_binary, is_string, is_uuid, logical_name, spelled_as, widens};
 
 /// The expression that turns `expr`, of type `from`, into exactly the same values of type `to`.
 pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
@@ -33,7 +33,7 @@ pub fn convert(expr: Expr, from: &Field, to: &Field) -> Result<Expr> {
     if let Some(spelling) = spelled_as(from.data_type(), to) {
         return Ok(cast(cast(expr, spelling), to.data_type().clone()));
     }
-    if checked(from.data_type(), to.data_type()) {
+    if checked(from.data_type(), to.data_type()) || of_one_length(from.data_type(), to.data_type()) && !is_uuid(to) {
         return Ok(ExactCast::call(expr, from, to));
     }
     Err(Error::configuration(format!(
@@ -70,6 +70,11 @@ fn list_of_texts(field: &Field) -> bool {
 /// Times in a finer unit: every value has one, and those of far years go beyond the range that is left for them.
 fn finer_time(from: &DataType, to: &DataType) -> bool {
     matches!((from, to), (DataType::Timestamp(a, _), DataType::Timestamp(b, _)) if a < b) && widens(from, to)
+}
+
+/// Texts or bytes into a column whose values all have one length.
+fn of_one_length(from: &DataType, to: &DataType) -> bool {
+    (is_string(from) || is_binary(from)) && matches!(to, DataType::FixedSizeBinary(_))
 }
 
 /// Pairs that hold for some values, and are checked value by value.
@@ -142,6 +147,10 @@ impl ExactCast {
                 .with("column", &self.column)
                 .with_hint("convert it in a query, where the rounding is yours to choose: SELECT CAST(… AS …)")
         };
+        if of_one_length(&self.from, self.to.data_type()) {
+            let bytes = cast_with_options(array, &DataType::Binary, &options)?;
+            return cast_with_options(&bytes, self.to.data_type(), &options).map_err(|_| failed());
+        }
         let there = cast_with_options(array, self.to.data_type(), &options).map_err(|_| failed())?;
         if !finer && !is_string(self.to.data_type()) {
             let back = cast_with_options(&there, array.data_type(), &options).map_err(|_| failed())?;

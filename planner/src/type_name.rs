@@ -67,6 +67,12 @@ impl TypeName {
     }
 }
 
+/// What stands in quotes, where the text is that and no more.
+pub fn unquoted(text: &str, quote: char) -> Option<String> {
+    let mut parser = Parser { rest: text.strip_prefix(quote).map(|_| text)?, depth: 0 };
+    parser.quoted(quote).filter(|_| parser.rest.is_empty())
+}
+
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,

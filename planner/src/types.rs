@@ -19,6 +19,8 @@ pub const CARRIAGE_RAW: &str = "raw";
 pub const ORDER: &str = "dpone:order";
 /// Field metadata of a target's column: the table fills it by itself, so a source need not have it.
 pub const GENERATED: &str = "dpone:generated";
+/// A value of [`GENERATED`]: the table takes what a load brings for it, like any other column's values.
+pub const GENERATED_UNLESS_GIVEN: &str = "unless_given";
 /// Field metadata of a column that dpone itself adds to a table: its reserved name is no mistake.
 pub const OWN: &str = "dpone:own";
 /// Arrow's canonical extension type names.
@@ -64,6 +66,11 @@ pub fn is_json(field: &Field) -> bool {
 
 pub fn utc() -> Arc<str> {
     Arc::from("UTC")
+}
+
+/// Whether no load brings values for a target's column.
+pub fn is_filled_by_table(field: &Field) -> bool {
+    field.metadata().get(GENERATED).is_some_and(|when| when != GENERATED_UNLESS_GIVEN)
 }
 
 /// The name that definitions, plans and messages use for a type: `bigint`, `decimal(18,2)`, `timestamptz`, …

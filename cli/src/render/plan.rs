@@ -157,6 +157,9 @@ impl Page {
                 text("decision"),
                 text("reason")
             ));
+            if matches!(text("decision"), "ignore" | "quarantine") {
+                continue;
+            }
             let ddl = action.get("ddl").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
             statements.extend(ddl.map(str::to_owned));
         }

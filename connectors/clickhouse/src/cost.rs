@@ -2,20 +2,28 @@
 //! `system.mutations` gets a row and whether the parts get other names.
 //!
 //! `TableFacts` of this system: `version` is year and month (`2408`), `kind` the table's engine; columns of a key are
-//! dependents of the kinds `SortingKey` and `PartitionKey`.
+//! dependents of the kinds `SortingKey` and `PartitionKey`, those that the engine takes of the kind `Engine`.
 
 use arrow::datatypes::Field;
 use dpone_planner::Relation;
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::{Cost, Dependent, DependentKind, Fit, Risk, SchemaChange, TableFacts, Work, fit};
+use dpone_planner::schema::{
+    Cost, Dependent, DependentKind, EngineColumn, Fit, Risk, SchemaChange, TableFacts, Work, fit,
+};
 
 use crate::dialect::{ClickHouseDialect, default_of, is_computed, retyped, type_of};
 use crate::types::{ChType, literal, quote};
+use crate::write::version::Version;
 
 /// Other ALTERs of the table wait; readers and writers do not.
 const ALTER_LOCK: Option<&str> = Some("ALTER lock");
 /// What the server answers to changes of a key.
 const FORBIDDEN: &str = "error 524, ALTER_OF_COLUMN_IS_FORBIDDEN";
+const ANOTHER_TABLE: [&str; 3] = [
+    "create a table with the new definition",
+    "fill it: INSERT INTO … SELECT, one partition after the other",
+    "exchange the two: EXCHANGE TABLES … AND …",
+];
 
 pub(crate) fn cost(table: &Relation, facts: &TableFacts, change: &SchemaChange) -> Cost {
     let cost = match change {
@@ -28,6 +36,11 @@ pub(crate) fn cost(table: &Relation, facts: &TableFacts, change: &SchemaChange) 
         SchemaChange::AlterType { from, to } => alter_type(table, facts, from, to),
         SchemaChange::DropNotNull { column } => drop_not_null(facts, column),
         SchemaChange::SetNotNull { column } => set_not_null(facts, column),
+        SchemaChange::SetDefault { column, .. } | SchemaChange::DropDefault { column }
+            if matches!(engine_takes(facts, column), Some(EngineColumn::Deleted | EngineColumn::Sign)) =>
+        {
+            of_engine(facts, column, "its default cannot change")
+        }
         SchemaChange::SetDefault { column, .. } => match default_of(column) {
             Some(_) => {
                 materialized("the rows that still read the old default get it written first: they would change with it")
@@ -142,6 +155,15 @@ fn alter_type(table: &Relation, facts: &TableFacts, from: &Field, to: &Field) ->
         return Cost::unsupported(format!("{new} takes no NULL, and {old} may hold some"))
             .online_path(["give the column a default first: NULLs become the default"]);
     }
+    let stays = match engine_takes(facts, from) {
+        // Counted on as before, only further.
+        Some(EngineColumn::Version) => Version::of(&new.to_string()).is_some(),
+        Some(EngineColumn::Deleted | EngineColumn::Sign) => old == new,
+        Some(EngineColumn::Sum) | None => true,
+    };
+    if !stays {
+        return of_engine(facts, from, &format!("it cannot be {new}"));
+    }
     let values = values(&old, &new);
     if let Some(key) = key_of(facts, from)
         && values == Values::Converted
@@ -242,17 +264,35 @@ fn key_of<'a>(facts: &'a TableFacts, column: &'a Field) -> Option<&'a Dependent>
 
 fn in_key(key: &Dependent, what: &str) -> Cost {
     let kind = if key.kind == DependentKind::PartitionKey { "partition key" } else { "sorting key" };
-    Cost::unsupported(format!("the column is part of the {kind}: {what} cannot change ({FORBIDDEN})")).online_path([
-        "create a table with the new definition",
-        "fill it: INSERT INTO … SELECT, one partition after the other",
-        "exchange the two: EXCHANGE TABLES … AND …",
-    ])
+    Cost::unsupported(format!("the column is part of the {kind}: {what} cannot change ({FORBIDDEN})"))
+        .online_path(ANOTHER_TABLE)
+}
+
+fn engine_takes(facts: &TableFacts, column: &Field) -> Option<EngineColumn> {
+    facts.dependents_of(column.name()).find_map(|dependent| match dependent.kind {
+        DependentKind::Engine { takes } => Some(takes),
+        _ => None,
+    })
+}
+
+fn of_engine(facts: &TableFacts, column: &Field, what: &str) -> Cost {
+    let engine = facts.kind.as_deref().unwrap_or("the engine");
+    let role = match engine_takes(facts, column) {
+        Some(EngineColumn::Version) => "version",
+        Some(EngineColumn::Deleted) => "mark of deletion",
+        Some(EngineColumn::Sign) => "sign",
+        Some(EngineColumn::Sum) | None => "sum",
+    };
+    Cost::unsupported(format!("the column is the {role} of {engine}: {what} ({FORBIDDEN})")).online_path(ANOTHER_TABLE)
 }
 
 fn drop_not_null(facts: &TableFacts, column: &Field) -> Cost {
     let Ok(native) = type_of(column) else { return Cost::unsupported("ClickHouse has no type for the column") };
     if !native.clone().with_nullable(true).is_nullable() {
         return Cost::unsupported(format!("{native} takes no NULL in ClickHouse"));
+    }
+    if engine_takes(facts, column).is_some_and(|takes| takes != EngineColumn::Sum) {
+        return of_engine(facts, column, "it takes no NULL");
     }
     if let Some(key) = key_of(facts, column) {
         return in_key(key, "whether it takes NULL");
@@ -277,6 +317,9 @@ fn rename(facts: &TableFacts, column: &Field) -> Cost {
     if let Some(key) = key_of(facts, column) {
         return in_key(key, "its name");
     }
+    if engine_takes(facts, column).is_some() {
+        return of_engine(facts, column, "its name cannot change");
+    }
     let views = "materialized views that read the old name fail with the next INSERT";
     mutation(format!("the files of the column are renamed in every part; {views}"))
         .online_path(["an ALIAS column keeps the old name for readers: ADD COLUMN old … ALIAS new"])
@@ -285,6 +328,9 @@ fn rename(facts: &TableFacts, column: &Field) -> Cost {
 fn drop_column(facts: &TableFacts, column: &Field) -> Cost {
     if let Some(key) = key_of(facts, column) {
         return in_key(key, "it");
+    }
+    if engine_takes(facts, column).is_some() {
+        return of_engine(facts, column, "it cannot be dropped");
     }
     let held = facts.dependents_of(column.name()).find(|dependent| {
         matches!(

@@ -7,9 +7,10 @@ use datafusion::logical_expr::Expr;
 use dpone_planner::dialect::{Dialect, TableOptions};
 use dpone_planner::schema::expand_contract::{Migration, MigrationStep};
 use dpone_planner::schema::{COMMENT, Cost, DEFAULT, DefaultValue, SchemaChange, TableFacts, TypeShape, cannot_change};
-use dpone_planner::types::{is_binary, native_of, widens};
+use dpone_planner::types::{is_binary, is_string, native_of, widens};
 use dpone_planner::{Error, Relation, Result};
 
+use crate::settings::VIRTUAL;
 use crate::types::{self, ChType, literal, unknown_type};
 use crate::write::create::{Creation, Wanted};
 use crate::write::options::Options;
@@ -48,6 +49,11 @@ impl Dialect for ClickHouseDialect {
         let bytes = native.without_null() == &ChType::String && is_binary(source.data_type());
         if bytes {
             return Ok(Some(target.clone().with_data_type(DataType::Binary).with_nullable(source.is_nullable())));
+        }
+        // Whether all texts have its length, the rows say.
+        let text = is_string(source.data_type()) || is_binary(source.data_type());
+        if text && matches!(native.without_null(), ChType::FixedString(_)) {
+            return Ok(Some(target.clone().with_nullable(source.is_nullable())));
         }
         let stored = self.stored_field(source)?;
         let own = native_of(source, SYSTEM);
@@ -174,7 +180,7 @@ impl Dialect for ClickHouseDialect {
                 literal(comment.as_deref().unwrap_or_default())
             )],
             SchemaChange::RenameColumn { from, to } => {
-                check_name(to)?;
+                check_column(to)?;
                 vec![format!("ALTER TABLE {on} RENAME COLUMN {} TO {}", types::quote(from.name()), types::quote(to))]
             }
             SchemaChange::DropColumn { column } => {
@@ -254,9 +260,21 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// A column that a table gets.
+fn check_column(name: &str) -> Result<()> {
+    if VIRTUAL.contains(&name) {
+        return Err(Error::configuration(format!(
+            "a column {name:?} would hide what ClickHouse tells of a table's parts under that name"
+        ))
+        .with("column", name)
+        .with_hint("give it another name in a query: SELECT … AS …"));
+    }
+    check_name(name)
+}
+
 /// A column as `CREATE TABLE` and `ADD COLUMN` define it; `native`: with another type than the field's own.
 pub(crate) fn definition_as(field: &Field, key: bool, native: Option<&str>) -> Result<String> {
-    check_name(field.name())?;
+    check_column(field.name())?;
     let native = match native {
         Some(native) => native.to_owned(),
         None if key => type_of(field)?.with_nullable(false).to_string(),

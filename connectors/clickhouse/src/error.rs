@@ -90,7 +90,9 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
     if error.is_builder() {
         return Error::internal(format!("a request cannot be made: {}", chain(&error.without_url())));
     }
-    Error::transient(format!("the connection to {address} failed: {}", chain(&error.without_url())))
+    // A server of another kind answers in its own words, or hangs up.
+    let error = Error::transient(format!("the connection to {address} failed: {}", chain(&error.without_url())));
+    error.with_hint("if it fails again: is this the port of ClickHouse's HTTP interface?")
 }
 
 /// Whether the connection was closed before anything of the request was on its way: so it is when a server looks at the
@@ -311,6 +313,10 @@ fn hint(code: u32) -> Option<&'static str> {
         192 | 193 | 194 | 516 => "check user and password",
         195 => "the server lets this user in from other addresses alone",
         291 | 497 => "grant the user what the statement needs",
+        60 => {
+            "check the name and its database; a table that was there when the run began may have been dropped: run again"
+        }
+        122 => "the table's columns changed under the statement: run again",
         81 => "check the option \"database\"",
         62 => "the query is sent as it is written: is it ClickHouse's SQL?",
         115 => "check the connection's settings: this version of the server does not know one of them",

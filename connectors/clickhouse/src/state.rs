@@ -8,9 +8,11 @@
 use async_trait::async_trait;
 use dpone_engine::state::LeaseRequest;
 use dpone_engine::{Error, Lease, Receipt, Relation, Result, StateLocation, StateStore};
+use dpone_planner::ErrorKind;
 use dpone_planner::state::PipelineState;
 use serde_json::json;
 
+use crate::error::code_of;
 use crate::lease::Leases;
 use crate::types::literal;
 use crate::write::journal::Journal;
@@ -182,7 +184,8 @@ impl ClickHouseState {
 
 /// Why a commit that was cut short cannot be finished, with what can be done about it.
 fn unfinished(error: Error) -> Error {
-    if error.is_transient() || error.hint().is_some() {
+    let by_server = code_of(&error).is_some();
+    if matters_later(&error) || (error.hint().is_some() && !by_server) {
         return error;
     }
     error.with_hint(
@@ -190,6 +193,11 @@ fn unfinished(error: Error) -> Error {
          target or in the tables __dpone__stage_… beside it; or give that load up with `dpone state reset`, and look at what \
          the target has of it",
     )
+}
+
+/// The commit can be finished yet, by a server that answers a user who is let in.
+fn matters_later(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Transient | ErrorKind::Authorization)
 }
 
 #[async_trait]
@@ -254,7 +262,10 @@ impl StateStore for ClickHouseState {
         let about = [&nothing, &nothing, &nothing];
         let forgotten = async {
             match recover(&self.session, &self.tables, &lease).await {
-                Err(error) if !error.is_transient() => give_up(&self.session, &self.tables, &lease).await?,
+                Err(error) if !matters_later(&error) => {
+                    tracing::warn!(pipeline, %error, "a commit that was cut short is given up: what was done of it stays done");
+                    give_up(&self.session, &self.tables, &lease).await?;
+                }
                 finished => finished?,
             }
             let version = self.tables.next_version(&self.session, pipeline, Some(lease.token)).await?;

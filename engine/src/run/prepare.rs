@@ -1,9 +1,9 @@
 //! From a pipeline to a physical plan: describes both ends, plans, and explains.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
@@ -18,7 +18,7 @@ use dpone_planner::strategy::{
     Assume, LoadIdentity, Modes, Observed, ObservedChanges, ObservedTarget, Sizes, TargetPlan, changes_from,
     compares_rows, plan_evolution, plan_load, raw_columns, unavailable,
 };
-use dpone_planner::types::{is_raw, logical_name};
+use dpone_planner::types::{is_binary, is_raw, is_string, logical_name};
 
 use super::changes;
 use super::context::RunContext;
@@ -128,9 +128,15 @@ pub(super) async fn prepare(
         None => None,
     };
     let compares = pipeline.strategy.compares() || changes.as_ref().is_some_and(|c| c.all_rows.is_some());
-    if let Some(target) = target.as_mut().filter(|_| compares) {
-        let raw = source.plan.schema().fields().iter().filter(|f| is_raw(f)).map(|f| f.name().clone()).collect();
-        target.provider = read_target(context, &mut target_snapshots, pipeline, target, options, raw).await?;
+    let appends = matches!(pipeline.strategy, Strategy::IncrementalAppend { .. });
+    if let Some(target) = target.as_mut().filter(|_| compares || appends) {
+        let given = source.plan.schema().fields();
+        let raw = given.iter().filter(|f| is_raw(f)).map(|f| f.name().clone()).collect();
+        let types = bytes_kept_as_text(given, &target.schema, ends.dialect.as_ref())?;
+        if compares || !types.is_empty() {
+            target.provider =
+                read_target(context, &mut target_snapshots, pipeline, target, options, raw, types).await?;
+        }
     }
 
     let mut state = state;
@@ -182,6 +188,7 @@ async fn read_target(
     target: &TargetTable,
     options: OpenOptions<'_>,
     raw: BTreeSet<String>,
+    types: BTreeMap<String, String>,
 ) -> Result<Arc<dyn TableProvider>> {
     let connection = &pipeline.sink.connection;
     if raw.is_empty() && context.connections.source(connection).is_err() {
@@ -192,10 +199,29 @@ async fn read_target(
         parallelism: options.parallelism,
         batch_rows: options.batch_rows,
         raw,
+        types,
         ..ReadRequest::default()
     };
     let opened = snapshots.get(context, connection).await?.table(&request).await;
     Ok(opened.map_err(|e| in_sink(e, pipeline))?.provider)
+}
+
+/// The columns that hold bytes of the source where the target's type is a text, with the type in which they are compared.
+fn bytes_kept_as_text(source: &Fields, target: &Schema, dialect: &dyn Dialect) -> Result<BTreeMap<String, String>> {
+    let mut types = BTreeMap::new();
+    for field in source.iter().filter(|field| is_binary(field.data_type()) && !is_raw(field)) {
+        let Ok(there) = target.field_with_name(field.name()) else { continue };
+        if !is_string(there.data_type()) {
+            continue;
+        }
+        if let Some(staged) = dialect.staged_field(field, there)?.filter(|staged| is_binary(staged.data_type())) {
+            types.insert(
+                field.name().clone(),
+                logical_name(&Field::new(field.name(), staged.data_type().clone(), true)),
+            );
+        }
+    }
+    Ok(types)
 }
 
 /// Now, but later than the last load: intervals that begin with a load never end before they begin, whatever happens

@@ -89,6 +89,10 @@ pub enum DependentKind {
     PartitionKey,
     /// ClickHouse's sorting, primary or sampling key.
     SortingKey,
+    /// The engine of a ClickHouse table has the column among its arguments.
+    Engine {
+        takes: EngineColumn,
+    },
     Projection,
     /// A function with a body that the server tracks.
     Function,
@@ -98,4 +102,18 @@ pub enum DependentKind {
     Inheritance {
         child: bool,
     },
+}
+
+/// What a column says to the engine of a ClickHouse table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineColumn {
+    /// Which row of a key is the last one.
+    Version,
+    /// Whether that row counts as deleted.
+    Deleted,
+    /// Whether a row states or takes back.
+    Sign,
+    /// A number that is added up.
+    Sum,
 }

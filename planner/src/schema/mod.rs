@@ -20,7 +20,7 @@ pub use compare::{Change, ChangeKind, ColumnShape, Comparison, compare_columns};
 pub use cost::{Cost, LockBudget, Risk, Work};
 pub use decide::{Action, Approval, Decision, decide};
 pub use default::DefaultValue;
-pub use facts::{Dependent, DependentKind, TableFacts};
+pub use facts::{Dependent, DependentKind, EngineColumn, TableFacts};
 pub use lattice::{Fit, TypeShape, fit};
 pub use names::check_names;
 pub use plan::{OnlinePlan, SchemaPlan, fingerprint, plan_schema};

@@ -22,7 +22,7 @@ use crate::schema::{
 };
 use crate::sift::{MARK, Reason, Sift, SiftSpec};
 use crate::try_cast::{Constraint, TryCast};
-use crate::types::{GENERATED, NATIVE, OWN, SYSTEM, is_raw, native_of};
+use crate::types::{NATIVE, OWN, SYSTEM, is_filled_by_table, is_raw, native_of};
 
 /// How much of the schema plan is taken for done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -219,7 +219,7 @@ fn compared_type(
         );
         Field::new(field.name(), there.data_type().clone(), true).with_metadata(metadata)
     };
-    if is_raw(field) || there.metadata().contains_key(GENERATED) {
+    if is_raw(field) || is_filled_by_table(there) {
         return Ok(equal());
     }
     let dialect = observed.dialect;
@@ -643,7 +643,7 @@ impl Conform<'_, '_> {
                 change.kind.is_of_type() && action.decision == decision && !applies(action, assume)
             }
         };
-        if is_raw(field) || there.metadata().contains_key(GENERATED) {
+        if is_raw(field) || is_filled_by_table(there) {
             return Ok(Some(bare));
         }
         if self.change(name, of_type(Decision::Quarantine)).is_some() {

@@ -384,6 +384,187 @@ fn tables_that_keep_versions_show_what_was_loaded_by_any_strategy() {
     });
 }
 
+/// FINAL hides rows that the source marks as deleted, and a row that is not found would be added with every load.
+#[test]
+fn a_merge_of_marks_of_deletion_converges() {
+    every_case(["auto", "lightweight_delete_insert", "mutation_delete_insert", "shadow_swap"], |policy| {
+        let case = Case::new(&[
+            "CREATE TABLE t (id Int64, v Nullable(String), version UInt64, gone UInt8) \
+             ENGINE = ReplacingMergeTree(version, gone) ORDER BY id",
+            "CREATE TABLE s (id Int64, v Nullable(String), version UInt64, gone UInt8) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (1, 'a', 1, 0), (2, 'b', 7, 1)",
+        ]);
+        case.write(&format!("incremental_merge KEY (id) OPTIONS ('option.merge_policy' '{policy}')"));
+        let load = |run: &str| {
+            let outcome = case.project.run("load.sql", run).ok();
+            let rows = ["inserted", "updated", "unchanged"].map(|fate| outcome.rows(fate));
+            let seen = case.ch.column("SELECT concat(toString(id), v) FROM t FINAL ORDER BY id");
+            (rows, seen, case.ch.column("SELECT toString(count()) FROM t"))
+        };
+        let texts = |of: &[&str]| of.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(load("one"), ([2, 0, 0], texts(&["1a"]), texts(&["2"])), "{policy}");
+        assert_eq!(load("two"), ([0, 0, 2], texts(&["1a"]), texts(&["2"])), "{policy}");
+        // It comes back with a version that is not later.
+        case.ch.execute("ALTER TABLE s UPDATE gone = 0 WHERE id = 2 SETTINGS mutations_sync = 2");
+        assert_eq!(load("three"), ([0, 1, 1], texts(&["1a", "2b"]), texts(&["2"])), "{policy}");
+        assert_eq!(load("four"), ([0, 0, 2], texts(&["1a", "2b"]), texts(&["2"])), "{policy}");
+    });
+}
+
+/// The table's own mark of deletion, which the source does not give, is taken off a row that comes.
+#[test]
+fn a_merge_brings_back_what_the_table_marked_as_deleted() {
+    every_case(["auto", "replacing", "lightweight_delete_insert", "mutation_delete_insert", "shadow_swap"], |policy| {
+        let case = Case::new(&[
+            "CREATE TABLE t (id Int64, v Nullable(String), version UInt64, gone UInt8) \
+             ENGINE = ReplacingMergeTree(version, gone) ORDER BY id",
+            "INSERT INTO t VALUES (1, 'a', 5, 0), (2, 'b', 5, 1), (3, 'c', 5, 1)",
+            "INSERT INTO t VALUES (2, 'b', 4, 0)",
+            "CREATE TABLE s (id Int64, v Nullable(String)) ENGINE = MergeTree ORDER BY id",
+            "INSERT INTO s VALUES (1, 'a'), (2, 'b')",
+        ]);
+        case.write(&format!("incremental_merge KEY (id) OPTIONS ('option.merge_policy' '{policy}')"));
+        let outcome = case.project.run("load.sql", "one").ok();
+        assert_eq!((outcome.rows("inserted"), outcome.rows("unchanged")), (1, 1), "{policy}");
+        let seen = || case.ch.column("SELECT concat(toString(id), v) FROM t FINAL ORDER BY id");
+        assert_eq!(seen(), ["1a", "2b"], "{policy}");
+        assert_eq!(case.project.run("load.sql", "two").ok().rows("unchanged"), 2, "{policy}");
+        assert_eq!(seen(), ["1a", "2b"], "{policy}");
+    });
+}
+
+#[test]
+fn a_column_of_the_engine_is_widened_or_refused_as_the_server_does() {
+    let target = "CREATE TABLE t (id Int64, v Int32, d UInt8) ENGINE = ReplacingMergeTree(v, d) ORDER BY id";
+    let widened = Case::new(&[target, "CREATE TABLE s (id Int64, v Int64, d UInt8) ENGINE = MergeTree ORDER BY id"]);
+    widened.ch.execute("INSERT INTO s VALUES (1, 5000000000, 0)");
+    widened.write("incremental_merge KEY (id)");
+    widened.project.run("load.sql", "one").ok();
+    assert_eq!(widened.ch.column("SELECT toString(v) FROM t FINAL"), ["5000000000"]);
+    for (columns, why) in [
+        ("v Nullable(Decimal(18, 2)), d UInt8", "the column is the version of ReplacingMergeTree"),
+        ("v Int32, d UInt16", "the column is the mark of deletion of ReplacingMergeTree"),
+    ] {
+        let refused = Case::new(&[
+            target,
+            &format!("CREATE TABLE s (id Int64, {columns}) ENGINE = MergeTree ORDER BY id"),
+            "INSERT INTO s VALUES (1, 1, 0)",
+        ]);
+        refused.write("incremental_merge KEY (id)");
+        refused.project.run("load.sql", "one").failed("data_quality").says(why);
+    }
+}
+
+#[test]
+fn a_text_that_its_column_does_not_take_is_found_with_its_row() {
+    for (native, text, why) in [
+        ("Enum8('a' = 1, 'b' = 2)", "c", "none of the labels"),
+        ("Array(Enum8('a' = 1, 'b' = 2))", "['a', 'c']", "none of the labels"),
+        ("IPv4", "10.0.0.300", "no address of IPv4"),
+        ("Nullable(IPv6)", "fe80::g", "no address of IPv6"),
+    ] {
+        let given = if native.starts_with("Array") { "Array(String)" } else { "String" };
+        let text = if native.starts_with("Array") { text.to_owned() } else { format!("'{text}'") };
+        let case = Case::new(&[
+            &format!("CREATE TABLE t (id Int64, v {native}) ENGINE = MergeTree ORDER BY id"),
+            &format!("CREATE TABLE s (id Int64, v {given}) ENGINE = MergeTree ORDER BY id"),
+            &format!("INSERT INTO s VALUES (1, {text})"),
+        ]);
+        case.project.write(
+            "load.sql",
+            format!(
+                "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+                 CREATE PIPELINE edge INTO ch.{0}.t STRATEGY incremental_append CURSOR id \
+                 OPTIONS ('schema_evolution.on_breaking' 'ignore') AS SELECT id, v FROM ch.{0}.s;\n",
+                case.ch.database
+            ),
+        );
+        case.project.run("load.sql", "one").failed("data_quality").says(why).says("row 1 of its partition");
+    }
+}
+
+#[test]
+fn texts_of_one_length_go_into_a_column_of_that_length() {
+    let case = Case::new(&["CREATE TABLE t (id Int64, currency FixedString(3)) ENGINE = MergeTree ORDER BY id"]);
+    let load = |rows: &str, run: &str| {
+        case.project.write("data/prices.csv", format!("id,currency\n{rows}"));
+        case.project.write(
+            "load.sql",
+            format!(
+                "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+                 CREATE CONNECTION files TYPE file OPTIONS ('path' 'data');\n\
+                 CREATE PIPELINE edge INTO ch.{0}.t STRATEGY full_refresh AS SELECT * FROM files.files.prices;\n",
+                case.ch.database
+            ),
+        );
+        case.project.run("load.sql", run)
+    };
+    load("1,EUR\n2,USD\n", "one").ok();
+    assert_eq!(case.ch.column("SELECT concat(toString(id), currency) FROM t ORDER BY id"), ["1EUR", "2USD"]);
+    load("1,EUR\n2,US\n", "two").failed("data_quality").says("currency").says("bytes(3)");
+    assert_eq!(
+        case.ch.column(
+            "SELECT type FROM system.columns WHERE database = currentDatabase() AND table = 't' AND name = 'currency'"
+        ),
+        ["FixedString(3)"]
+    );
+}
+
+#[test]
+fn a_lightweight_deletion_from_a_table_with_projections_is_refused_before_anything_is_done() {
+    let table = "CREATE TABLE t (id Int64, v String, PROJECTION p (SELECT v, count() GROUP BY v)) ENGINE = MergeTree ORDER BY id";
+    let source = "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id";
+    let strategy = "incremental_merge KEY (id) OPTIONS ('option.merge_policy' 'lightweight_delete_insert')";
+    let case = Case::new(&[table, "INSERT INTO t VALUES (1, 'a')", source, "INSERT INTO s VALUES (1, 'b')"]);
+    case.write(strategy);
+    case.project
+        .run("load.sql", "one")
+        .failed("configuration")
+        .says("has projections (p)")
+        .says("mutation_delete_insert");
+    assert_eq!(case.ch.column("SELECT v FROM t"), ["a"]);
+    // The hint's other way.
+    case.ch.execute("ALTER TABLE t MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'");
+    case.project.run("load.sql", "two").ok();
+    assert_eq!(case.ch.column("SELECT v FROM t"), ["b"]);
+}
+
+/// What the first load makes, the next one takes.
+#[test]
+fn a_table_that_is_made_takes_the_next_load() {
+    let virtual_name = Case::new(&[
+        "CREATE TABLE s (id Int64, v String) ENGINE = MergeTree ORDER BY id",
+        "INSERT INTO s VALUES (1, 'a')",
+    ]);
+    virtual_name.project.write(
+        "load.sql",
+        format!(
+            "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:CH');\n\
+             CREATE PIPELINE edge INTO ch.{0}.t STRATEGY full_refresh AS SELECT id, v AS _part FROM ch.{0}.s;\n",
+            virtual_name.ch.database
+        ),
+    );
+    virtual_name.project.run("load.sql", "one").failed("configuration").says("would hide").says("SELECT … AS …");
+    let options = "OPTIONS ('option.engine' 'ReplacingMergeTree', 'option.merge_policy' 'replacing')";
+    for name in ["a`b", "a\\b", "a\nb", "a (b)", "a, b"] {
+        let quoted = name.replace('\\', "\\\\").replace('`', "\\`");
+        let case = Case::new(&[
+            &format!("CREATE TABLE s (`{quoted}` Int64, v String) ENGINE = MergeTree ORDER BY `{quoted}`"),
+            "INSERT INTO s VALUES (1, 'a')",
+        ]);
+        case.write(&format!("incremental_merge KEY (\"{name}\") {options}"));
+        case.project.run("load.sql", "one").ok();
+        case.ch.execute("INSERT INTO s VALUES (2, 'b')");
+        let outcome = case.project.run("load.sql", "two").ok();
+        assert_eq!((outcome.rows("inserted"), outcome.rows("unchanged")), (1, 1), "{name:?}");
+        assert_eq!(case.ch.column("SELECT v FROM t FINAL ORDER BY v"), ["a", "b"], "{name:?}");
+        case.ch.execute("DROP TABLE t SYNC");
+        case.write(&format!("partition_replace PARTITION BY (\"{name}\")"));
+        case.project.run("load.sql", "three").ok();
+        assert_eq!(case.project.run("load.sql", "four").ok().rows("inserted"), 2, "{name:?}");
+    }
+}
+
 #[test]
 fn a_scope_takes_all_versions_of_a_row() {
     let policies = ["auto", "mutation_delete_insert", "shadow_swap"];

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use arrow::datatypes::{Field, FieldRef};
 use dpone_engine::{Error, Relation, Result};
 use dpone_planner::dialect::Dialect;
-use dpone_planner::schema::{COMMENT, DEFAULT, Dependent, DependentKind, TableFacts};
+use dpone_planner::schema::{COMMENT, DEFAULT, Dependent, DependentKind, EngineColumn, TableFacts};
 use dpone_planner::types::GENERATED;
 
 use super::keys::{closing, has_settings, plain, split_key};
 use super::names::relation;
+use super::options::MergePolicy;
 use super::session::{Session, is_missing};
 use crate::ClickHouseDialect;
 use crate::settings::VIRTUAL;
@@ -111,14 +112,29 @@ impl Table {
 
     /// The version and deletion columns of a ReplacingMergeTree that has both.
     pub(crate) fn versions(&self) -> Option<(String, String)> {
-        if !self.replaces() {
-            return None;
-        }
-        let arguments = self.engine_full.strip_prefix("ReplacingMergeTree(")?;
-        match split_key(arguments.get(..closing(arguments)?)?).as_slice() {
-            [version, deleted] => Some((plain(version)?, plain(deleted)?)),
+        match self.engine_columns().as_slice() {
+            [(EngineColumn::Version, version), (EngineColumn::Deleted, deleted)] => {
+                Some((version.clone(), deleted.clone()))
+            }
             _ => None,
         }
+    }
+
+    /// The columns that the engine has as arguments.
+    fn engine_columns(&self) -> Vec<(EngineColumn, String)> {
+        use EngineColumn::{Deleted, Sign, Sum, Version};
+        let all: &[EngineColumn] = match self.engine.as_str() {
+            "ReplacingMergeTree" => &[Version, Deleted],
+            "CollapsingMergeTree" => &[Sign],
+            "VersionedCollapsingMergeTree" => &[Sign, Version],
+            "SummingMergeTree" => &[Sum],
+            _ => return Vec::new(),
+        };
+        let after = self.engine_full.strip_prefix(&self.engine).and_then(|rest| rest.strip_prefix('('));
+        let arguments = after.and_then(|inside| inside.get(..closing(inside)?)).map(split_key).unwrap_or_default();
+        let last = all.last().copied().unwrap_or(Sum);
+        let kinds = all.iter().copied().chain(std::iter::repeat(last));
+        kinds.zip(arguments).filter_map(|(kind, name)| Some((kind, plain(&name)?))).collect()
     }
 
     /// The engine's definition with another engine of the family, and settings of ours behind it.
@@ -189,10 +205,38 @@ impl Table {
             .with_hint(hint))
     }
 
-    /// Lightweight deletion is refused of tables with projections, unless a setting says what becomes of them.
-    pub(crate) async fn has_projections(&self, session: &Session) -> Result<bool> {
+    /// Whether rows are deleted by a mutation: the server refuses lightweight deletion of tables with projections, unless
+    /// a setting says what becomes of them.
+    pub(crate) async fn deletes_by_mutation(&self, session: &Session, policy: MergePolicy) -> Result<bool> {
+        if policy == MergePolicy::Mutation {
+            return Ok(true);
+        }
         let facts = facts(session, self).await?;
-        Ok(facts.dependents.iter().any(|dependent| dependent.kind == DependentKind::Projection))
+        let projections = facts.dependents.iter().filter(|dependent| dependent.kind == DependentKind::Projection);
+        let names: Vec<_> = projections.map(|projection| projection.name.as_str()).collect();
+        const MODE: &str = "lightweight_mutation_projection_mode";
+        match policy {
+            _ if names.is_empty() => Ok(false),
+            MergePolicy::Lightweight if self.engine_full.contains(MODE) => Ok(false),
+            MergePolicy::Lightweight => {
+                let of_server = format!("SELECT value FROM system.merge_tree_settings WHERE name = {}", literal(MODE));
+                if session.scalar(&of_server).await?.is_some_and(|mode| mode != "throw") {
+                    return Ok(false);
+                }
+                Err(Error::configuration(format!(
+                    "merge_policy lightweight_delete_insert: table {} has projections ({}), and ClickHouse deletes no rows of such \
+                     a table in passing",
+                    self.relation,
+                    names.join(", ")
+                ))
+                .with("table", self.relation.to_string())
+                .with_hint(
+                    "take merge_policy: auto or mutation_delete_insert; or let the table say what becomes of its projections: \
+                     ALTER TABLE … MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'",
+                ))
+            }
+            _ => Ok(true),
+        }
     }
 }
 
@@ -261,6 +305,10 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
         if !columns.is_empty() {
             dependents.push(Dependent { kind, name: String::new(), columns, definition });
         }
+    }
+    for (takes, column) in table.engine_columns() {
+        let (kind, definition) = (DependentKind::Engine { takes }, table.engine.clone());
+        dependents.push(Dependent { kind, name: String::new(), columns: vec![column], definition });
     }
     for (kind, found) in [
         (DependentKind::Index { unique: false, primary: false, plain: false, valid: true }, indices?),
@@ -413,5 +461,8 @@ mod tests {
         let plain = table("MergeTree", "MergeTree ORDER BY id");
         assert_eq!(plain.engine_as("MergeTree", &[("a", "1".to_owned())]), "MergeTree ORDER BY id SETTINGS a = 1");
         assert_eq!(plain.versions(), None);
+        let summing = table("SummingMergeTree", "SummingMergeTree((a, `b c`)) ORDER BY id");
+        let sums = ["a", "b c"].map(|name| (EngineColumn::Sum, name.to_owned()));
+        assert_eq!(summing.engine_columns(), sums);
     }
 }

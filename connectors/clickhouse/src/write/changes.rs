@@ -22,6 +22,12 @@ use crate::types::{ChType, quote};
 const TARGET: &str = TARGET_ALIAS;
 const STAGED: &str = "__dpone__s";
 
+/// What becomes of a row whose key is staged: nothing; it gets other values or goes; it was hidden by a mark of deletion
+/// and is seen again.
+const SAME: u8 = 0;
+const CHANGED: u8 = 1;
+const BACK: u8 = 2;
+
 /// How the changes reach the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -37,6 +43,9 @@ struct Changes<'a> {
     table: &'a Table,
     key: &'a [String],
     operation: &'a Operation,
+    /// The version and deletion columns of a table whose rows are changed in another way than by newer versions. Rows that
+    /// are marked as deleted are matched there as all others: a row that comes in vain would come with every load.
+    marks: Option<(String, String)>,
 }
 
 pub(crate) async fn apply(work: &Work<'_>, table: &Table, key: &[String], operation: &Operation) -> Result<Planned> {
@@ -48,11 +57,12 @@ pub(crate) async fn apply(work: &Work<'_>, table: &Table, key: &[String], operat
         .with("table", table.relation.to_string())
         .with_hint("append to it, or load into a table with the engine MergeTree or ReplacingMergeTree"));
     }
-    let changes = Changes { work, table, key, operation };
+    let mut changes = Changes { work, table, key, operation, marks: None };
     let way = changes.way().await?;
+    changes.marks = table.versions().filter(|_| way != Way::Versions);
     let content = catalog::content(work.session, &table.relation).await?;
     changes.match_keys().await?;
-    let mut planned = changes.count().await?;
+    let (mut planned, going) = changes.count().await?;
     work.guard(table, planned.deleted).await?;
     if planned.inserted + planned.updated + planned.deleted == 0 {
         return Ok(planned);
@@ -62,7 +72,7 @@ pub(crate) async fn apply(work: &Work<'_>, table: &Table, key: &[String], operat
     match way {
         Way::Versions => planned.steps = work.moves(&fresh).await?,
         Way::Lightweight | Way::Mutation => {
-            if planned.updated + planned.deleted > 0 {
+            if going > 0 {
                 planned.steps.push(Step::Delete {
                     own: work.names().keys(),
                     condition: changes.goes(&OWN.to_string()),
@@ -119,8 +129,6 @@ impl Changes<'_> {
             version_of(self.table, version)?;
         }
         Ok(match policy {
-            MergePolicy::Lightweight => Way::Lightweight,
-            MergePolicy::Mutation => Way::Mutation,
             MergePolicy::ShadowSwap => Way::ShadowSwap,
             MergePolicy::Auto | MergePolicy::Replacing if versions.is_some() && by_key => Way::Versions,
             MergePolicy::Replacing => {
@@ -134,8 +142,8 @@ impl Changes<'_> {
                 .with("table", self.table.relation.to_string())
                 .with_hint("let dpone create the table, with the sink option engine: ReplacingMergeTree; or merge by another policy"));
             }
-            MergePolicy::Auto if self.table.has_projections(self.work.session).await? => Way::Mutation,
-            MergePolicy::Auto => Way::Lightweight,
+            policy if self.table.deletes_by_mutation(self.work.session, policy).await? => Way::Mutation,
+            _ => Way::Lightweight,
         })
     }
 
@@ -164,11 +172,48 @@ impl Changes<'_> {
     /// `target AS … INNER JOIN staged AS … ON …`
     fn joined(&self) -> String {
         let pairs: Vec<_> = self.key.iter().map(|k| format!("{TARGET}.{0} = {STAGED}.{0}", quote(k))).collect();
-        format!("{} INNER JOIN {} AS {STAGED} ON {}", self.table.read(), relation(&self.work.rows), pairs.join(" AND "))
+        let target = match &self.marks {
+            Some((version, _)) => self.last_versions(version),
+            None => self.table.read(),
+        };
+        format!("{target} INNER JOIN {} AS {STAGED} ON {}", relation(&self.work.rows), pairs.join(" AND "))
     }
 
-    /// Whether a staged row changes the row with its key.
+    /// The target's rows with staged keys as FINAL finds them, and those that it hides: of one version, the row that was
+    /// written last.
+    fn last_versions(&self, version: &str) -> String {
+        let key = self.bare_key();
+        format!(
+            "(SELECT {columns} FROM {target} WHERE ({key}) IN (SELECT {key} FROM {staged}) ORDER BY {version} DESC, \
+             toUInt64OrZero(extract(_part, '_([0-9]+)_[0-9]+_[0-9]+(?:_[0-9]+)?$')) DESC LIMIT 1 BY {row}) AS {TARGET}",
+            columns = list(self.table.stored().map(|column| column.name.as_str())),
+            target = relation(&self.table.relation),
+            staged = relation(&self.work.rows),
+            version = quote(version),
+            row = self.table.sorting_key.join(", "),
+        )
+    }
+
+    /// The mark of deletion that the source leaves to the target.
+    fn own_mark(&self) -> Option<&str> {
+        let (_, deleted) = self.marks.as_ref()?;
+        (!self.work.columns().contains(&deleted.as_str())).then_some(deleted.as_str())
+    }
+
+    /// What a staged row does to the row with its key: [`SAME`], [`CHANGED`], or [`BACK`].
     fn differs(&self) -> Result<String> {
+        let changes = self.differing()?;
+        Ok(match self.own_mark() {
+            Some(deleted) => format!(
+                "multiIf({TARGET}.{} = 0, {changes}, {} = {INSERT_OR_UPDATE}, {BACK}, {SAME})",
+                quote(deleted),
+                self.op()
+            ),
+            None => changes,
+        })
+    }
+
+    fn differing(&self) -> Result<String> {
         let staged = self.work.columns();
         let value = |names: Vec<&str>| -> Result<String> {
             // What differs with every load is no difference.
@@ -204,7 +249,7 @@ impl Changes<'_> {
 
     /// `(key) IN (keys that go)`; over the table of keys.
     fn goes(&self, keys: &str) -> String {
-        format!("({0}) IN (SELECT {0} FROM {keys} WHERE `__dpone__differs` = 1)", self.bare_key())
+        format!("({0}) IN (SELECT {0} FROM {keys} WHERE `__dpone__differs` != {SAME})", self.bare_key())
     }
 
     /// Staged rows whose key is not in the target.
@@ -218,15 +263,21 @@ impl Changes<'_> {
         )
     }
 
-    async fn count(&self) -> Result<Planned> {
+    /// Also gives how many rows of the target go, those among them that come again with other values.
+    async fn count(&self) -> Result<(Planned, u64)> {
         let (session, keys) = (self.work.session, relation(&self.work.names().keys()));
-        let deleted = session.count(&format!("{keys} WHERE `__dpone__op` = {DELETE}")).await?;
-        let updated =
-            session.count(&format!("{keys} WHERE `__dpone__op` != {DELETE} AND `__dpone__differs` = 1")).await?;
-        let inserted =
-            session.count(&format!("{} AS {STAGED} WHERE {}", relation(&self.work.rows), self.is_new())).await?;
+        let deleted =
+            session.count(&format!("{keys} WHERE `__dpone__op` = {DELETE} AND `__dpone__differs` = {CHANGED}")).await?;
+        let changed = format!("`__dpone__op` != {DELETE} AND `__dpone__differs`");
+        let updated = session.count(&format!("{keys} WHERE {changed} = {CHANGED}")).await?;
+        let back = match self.own_mark() {
+            Some(_) => session.count(&format!("{keys} WHERE {changed} = {BACK}")).await?,
+            None => 0,
+        };
+        let new = session.count(&format!("{} AS {STAGED} WHERE {}", relation(&self.work.rows), self.is_new())).await?;
+        let inserted = new + back;
         let unchanged = self.work.staged_rows().saturating_sub(inserted + updated + deleted);
-        Ok(Planned { inserted, updated, deleted, unchanged, ..Planned::default() })
+        Ok((Planned { inserted, updated, deleted, unchanged, ..Planned::default() }, updated + deleted + back))
     }
 
     /// The rows that come into the table: new ones, and changed ones as they will be.
@@ -282,6 +333,7 @@ impl Changes<'_> {
             values.push(match versions {
                 Some((version, _)) if version == name => next.to_owned(),
                 Some((_, deleted)) if deleted == name => u8::from(gone).to_string(),
+                _ if self.own_mark() == Some(name) => "0".to_owned(),
                 _ if gone || !staged.contains(&name) => old,
                 _ if !self.operation.is_column() => new,
                 // A row that deletes has only its key, so staged columns take NULL where the table's do not.
@@ -296,8 +348,11 @@ impl Changes<'_> {
             });
         }
         let op = self.op();
-        let which =
-            if gone { format!("{op} = {DELETE}") } else { format!("{op} != {DELETE} AND {} = 1", self.differs()?) };
+        let which = if gone {
+            format!("{op} = {DELETE}")
+        } else {
+            format!("{op} != {DELETE} AND {} != {SAME}", self.differs()?)
+        };
         Ok(format!(
             "INSERT INTO {fresh} ({}) SELECT {} FROM {} WHERE {which}",
             list(names),

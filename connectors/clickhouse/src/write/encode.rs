@@ -21,6 +21,7 @@ use dpone_planner::exact_cast::uuid_text;
 
 use super::native::{Native, TooLarge};
 use super::nulls;
+use super::texts::Texts;
 use crate::config::Compression;
 use crate::types::ChType;
 
@@ -166,6 +167,7 @@ pub(crate) struct Blocks {
     names: Vec<String>,
     natives: Vec<String>,
     checks: Vec<(usize, Check, String)>,
+    texts: Vec<(usize, Texts)>,
     /// Columns whose values may have NULLs inside, where the column takes none.
     nulls: Vec<(usize, ChType)>,
     encoder: Encoder,
@@ -181,6 +183,12 @@ impl Blocks {
             let check = check(field.data_type(), ChType::native(native)?.without_null())?;
             Some((i, check, native.clone()))
         });
+        let texts = schema
+            .fields()
+            .iter()
+            .zip(natives)
+            .enumerate()
+            .filter_map(|(i, (field, native))| Some((i, Texts::of(field.data_type(), &ChType::native(native)?)?)));
         let nulls = schema.fields().iter().zip(natives).enumerate().filter_map(|(i, (field, native))| {
             let native = ChType::native(native)?;
             nulls::may_lie(field.data_type(), &native).then_some((i, native))
@@ -188,6 +196,7 @@ impl Blocks {
         Ok(Self {
             names: schema.fields().iter().map(|f| f.name().clone()).collect(),
             checks: checks.collect(),
+            texts: texts.collect(),
             nulls: nulls.collect(),
             natives: natives.to_vec(),
             encoder: Encoder::new(schema, natives, compression)?,
@@ -221,6 +230,13 @@ impl Blocks {
                     "give the column the type {}, or take the NULLs out in a query",
                     native.clone().taking_null_inside()
                 )));
+            }
+        }
+        for (column, texts) in &self.texts {
+            if let Some(row) = texts.first_refused(batch.column(*column)) {
+                return Err(Error::data_quality(format!("{}: {}", self.place(*column, row), texts.refusal()))
+                    .with("column", &self.names[*column])
+                    .with_hint(texts.hint()));
             }
         }
         for (column, check, native) in &self.checks {

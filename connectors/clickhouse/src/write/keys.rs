@@ -1,5 +1,7 @@
 //! Keys and engines as the server prints them: taken apart without knowing their expressions.
 
+use dpone_planner::type_name::unquoted;
+
 /// The characters of a text that are outside of quotes, each with where it is and how many brackets are open around it;
 /// of a bracket, around what it encloses.
 fn outside(text: &str) -> impl Iterator<Item = (usize, i32, char)> {
@@ -60,12 +62,26 @@ pub(crate) fn split_key(text: &str) -> Vec<String> {
 
 /// The column's name where a part of a key is one.
 pub(crate) fn plain(part: &str) -> Option<String> {
-    if let Some(inside) = part.strip_prefix('`').and_then(|p| p.strip_suffix('`')) {
-        let name = inside.replace("\\`", "`").replace("\\\\", "\\");
-        return Some(name);
+    if part.starts_with('`') {
+        return unquoted(part, '`');
     }
     let word = part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     (word && !part.is_empty() && !part.starts_with(|c: char| c.is_ascii_digit())).then(|| part.to_owned())
+}
+
+/// Whether a part of a key as a definition writes it, names as they are or quoted, is one that the server prints.
+pub(super) fn is_part(asked: &str, there: &str) -> bool {
+    if let Some(name) = plain(there) {
+        return asked == name || plain(asked) == Some(name);
+    }
+    let call = |part: &str| {
+        let (function, of) = part.split_once('(')?;
+        Some((function.trim().to_owned(), of.trim_end().strip_suffix(')')?.trim().to_owned()))
+    };
+    match (call(asked), call(there)) {
+        (Some((f, asked)), Some((g, there))) => f == g && is_part(&asked, &there),
+        _ => asked == there,
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +98,12 @@ mod tests {
         assert_eq!(closing("a, (b), ')') ORDER BY x)"), Some(11));
         assert!(has_settings(" ORDER BY `SETTINGS x` SETTINGS a = 1") && !has_settings(" ORDER BY `SETTINGS x`"));
         assert_eq!(plain("`c, d`").as_deref(), Some("c, d"));
-        assert_eq!(plain("toDate(a)"), None);
+        assert_eq!(plain(r"`a\`b\\\nc\x0ad`").as_deref(), Some("a`b\\\nc\nd"));
+        assert_eq!((plain("toDate(a)"), plain("`a`, `b`")), (None, None));
+        for (asked, there) in [("a", "a"), ("`a`", "a"), ("a b", "`a b`"), ("a`b", r"`a\`b`"), ("a (b)", "`a (b)`")] {
+            assert!(is_part(asked, there), "{asked} {there}");
+            assert!(is_part(&format!("toDate({asked})"), &format!("toDate({there})")), "{asked} {there}");
+        }
+        assert!(!is_part("ab", "`a b`") && !is_part("a", "toDate(a)") && !is_part("toYear(a)", "toDate(a)"));
     }
 }

@@ -21,6 +21,7 @@ mod scope;
 pub(crate) mod session;
 mod sink;
 pub(crate) mod staging;
-mod version;
+mod texts;
+pub(crate) mod version;
 
 pub use sink::ClickHouseSink;

@@ -139,8 +139,7 @@ pub(crate) fn key_part(option: &str, part: &str, schema: &Schema) -> Result<Stri
 
 /// The columns that a part of a key, quoted, looks at.
 pub(crate) fn key_column(part: &str) -> Option<String> {
-    let inside = part.split_once('(').map_or(part, |(_, rest)| rest.trim_end_matches(')'));
-    plain(inside)
+    plain(part).or_else(|| plain(part.split_once('(')?.1.strip_suffix(')')?))
 }
 
 #[cfg(test)]
@@ -161,6 +160,7 @@ mod tests {
             assert!(key_part("o", wrong, &schema).is_err(), "{wrong}");
         }
         assert_eq!(key_column("toYYYYMM(`at`)").as_deref(), Some("at"));
+        assert_eq!(key_column("`a (b)`").as_deref(), Some("a (b)"));
         assert!(
             Options::new(&[("orderby".to_owned(), "x".to_owned())].into()).unwrap_err().to_string().contains("orderby")
         );

@@ -122,11 +122,12 @@ async fn replace(work: &Work<'_>, table: &Table, scope: Scope) -> Result<Planned
     if !whole && policy == MergePolicy::ShadowSwap {
         return shadow(work, table, &condition, &touched, content, counts).await;
     }
-    let mutation = match policy {
-        MergePolicy::Mutation => true,
-        MergePolicy::Auto => table.has_projections(work.session).await?,
-        _ => false,
+    let deletes = match policy {
+        // Nothing is deleted unless others write meanwhile.
+        MergePolicy::Lightweight if whole => MergePolicy::Auto,
+        policy => policy,
     };
+    let mutation = table.deletes_by_mutation(work.session, deletes).await?;
     let mut steps = vec![Step::Delete { own: scope.own.clone(), condition: fenced(&scope), mutation }];
     steps.extend(work.moves(&work.rows).await?);
     if whole {

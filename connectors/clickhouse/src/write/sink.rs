@@ -12,7 +12,7 @@ use dpone_engine::{
     StateLocation, StateStore, TargetTable,
 };
 use dpone_planner::dialect::Dialect;
-use dpone_planner::types::GENERATED;
+use dpone_planner::types::{GENERATED, GENERATED_UNLESS_GIVEN};
 
 use super::catalog::{self, Table};
 use super::commit;
@@ -81,7 +81,7 @@ fn described(table: &Table) -> Result<Schema> {
         Ok(match kept {
             true => {
                 let mut metadata = field.metadata().clone();
-                metadata.insert(GENERATED.to_owned(), "true".to_owned());
+                metadata.insert(GENERATED.to_owned(), GENERATED_UNLESS_GIVEN.to_owned());
                 Arc::new(field.as_ref().clone().with_metadata(metadata))
             }
             false => field,
@@ -185,7 +185,7 @@ impl Sink for ClickHouseSink {
         };
         staging::stage(&self.session, load, &layout, partition, rows)
             .await
-            .map_err(|error| staging::null_refused(error, load, &layout).with("table", load.target.to_string()))
+            .map_err(|error| staging::refused(error, load, &layout).with("table", load.target.to_string()))
     }
 
     async fn duplicate_keys(&self, load: &LoadSpec, staged: &[StagedPartition], unique: &[String]) -> Result<u64> {

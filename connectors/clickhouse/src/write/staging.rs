@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{Error, LoadSpec, Relation, Result, StagedPartition};
 use dpone_planner::definition::OverwriteType;
+use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::{OPERATION_COLUMN, WriteMode};
 use dpone_planner::types::is_string;
 use futures::StreamExt;
@@ -15,10 +16,12 @@ use tokio::task::JoinSet;
 use super::catalog::{self, Table};
 use super::create::{self, Creation};
 use super::encode::Block;
+use super::keys::is_part;
 use super::lanes::Lanes;
 use super::names::{StagingNames, like, relation};
 use super::options::Options;
 use super::session::{Session, TABLE_ALREADY_EXISTS, code};
+use crate::ClickHouseDialect;
 use crate::types::{ChType, literal};
 
 /// So many blocks become parts of the target as they are; of more, the server may make fewer while it takes others.
@@ -28,6 +31,7 @@ const ATTEMPTS: u32 = 4;
 /// Names in one statement, so that it stays short enough for any server.
 const DROPPED_AT_ONCE: usize = 50;
 const NULL_IN_ORDINARY_COLUMN: i32 = 349;
+const INCORRECT_DATA: i32 = 117;
 
 /// What all parts of a load know of its target.
 #[derive(Debug, Clone)]
@@ -144,9 +148,9 @@ pub(crate) async fn prepare(session: &Session, load: &LoadSpec, target: &Relatio
                 .with_hint("leave the column out of the query"));
             }
         }
-        let asked = load.partition_by.iter().map(|p| p.replace(['`', ' '], ""));
-        let there: Vec<String> = table.partition_key.iter().map(|p| p.replace(['`', ' '], "")).collect();
-        if !load.partition_by.is_empty() && asked.collect::<Vec<_>>() != there {
+        let (asked, there) = (&load.partition_by, &table.partition_key);
+        let same = asked.len() == there.len() && asked.iter().zip(there).all(|(asked, there)| is_part(asked, there));
+        if !asked.is_empty() && !same {
             return Err(Error::configuration(format!(
                 "table {} is partitioned by ({}), the definition says ({})",
                 layout.target,
@@ -257,11 +261,37 @@ pub(crate) async fn stage(
     Ok(StagedPartition { partition, rows: staged, bytes, artifact: json!({ "table": table.name }) })
 }
 
-/// The server says that a NULL came where none may be, and not where: the columns are named that it can have come to.
-pub(crate) fn null_refused(error: Error, load: &LoadSpec, layout: &Layout) -> Error {
-    if code(&error) != Some(NULL_IN_ORDINARY_COLUMN) {
+/// The server says that it takes no value of this kind, and not where it came: the columns are named that it can have come
+/// to.
+pub(crate) fn refused(error: Error, load: &LoadSpec, layout: &Layout) -> Error {
+    match code(&error) {
+        Some(NULL_IN_ORDINARY_COLUMN) => null_refused(error, load, layout),
+        Some(INCORRECT_DATA) => json_refused(error, load, layout),
+        _ => error,
+    }
+}
+
+fn json_refused(error: Error, load: &LoadSpec, layout: &Layout) -> Error {
+    let takes_json = |field: &Field| {
+        let native = match &layout.table {
+            Some(table) => table.column(field.name()).map(|column| column.native.clone()),
+            None => ClickHouseDialect.native_type(field).ok(),
+        };
+        native.and_then(|native| ChType::native(&native)).is_some_and(|native| native.without_null() == &ChType::Json)
+    };
+    let fields = load.staged_schema.fields().iter().filter(|field| takes_json(field));
+    let names: Vec<_> = fields.map(|field| format!("{:?}", field.name())).collect();
+    if names.is_empty() {
         return error;
     }
+    error.with_hint(format!(
+        "a column of the type JSON takes objects alone, and each name in an object once: look at {}; load into a String, or filter \
+         or convert it in a query",
+        names.join(", ")
+    ))
+}
+
+fn null_refused(error: Error, load: &LoadSpec, layout: &Layout) -> Error {
     let takes_none = |name: &str| match &layout.table {
         Some(table) => {
             let native = table.column(name).and_then(|column| ChType::native(&column.native));

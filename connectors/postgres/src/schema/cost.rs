@@ -451,7 +451,7 @@ pub(super) fn named(dependent: &Dependent) -> String {
         DependentKind::Function => "the function",
         DependentKind::RowType => "the column",
         DependentKind::Inheritance { .. } => "the table",
-        DependentKind::SortingKey | DependentKind::Projection => "the object",
+        DependentKind::SortingKey | DependentKind::Engine { .. } | DependentKind::Projection => "the object",
     };
     format!("{what} {}", dependent.name)
 }
