@@ -6,6 +6,7 @@
 //! committed; the partition manifest says what is to be done, and may be lost or late without harm.
 
 mod campaign;
+mod checks;
 mod execute;
 mod json;
 mod manifest;
@@ -14,6 +15,7 @@ mod plan;
 mod report;
 mod store;
 mod verify;
+mod worker;
 
 pub use campaign::Campaign;
 pub use execute::{CampaignOptions, Choice, run_campaign};
