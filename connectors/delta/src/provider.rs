@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
@@ -18,6 +19,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use dpone_engine::{Error, Result};
+use dpone_planner::expr::reads_floats;
 
 use crate::config::{Place, Warehouse};
 use crate::stats;
@@ -192,7 +194,12 @@ impl TableProvider for Files {
             .into_iter()
             .map(|i| full.table_schema().index_of(self.schema.field(i).name()).map_err(Error::from))
             .collect::<Result<Vec<_>>>()?;
-        let config = FileScanConfigBuilder::new(self.warehouse.store_url()?, Arc::new(ParquetSource::new(full)))
+        // The files may be those of others, which keep bounds of floating numbers.
+        let mut options = TableParquetOptions::default();
+        options.global.pruning = !reads_floats(filters, full.table_schema());
+        options.global.enable_page_index = options.global.pruning;
+        let source = ParquetSource::new(full).with_table_parquet_options(options);
+        let config = FileScanConfigBuilder::new(self.warehouse.store_url()?, Arc::new(source))
             .with_file_groups(groups_of(files, groups))
             .with_statistics(statistics)
             .with_projection_indices(Some(positions))?

@@ -333,6 +333,36 @@ async fn parquet_files_keep_their_types_and_prune() {
     }
 }
 
+/// NaN is greater than every number, and no bound of a row group says that there is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nan_is_found_whatever_the_bounds_of_its_file_say() {
+    use arrow::array::{ArrayRef, Float32Array, Float64Array, StructArray};
+    let dir = tempfile::tempdir().unwrap();
+    let single: ArrayRef = Arc::new(Float32Array::from(vec![1.0, f32::NAN]));
+    let double: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, 5.5]));
+    let inner = StructArray::from(RecordBatch::try_from_iter([("x", Arc::clone(&double))]).unwrap());
+    let batch = RecordBatch::try_from_iter([("f", single), ("d", double), ("s", Arc::new(inner) as ArrayRef)]).unwrap();
+    let file = std::fs::File::create(dir.path().join("a.parquet")).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let context = SessionContext::new();
+    let table = open(dir.path(), &[("path", "a.parquet")], &request("t")).await.unwrap();
+    context.register_table("t", table.provider).unwrap();
+    for (filter, rows) in [
+        ("d > 5.5", 1),
+        ("d = 'NaN'::double", 1),
+        ("d >= 5.5", 2),
+        ("f > 100", 1),
+        ("not (f <= 1)", 1),
+        ("s['x'] > 5.5", 1),
+        ("d < 5.5", 0),
+    ] {
+        let found = context.sql(&format!("select * from t where {filter}")).await.unwrap().count().await.unwrap();
+        assert_eq!(found, rows, "{filter}");
+    }
+}
+
 #[test]
 fn options_are_checked() {
     let dir = Path::new("/");
