@@ -185,12 +185,15 @@ impl Changes<'_> {
         let key = self.bare_key();
         format!(
             "(SELECT {columns} FROM {target} WHERE ({key}) IN (SELECT {key} FROM {staged}) ORDER BY {version} DESC, \
-             toUInt64OrZero(extract(_part, '_([0-9]+)_[0-9]+_[0-9]+(?:_[0-9]+)?$')) DESC LIMIT 1 BY {row}) AS {TARGET}",
+             toUInt64OrZero(extract(_part, '_([0-9]+)_[0-9]+_[0-9]+(?:_[0-9]+)?$')) DESC {last}) AS {TARGET}",
             columns = list(self.table.stored().map(|column| column.name.as_str())),
             target = relation(&self.table.relation),
             staged = relation(&self.work.rows),
             version = quote(version),
-            row = self.table.sorting_key.join(", "),
+            last = match self.table.sorting_key.as_slice() {
+                [] => "LIMIT 1".to_owned(),
+                key => format!("LIMIT 1 BY {}", key.join(", ")),
+            },
         )
     }
 
