@@ -284,15 +284,16 @@ const COLUMNS: &str = "id UInt64, i Nullable(Int32), u UInt64, w Int128, f Float
                        e Nullable(Enum8('low' = -1, 'high' = 2)), k UUID, fs FixedString(2), x UInt256";
 
 async fn edges(server: &Server) {
-    server.run(format!("CREATE TABLE edges ({COLUMNS}) ENGINE = MergeTree ORDER BY id")).await.unwrap();
+    let index = "INDEX by_sec sec TYPE bloom_filter GRANULARITY 1";
+    server.run(format!("CREATE TABLE edges ({COLUMNS}, {index}) ENGINE = MergeTree ORDER BY id")).await.unwrap();
     server
         .run(
             "INSERT INTO edges SELECT number, \
              [NULL, 0, -1, 5, 2147483647, -2147483648][number % 6 + 1], \
              [0, 5, 18446744073709551615, 9223372036854775808][number % 4 + 1], \
              [toInt128(0), toInt128(5), toInt128('-170141183460469231731687303715884105728')][number % 3 + 1], \
-             [0., -0., 1.5, -1.5, nan, inf, -inf][number % 7 + 1], \
-             [NULL, 0.1, -0., nan, 2.5][number % 5 + 1], \
+             [0., -0., 1.5, -1.5, nan, inf, -inf, reinterpretAsFloat64(toUInt64(0xfff8000000000000))][number % 8 + 1], \
+             [NULL, 0.1, -0., nan, 2.5, reinterpretAsFloat32(toUInt32(0xffc00000))][number % 6 + 1], \
              ['', 'a', 'ab', 'żółw', 'a\\nb', '100%', 'B', 'a_b', 'it''s', 'back\\\\slash'][number % 10 + 1], \
              [NULL, 'a', 'b', ''][number % 4 + 1], \
              [NULL, toDecimal32('0', 2), toDecimal32('-0.01', 2), toDecimal32('9999999.99', 2)][number % 4 + 1], \
@@ -374,6 +375,13 @@ fn expressions() -> Vec<String> {
         all.push(format!("NOT ({column} IN ({list}) AND i > 0)"));
         all.push(format!("{column} BETWEEN {} AND {}", values[0], values[values.len() - 1]));
         all.push(format!("{column} NOT BETWEEN {} AND {}", values[0], values[values.len() - 1]));
+    }
+    for (column, literal) in [("sec", "timestamp"), ("ts", "timestamptz"), ("day", "date"), ("d32", "date")] {
+        let time = if literal == "date" { "" } else { "T00:00:00Z" };
+        let time = if literal == "timestamp" { time.trim_end_matches('Z') } else { time };
+        let list: Vec<_> = (1..=12).map(|month| format!("{literal} '2020-{month:02}-01{time}'")).collect();
+        all.push(format!("{column} IN ({})", list.join(", ")));
+        all.push(format!("{column} NOT IN ({})", list.join(", ")));
     }
     for pattern in ["a%", "%b", "%a%", "a_b", "", "%", "100%", "100\\%", "a%b", "%\\%%", "it''s"] {
         all.push(format!("t LIKE '{pattern}'"));

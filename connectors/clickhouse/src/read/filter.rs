@@ -16,7 +16,7 @@ use dpone_planner::order::{AtLeast, ValueOrder};
 use dpone_planner::types::{is_binary, is_raw, is_string, is_uuid, native_of, widens};
 
 use super::column::stored;
-use super::value::{Class, integer, value_of};
+use super::value::{Class, integer, seconds, value_of};
 use crate::SYSTEM;
 use crate::types::{ChType, literal as quote_text, quote};
 
@@ -233,7 +233,7 @@ fn class(field: &Field) -> Option<Class> {
         (ChType::Uuid, _) if is_uuid(field) => Class::Uuid,
         (ChType::Date, D::Date32) => Class::Date { short: true },
         (ChType::Date32, D::Date32) => Class::Date { short: false },
-        (ChType::DateTime(_), D::Timestamp(..)) => Class::Micros,
+        (ChType::DateTime(_), D::Timestamp(..)) => Class::Seconds,
         (ChType::DateTime64(..=6, _), D::Timestamp(..)) => Class::Micros,
         // Those with 7 and 8 digits leave the range of nanoseconds when they are compared.
         (ChType::DateTime64(9, _), D::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _)) => Class::Nanos,
@@ -250,29 +250,45 @@ fn side(operand: &Operand) -> String {
 }
 
 fn compare(operand: &Operand, op: Operator, value: &ScalarValue) -> Option<String> {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     let sql = side(operand);
-    let (value, equality) = (value_of(operand.class, value)?, matches!(op, Operator::Eq | Operator::NotEq));
+    let equality = matches!(op, Eq | NotEq | IsDistinctFrom | IsNotDistinctFrom);
+    if equality && operand.class == Class::Seconds && seconds(value).is_none() {
+        return None;
+    }
+    let value = value_of(operand.class, value)?;
     match op {
-        Operator::IsNotDistinctFrom => return Some(format!("ifNull({sql} = {value}, false)")),
-        Operator::IsDistinctFrom => return Some(format!("NOT ifNull({sql} = {value}, false)")),
+        IsNotDistinctFrom => return Some(format!("ifNull({sql} = {value}, false)")),
+        IsDistinctFrom => return Some(format!("NOT ifNull({sql} = {value}, false)")),
         _ => {}
     }
     if !equality && matches!(operand.class, Class::Enum | Class::Uuid) {
         return None;
     }
     let test = format!("{sql} {} {value}", symbol(op)?);
-    // NaN is the greatest of all there, and nothing here.
-    let nan = matches!(operand.class, Class::Float { .. }) && matches!(op, Operator::Gt | Operator::GtEq);
-    Some(if nan { format!("({test} OR isNaN({sql}))") } else { test })
+    // There NaN is the greatest of all, and one with a sign, which a division of zero by zero gives, the least; here it is
+    // neither.
+    let sign = match op {
+        Gt | GtEq => ">=",
+        Lt | LtEq => "<",
+        _ => return Some(test),
+    };
+    Some(match operand.class {
+        Class::Float { bits } => format!("({test} OR (isNaN({sql}) AND reinterpretAsInt{bits}({sql}) {sign} 0))"),
+        _ => test,
+    })
 }
 
 fn columns_compare(left: &Operand, op: Operator, right: &Operand) -> Option<String> {
     let ordered = matches!(
         left.class,
-        Class::Integer | Class::Text | Class::Bytes | Class::Bool | Class::Date { .. } | Class::Micros
+        Class::Integer | Class::Text | Class::Bytes | Class::Bool | Class::Date { .. } | Class::Seconds | Class::Micros
     );
-    let same =
-        left.class == right.class || matches!((left.class, right.class), (Class::Date { .. }, Class::Date { .. }));
+    let same = left.class == right.class
+        || matches!(
+            (left.class, right.class),
+            (Class::Date { .. }, Class::Date { .. }) | (Class::Seconds | Class::Micros, Class::Seconds | Class::Micros)
+        );
     (ordered && same).then(|| Some(format!("{} {} {}", left.sql, symbol(op)?, right.sql)))?
 }
 
@@ -340,7 +356,7 @@ mod tests {
     fn nan_and_null_mean_what_they_mean_there() {
         assert_eq!(
             sql(col("f").gt(lit(1.5))).unwrap(),
-            "(`f` > reinterpretAsFloat64(toUInt64(4609434218613702656)) OR isNaN(`f`))"
+            "(`f` > reinterpretAsFloat64(toUInt64(4609434218613702656)) OR (isNaN(`f`) AND reinterpretAsInt64(`f`) >= 0))"
         );
         assert_eq!(sql(col("f").gt(lit(f64::NAN))), None);
         assert_eq!(sql(col("f").eq(lit(0.0))), None);

@@ -38,6 +38,8 @@ pub(super) enum Class {
     Date {
         short: bool,
     },
+    /// `DateTime`.
+    Seconds,
     Micros,
     Nanos,
 }
@@ -77,6 +79,7 @@ pub(super) fn value_of(class: Class, value: &ScalarValue) -> Option<String> {
             Some(format!("toUUID('{}')", parts.join("-")))
         }
         Class::Date { short } => date(value, short),
+        Class::Seconds => seconds(value).or_else(|| micros(value)),
         Class::Micros => micros(value),
         Class::Nanos => match value {
             ScalarValue::TimestampNanosecond(Some(nanos), _) => {
@@ -147,14 +150,25 @@ fn date(value: &ScalarValue, short: bool) -> Option<String> {
     (first <= date && date <= last).then(|| format!("toDate32('{date}')"))
 }
 
+/// Of a `DateTime`, where it has the value: in a list, and beside an index of equal values, the server takes no other type.
+pub(super) fn seconds(value: &ScalarValue) -> Option<String> {
+    let micros = since_1970(value)?;
+    let seconds = u32::try_from(micros / 1_000_000).ok().filter(|_| micros >= 0 && micros % 1_000_000 == 0)?;
+    Some(format!("toDateTime({seconds})"))
+}
+
 /// Between 1900 and 2299, as the server's own.
 fn micros(value: &ScalarValue) -> Option<String> {
-    let micros = match value {
-        ScalarValue::TimestampSecond(Some(v), _) => v.checked_mul(1_000_000)?,
-        ScalarValue::TimestampMillisecond(Some(v), _) => v.checked_mul(1_000)?,
-        ScalarValue::TimestampMicrosecond(Some(v), _) => *v,
-        _ => return None,
-    };
+    let micros = since_1970(value)?;
     let seconds = micros.div_euclid(1_000_000);
     (-2_208_988_800..10_413_792_000).contains(&seconds).then(|| format!("fromUnixTimestamp64Micro(toInt64({micros}))"))
+}
+
+fn since_1970(value: &ScalarValue) -> Option<i64> {
+    match value {
+        ScalarValue::TimestampSecond(Some(v), _) => v.checked_mul(1_000_000),
+        ScalarValue::TimestampMillisecond(Some(v), _) => v.checked_mul(1_000),
+        ScalarValue::TimestampMicrosecond(Some(v), _) => Some(*v),
+        _ => None,
+    }
 }
