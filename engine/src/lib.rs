@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod federation;
 mod partitions;
 pub mod probe;
+pub mod pruning;
 pub mod receipt;
 pub mod repeat;
 pub mod retry;

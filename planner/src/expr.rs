@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::FunctionRegistry;
@@ -165,22 +164,6 @@ pub fn qualify(expr: Expr, plan: &LogicalPlan) -> Result<Expr> {
 /// The names of the columns that an expression reads.
 pub fn columns_of(expr: &Expr) -> BTreeSet<String> {
     expr.column_refs().into_iter().map(|c| c.name.clone()).collect()
-}
-
-/// Whether a filter reads a column with floating numbers. To a comparison a NaN is greater than every number, and it lies
-/// outside of the bounds that files keep of their rows: they say nothing of such a filter.
-pub fn reads_floats(filters: &[Expr], schema: &Schema) -> bool {
-    fn holds_floats(data_type: &DataType) -> bool {
-        match data_type {
-            DataType::Struct(fields) => fields.iter().any(|field| holds_floats(field.data_type())),
-            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-                holds_floats(item.data_type())
-            }
-            other => other.is_floating(),
-        }
-    }
-    let read = filters.iter().flat_map(columns_of);
-    read.into_iter().any(|name| schema.field_with_name(&name).is_ok_and(|field| holds_floats(field.data_type())))
 }
 
 /// `now()` in a predicate means the moment at which it is planned.

@@ -13,7 +13,6 @@ use dpone_planner::schema::{
 
 use crate::dialect::{ClickHouseDialect, default_of, is_computed, retyped, type_of};
 use crate::types::{ChType, literal, quote};
-use crate::write::version::Version;
 
 /// Other ALTERs of the table wait; readers and writers do not.
 const ALTER_LOCK: Option<&str> = Some("ALTER lock");
@@ -156,8 +155,7 @@ fn alter_type(table: &Relation, facts: &TableFacts, from: &Field, to: &Field) ->
             .online_path(["give the column a default first: NULLs become the default"]);
     }
     let stays = match engine_takes(facts, from) {
-        // Counted on as before, only further.
-        Some(EngineColumn::Version) => Version::of(&new.to_string()).is_some(),
+        Some(EngineColumn::Version) => orders_versions_alike(&old, &new),
         Some(EngineColumn::Deleted | EngineColumn::Sign) => old == new,
         Some(EngineColumn::Sum) | None => true,
     };
@@ -273,6 +271,18 @@ fn engine_takes(facts: &TableFacts, column: &Field) -> Option<EngineColumn> {
         DependentKind::Engine { takes } => Some(takes),
         _ => None,
     })
+}
+
+/// Whether a version may get the type: the server asks that nothing be sorted in another way, and that no bytes be lost.
+fn orders_versions_alike(from: &ChType, to: &ChType) -> bool {
+    use ChType::*;
+    match (from, to) {
+        (Int { bits: a, signed: s }, Int { bits: b, signed: t }) => s == t && a <= b,
+        (Bool, Int { signed: false, .. }) | (Int { bits: 8, signed: false }, Bool) => true,
+        (BFloat16, Float32 | Float64) | (Float32, Float64) => true,
+        (DateTime(_), DateTime(_)) | (DateTime64(..), DateTime64(..)) => true,
+        (from, to) => from == to,
+    }
 }
 
 fn of_engine(facts: &TableFacts, column: &Field, what: &str) -> Cost {

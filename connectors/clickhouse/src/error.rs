@@ -90,9 +90,13 @@ pub(crate) fn from_transport(error: reqwest::Error, config: &ClickHouseConfig) -
     if error.is_builder() {
         return Error::internal(format!("a request cannot be made: {}", chain(&error.without_url())));
     }
-    // A server of another kind answers in its own words, or hangs up.
-    let error = Error::transient(format!("the connection to {address} failed: {}", chain(&error.without_url())));
-    error.with_hint("if it fails again: is this the port of ClickHouse's HTTP interface?")
+    let unanswered = error.is_request();
+    let failed = Error::transient(format!("the connection to {address} failed: {}", chain(&error.without_url())));
+    match unanswered {
+        // A server of another kind answers in its own words, or hangs up.
+        true => failed.with_hint("if it fails again: is this the port of ClickHouse's HTTP interface?"),
+        false => failed,
+    }
 }
 
 /// Whether the connection was closed before anything of the request was on its way: so it is when a server looks at the

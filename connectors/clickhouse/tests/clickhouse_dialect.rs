@@ -8,8 +8,8 @@ use dpone_clickhouse::ClickHouseDialect;
 use dpone_planner::Relation;
 use dpone_planner::dialect::Dialect;
 use dpone_planner::schema::{
-    COMMENT, DEFAULT, Dependent, DependentKind, EvolutionPolicy, Fit, Risk, SchemaChange, TableFacts, Work, fit,
-    plan_schema,
+    COMMENT, DEFAULT, Dependent, DependentKind, EngineColumn, EvolutionPolicy, Fit, Risk, SchemaChange, TableFacts,
+    Work, fit, plan_schema,
 };
 use dpone_planner::types::{EXTENSION_UUID, utc, with_extension, with_native};
 use proptest::prelude::*;
@@ -303,6 +303,38 @@ fn cases() -> Vec<Case> {
         all.push(Case { default: "5", ..other(dtype, change, L, Mutation, false) });
     }
     all
+}
+
+/// As 26.9 answered.
+#[test]
+fn a_version_stays_sorted_as_it_was() {
+    let facts = in_key(DependentKind::Engine { takes: EngineColumn::Version });
+    for (from, to, taken) in [
+        ("UInt32", "UInt64", true),
+        ("UInt32", "UInt256", true),
+        ("Int32", "Int256", true),
+        ("Bool", "UInt16", true),
+        ("UInt8", "Bool", true),
+        ("Float32", "Float64", true),
+        ("DateTime64(6)", "DateTime64(3)", true),
+        ("DateTime('UTC')", "DateTime", true),
+        ("UInt32", "Int128", false),
+        ("UInt64", "UInt32", false),
+        ("Int32", "UInt64", false),
+        ("UInt32", "Float64", false),
+        ("Float64", "Float32", false),
+        ("Date", "Date32", false),
+        ("Date", "UInt16", false),
+        ("DateTime", "DateTime64(3)", false),
+        ("DateTime", "UInt32", false),
+        ("UInt32", "LowCardinality(UInt32)", false),
+        ("UInt32", "Nullable(UInt32)", false),
+        ("UInt32", "Decimal(18, 2)", false),
+    ] {
+        let change = SchemaChange::AlterType { from: column("c", from), to: column("c", to) };
+        let cost = D.cost(&table(), &facts, &change);
+        assert_eq!(cost.risk != Risk::Unsupported, taken, "{from} to {to}: {cost:?}");
+    }
 }
 
 #[test]

@@ -548,6 +548,46 @@ async fn parts_are_of_one_moment_or_the_read_fails() {
     }
 }
 
+/// Rows that go and come again, in the same table or in another one of its name, are new ones.
+#[tokio::test]
+async fn a_table_that_is_filled_again_while_it_is_read_fails_the_read() {
+    let server = database("refilled").await;
+    let create = |table: &str| format!("CREATE TABLE {table} (id UInt64) ENGINE = MergeTree ORDER BY id");
+    let fill = |table: &str| format!("INSERT INTO {table} SELECT number FROM numbers(600000)");
+    let many = "SETTINGS max_insert_block_size = 1000000, min_insert_block_size_rows = 1000000";
+    let cases: [(&[String], &str); 6] = [
+        (&["TRUNCATE TABLE t".into(), "INSERT INTO t VALUES (1)".into()], "dropped, detached or replaced"),
+        (
+            &["ALTER TABLE t DETACH PARTITION tuple()".into(), "ALTER TABLE t ATTACH PARTITION tuple()".into()],
+            "dropped, detached or replaced",
+        ),
+        (&["ALTER TABLE t DROP PART 'all_2_2_0'".into()], "dropped, detached or replaced"),
+        (&[create("other"), fill("other"), "EXCHANGE TABLES t AND other".into()], "another table"),
+        (&["DROP TABLE t SYNC".into(), create("t"), fill("t"), fill("t")], "another table"),
+        (&["DROP TABLE t SYNC".into()], "another table"),
+    ];
+    for (statements, why) in cases {
+        server.run("DROP TABLE IF EXISTS t SYNC").await.unwrap();
+        server.run(create("t")).await.unwrap();
+        server.run("SYSTEM STOP MERGES t").await.unwrap();
+        for _ in 0..2 {
+            server.run(format!("{} {many}", fill("t"))).await.unwrap();
+        }
+        let snapshot = source(&server).snapshot().await.unwrap();
+        let opened = snapshot.table(&request("t")).await.unwrap();
+        let (parts, ids) = partitions(&server, &snapshot, "t").await;
+        assert!(parts > 1 && ids.len() == 1_200_000, "{parts} parts, {} rows", ids.len());
+        snapshot.verify().await.unwrap();
+        for statement in statements {
+            server.run(statement.clone()).await.unwrap();
+        }
+        let error = snapshot.verify().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{statements:?}");
+        assert!(error.to_string().contains(why), "{statements:?}: {error}");
+        drop(opened);
+    }
+}
+
 #[tokio::test]
 async fn tables_that_merge_rows_are_read_as_if_they_had() {
     let server = database("final").await;

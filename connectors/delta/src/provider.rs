@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::config::TableParquetOptions;
 use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, Statistics};
@@ -18,8 +17,8 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
+use dpone_engine::pruning::parquet_options;
 use dpone_engine::{Error, Result};
-use dpone_planner::expr::reads_floats;
 
 use crate::config::{Place, Warehouse};
 use crate::stats;
@@ -195,9 +194,7 @@ impl TableProvider for Files {
             .map(|i| full.table_schema().index_of(self.schema.field(i).name()).map_err(Error::from))
             .collect::<Result<Vec<_>>>()?;
         // The files may be those of others, which keep bounds of floating numbers.
-        let mut options = TableParquetOptions::default();
-        options.global.pruning = !reads_floats(filters, full.table_schema());
-        options.global.enable_page_index = options.global.pruning;
+        let options = parquet_options(filters, full.table_schema());
         let source = ParquetSource::new(full).with_table_parquet_options(options);
         let config = FileScanConfigBuilder::new(self.warehouse.store_url()?, Arc::new(source))
             .with_file_groups(groups_of(files, groups))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{Result as DataFusionResult, Statistics, stats::Precision};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -13,8 +12,8 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use dpone_engine::pruning::parquet_options;
 use dpone_engine::{Error, ReadRequest, Result, SourceTable};
-use dpone_planner::expr::reads_floats;
 use dpone_planner::types::logical_name;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
@@ -124,13 +123,6 @@ fn as_views(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn without_pruning() -> TableParquetOptions {
-    let mut options = TableParquetOptions::default();
-    options.global.pruning = false;
-    options.global.enable_page_index = false;
-    options
-}
-
 #[derive(Debug)]
 pub(crate) struct ParquetTable {
     location: Location,
@@ -211,11 +203,8 @@ impl TableProvider for ParquetTable {
         let groups = spread(groups, self.parallelism).into_iter().map(FileGroup::new).collect();
         let mut statistics = Statistics::new_unknown(&self.schema);
         statistics.num_rows = Precision::Exact(self.files.iter().map(|f| f.rows).sum::<u64>() as usize);
-        let mut source = ParquetSource::new(Arc::clone(&self.schema));
-        if reads_floats(filters, &self.schema) {
-            source = source.with_table_parquet_options(without_pruning());
-        }
-        let source = Arc::new(source);
+        let options = parquet_options(filters, &self.schema);
+        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)).with_table_parquet_options(options));
         let config = FileScanConfigBuilder::new(url, source)
             .with_file_groups(groups)
             .with_statistics(statistics)

@@ -37,6 +37,80 @@ fn a_key_is_spelt_as_the_source_spells_it() {
     );
 }
 
+/// NaN is greater than every number, and in no bound of a row group.
+#[test]
+fn a_nan_of_the_last_row_group_is_the_greatest() {
+    let pg = database(
+        "CREATE TABLE shop.t AS SELECT i AS id, CASE WHEN i = 60000 THEN 'NaN'::float8 ELSE 100000 - i END AS d \
+         FROM generate_series(1, 60000) i",
+    );
+    let project = Project::new().env("DB", pg.url());
+    project.write(
+        "load.sql",
+        "CREATE CONNECTION db TYPE postgres OPTIONS ('url' 'env:DB');\n\
+         CREATE CONNECTION lake TYPE parquet OPTIONS ('path' 'lake');\n\
+         CREATE PIPELINE nans INTO lake.l.t STRATEGY full_refresh OPTIONS ('parallelism' '1', 'option.row_group_rows' '2000') \
+         AS SELECT * FROM db.shop.t;",
+    );
+    project.run("load.sql", "one").ok();
+    for sql in [
+        "SELECT d FROM lake.l.t ORDER BY d DESC LIMIT 1",
+        "SELECT max(d) AS d FROM lake.l.t",
+        "SELECT d FROM lake.l.t WHERE d > 99999",
+    ] {
+        let arguments = ["query", sql, "--file", "load.sql", "--parallelism", "1", "--format", "csv"];
+        assert_eq!(project.dpone(&arguments).ok().stdout(), "d\nNaN\n", "{sql}");
+    }
+}
+
+/// PostgreSQL is the oracle: to be in a list with NULLs, or not to be in it, may be unknown.
+#[test]
+fn a_list_that_is_read_from_a_table_may_hold_nulls() {
+    let pg = database(
+        "CREATE TABLE shop.t (id int PRIMARY KEY, a int, b int, n int NOT NULL);
+         INSERT INTO shop.t SELECT i, nullif(i % 7, 0), nullif(i % 5, 4), i % 3 FROM generate_series(1, 200) i;
+         CREATE TABLE shop.s (v int, n int NOT NULL, b int);
+         INSERT INTO shop.s VALUES (1, 1, 1), (2, 2, 1), (NULL, 5, 2), (3, 1, NULL), (4, 7, 3)",
+    );
+    let project = Project::new().env("DB", pg.url());
+    project.write("db.sql", "CREATE CONNECTION db TYPE postgres OPTIONS ('url' 'env:DB');");
+    let mut all = 0;
+    for list in [
+        "SELECT v FROM db.shop.s",
+        "SELECT v FROM db.shop.s WHERE v IS NOT NULL",
+        "SELECT v FROM db.shop.s WHERE v > 100",
+        "SELECT n FROM db.shop.s",
+        "SELECT v + 1 FROM db.shop.s",
+        "SELECT s.v FROM db.shop.s s WHERE s.b = t.b",
+        "SELECT s.v FROM db.shop.s s WHERE s.b = t.b AND s.n < t.n",
+        "SELECT max(v) FROM db.shop.s",
+    ] {
+        for condition in [
+            "a IN (LIST)",
+            "a NOT IN (LIST)",
+            "n NOT IN (LIST)",
+            "a NOT IN (LIST) OR b = 3",
+            "a IN (LIST) OR b = 3",
+            "b = 3 OR NOT (a IN (LIST) AND n = 1)",
+            "n NOT IN (LIST) OR b IS NULL",
+            "n = 1 AND (b > 2 OR a + n NOT IN (LIST))",
+            "(a IN (LIST)) IS NULL",
+            "(a NOT IN (LIST)) IS NOT TRUE",
+            "CASE WHEN a IN (LIST) THEN n = 1 ELSE n = 2 END",
+            "coalesce(a NOT IN (LIST), b = 1)",
+            "a NOT IN (LIST) AND b NOT IN (LIST)",
+            "a NOT IN (LIST) OR b NOT IN (LIST)",
+        ] {
+            let sql = format!("SELECT t.id FROM db.shop.t t WHERE {} ORDER BY 1", condition.replace("LIST", list));
+            let found = project.dpone(&["query", &sql, "--file", "db.sql", "--format", "csv"]).ok().stdout();
+            let expected = pg.copy_out(&sql.replace("db.", ""), "FORMAT csv, HEADER");
+            assert_eq!(found, String::from_utf8_lossy(&expected), "{sql}");
+            all += found.lines().count();
+        }
+    }
+    assert!(all > 2_000, "{all}");
+}
+
 #[test]
 fn a_primary_key_is_trusted_where_the_source_sees_to_it() {
     let trusted = "no two rows have one key";

@@ -11,6 +11,8 @@ use crate::settings::VIRTUAL;
 pub(crate) struct Table {
     /// With the database in which it was found.
     pub relation: Relation,
+    /// Another one of the same name has another; all zeros in a database that is not Atomic.
+    pub uuid: String,
     pub engine: String,
     /// Names and types of the columns that `SELECT *` shows.
     pub columns: Vec<(String, String)>,
@@ -74,18 +76,20 @@ pub(crate) fn located(server: &Server, relation: &Relation) -> Result<Relation> 
 pub(crate) async fn find(server: &Server, relation: &Relation) -> Result<Option<Table>> {
     let relation = located(server, relation)?;
     let ask = |sql: &str| Statement::new(sql).parameter("database", &relation.schema).parameter("name", &relation.name);
-    type Row = (String, String, String, Option<u64>, Option<u64>);
-    let of_table = ask("SELECT engine, sorting_key, primary_key, total_rows, total_bytes FROM system.tables \
+    type Row = (String, String, String, String, Option<u64>, Option<u64>);
+    let of_table =
+        ask("SELECT toString(uuid), engine, sorting_key, primary_key, total_rows, total_bytes FROM system.tables \
          WHERE database = {database:String} AND name = {name:String}");
     let of_columns = ask("SELECT name, type, default_kind, is_in_sorting_key FROM system.columns \
          WHERE database = {database:String} AND table = {name:String} ORDER BY position");
     let (row, found) =
         tokio::try_join!(server.row::<Row>(of_table), server.rows::<(String, String, String, u8)>(of_columns))?;
-    let Some((engine, sorting_key, primary_key, rows, bytes)) = row else { return Ok(None) };
+    let Some((uuid, engine, sorting_key, primary_key, rows, bytes)) = row else { return Ok(None) };
     let (shown, hidden): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|(_, _, kind, _)| matches!(kind.as_str(), "" | "DEFAULT"));
     Ok(Some(Table {
         relation,
+        uuid,
         engine,
         sorting_columns: shown.iter().filter(|(_, _, _, key)| *key == 1).map(|(name, ..)| name.clone()).collect(),
         columns: shown.into_iter().map(|(name, native, ..)| (name, native)).collect(),

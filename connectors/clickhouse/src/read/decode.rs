@@ -55,11 +55,13 @@ impl Decoder {
                     Error::data_quality(format!("column {name:?} holds {why} (row {})", self.rows + row as u64 + 1))
                         .with_hint(hint)
                 }
-                Bad::Type => Error::internal(format!(
-                    "column {name:?} came as {} where {} was expected",
+                // The server was asked for the types when the table was opened.
+                Bad::Type => Error::conflict(format!(
+                    "column {name:?} came as {} where {} was expected: its type was changed while it was read",
                     array.data_type(),
                     field.data_type()
-                )),
+                ))
+                .with_hint("run it again: the table is read as it is then"),
             }
             .with("column", name)
         })

@@ -4,6 +4,7 @@
 //! parts of a read leave out what was inserted after the table was opened, by the numbers of blocks that every data part
 //! carries in its name, see [`Fence`]; and before the commit it is asked whether anything happened that this cannot tell.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use dpone_planner::{Error, Relation, Result};
@@ -43,7 +44,7 @@ pub(super) async fn plan(server: &Server, table: &Table, parallelism: usize) -> 
             format!("{} is read as one part: a column of it hides a virtual column of the server", table.relation);
         return Ok(PartitionPlan { notes: vec![note], ..PartitionPlan::one() });
     }
-    let Some(fence) = Fence::raise(server, &table.relation).await? else { return Ok(PartitionPlan::one()) };
+    let Some(fence) = Fence::raise(server, table).await? else { return Ok(PartitionPlan::one()) };
     let wanted = wanted as usize;
     let mut predicates = match by_partition(table, &fence, wanted) {
         Some(predicates) => predicates,
@@ -168,33 +169,86 @@ struct Partition {
     rows: u64,
 }
 
+/// A data part with rows.
+#[derive(Debug, Clone)]
+struct DataPart {
+    partition: String,
+    first_block: i64,
+    last_block: i64,
+    rows: u64,
+    version: i64,
+}
+
+/// The active ones, partition by partition.
+async fn data_parts(server: &Server, table: &Relation) -> Result<Vec<DataPart>> {
+    let sql = "SELECT partition_id, min_block_number, max_block_number, rows, data_version FROM system.parts \
+               WHERE database = {database:String} AND table = {name:String} AND active AND rows > 0 ORDER BY partition_id";
+    let statement = Statement::new(sql).parameter("database", &table.schema).parameter("name", &table.name);
+    let found: Vec<(String, i64, i64, u64, i64)> = server.rows(statement).await?;
+    Ok(found
+        .into_iter()
+        .map(|(partition, first_block, last_block, rows, version)| DataPart {
+            partition,
+            first_block,
+            last_block,
+            rows,
+            version,
+        })
+        .collect())
+}
+
 /// Keeps what was inserted after the table was opened out of queries that begin later.
 ///
 /// Every insert makes data parts with block numbers above all before it, and a merge keeps the range of its sources. So
 /// a data part whose first block is beyond the newest of then was inserted later. What this cannot tell, and what
-/// [`Fence::verify`] asks for: a merge of old and new blocks before the last query began, a mutation, partitions that
-/// went.
+/// [`Fence::verify`] asks for: a merge of old and new blocks before the last query began, a mutation, rows that went, if
+/// only to come again as new ones, and another table under the name.
 #[derive(Debug, Clone)]
 pub(super) struct Fence {
     relation: Relation,
+    uuid: String,
+    parts: Vec<DataPart>,
     partitions: Vec<Partition>,
     newest_mutation: i64,
 }
 
 impl Fence {
     /// `None`: there is nothing in the table, or too many partitions to name.
-    async fn raise(server: &Server, relation: &Relation) -> Result<Option<Self>> {
-        let sql = "SELECT partition_id, max(max_block_number), sum(rows), max(data_version) FROM system.parts \
-                   WHERE database = {database:String} AND table = {name:String} AND active GROUP BY partition_id";
-        let statement = Statement::new(sql).parameter("database", &relation.schema).parameter("name", &relation.name);
-        let found: Vec<(String, i64, u64, i64)> = server.rows(statement).await?;
-        if found.is_empty() || found.len() > MAX_FENCED {
+    async fn raise(server: &Server, table: &Table) -> Result<Option<Self>> {
+        let parts = data_parts(server, &table.relation).await?;
+        let mut partitions: Vec<Partition> = Vec::new();
+        for part in &parts {
+            match partitions.last_mut().filter(|last| last.id == part.partition) {
+                Some(last) => {
+                    last.newest_block = last.newest_block.max(part.last_block);
+                    last.rows += part.rows;
+                }
+                None => partitions.push(Partition {
+                    id: part.partition.clone(),
+                    newest_block: part.last_block,
+                    rows: part.rows,
+                }),
+            }
+        }
+        if partitions.is_empty() || partitions.len() > MAX_FENCED {
             return Ok(None);
         }
-        let newest_mutation = found.iter().map(|(.., version)| *version).max().unwrap_or_default();
-        let partitions =
-            found.into_iter().map(|(id, newest_block, rows, _)| Partition { id, newest_block, rows }).collect();
-        Ok(Some(Self { relation: relation.clone(), partitions, newest_mutation }))
+        let newest_mutation = parts.iter().map(|part| part.version).max().unwrap_or_default();
+        let (relation, uuid) = (table.relation.clone(), table.uuid.clone());
+        Ok(Some(Self { relation, uuid, parts, partitions, newest_mutation }))
+    }
+
+    /// Whether each data part of then is still there, or merged into one that is.
+    fn is_there(&self, now: &[DataPart]) -> bool {
+        let mut by_partition: HashMap<&str, Vec<&DataPart>> = HashMap::new();
+        for part in now {
+            by_partition.entry(&part.partition).or_default().push(part);
+        }
+        let holds =
+            |now: &DataPart, then: &DataPart| now.first_block <= then.first_block && then.last_block <= now.last_block;
+        self.parts.iter().all(|then| {
+            by_partition.get(then.partition.as_str()).is_some_and(|now| now.iter().any(|now| holds(now, then)))
+        })
     }
 
     fn predicate(&self) -> String {
@@ -226,17 +280,17 @@ impl Fence {
             statement.parameter("database", &self.relation.schema).parameter("name", &self.relation.name)
         };
         let merged: Option<(u64, u64)> = server.row(name(Statement::new(sql))).await?;
-        let here = "SELECT uniqExact(partition_id) FROM system.parts WHERE database = {database:String} \
-                    AND table = {name:String} AND partition_id IN {ids:Array(String)} AND active";
-        let ids: Vec<_> = self.partitions.iter().map(|p| literal(&p.id)).collect();
-        let left: u64 =
-            server.scalar(name(Statement::new(here)).parameter("ids", &format!("[{}]", ids.join(",")))).await?;
+        let now = data_parts(server, &self.relation).await?;
+        let uuid =
+            "SELECT toString(uuid) FROM system.tables WHERE database = {database:String} AND name = {name:String}";
+        let uuid: Option<(String,)> = server.row(name(Statement::new(uuid))).await?;
         let why = match merged {
+            _ if uuid.is_none_or(|(uuid,)| uuid != self.uuid) => "another table took its place, or none",
             Some((merged, _)) if merged > 0 => {
                 "rows that were inserted meanwhile were merged with those that were there"
             }
             Some((_, mutated)) if mutated > 0 => "rows were changed or deleted",
-            _ if left < self.partitions.len() as u64 => "a partition was dropped or emptied",
+            _ if !self.is_there(&now) => "rows were dropped, detached or replaced",
             _ => return Ok(()),
         };
         Err(Error::conflict(format!(

@@ -10,7 +10,6 @@ use dpone_planner::types::GENERATED;
 
 use super::keys::{closing, has_settings, plain, split_key};
 use super::names::relation;
-use super::options::MergePolicy;
 use super::session::{Session, is_missing};
 use crate::ClickHouseDialect;
 use crate::settings::VIRTUAL;
@@ -204,40 +203,6 @@ impl Table {
             .with("table", self.relation.to_string())
             .with_hint(hint))
     }
-
-    /// Whether rows are deleted by a mutation: the server refuses lightweight deletion of tables with projections, unless
-    /// a setting says what becomes of them.
-    pub(crate) async fn deletes_by_mutation(&self, session: &Session, policy: MergePolicy) -> Result<bool> {
-        if policy == MergePolicy::Mutation {
-            return Ok(true);
-        }
-        let facts = facts(session, self).await?;
-        let projections = facts.dependents.iter().filter(|dependent| dependent.kind == DependentKind::Projection);
-        let names: Vec<_> = projections.map(|projection| projection.name.as_str()).collect();
-        const MODE: &str = "lightweight_mutation_projection_mode";
-        match policy {
-            _ if names.is_empty() => Ok(false),
-            MergePolicy::Lightweight if self.engine_full.contains(MODE) => Ok(false),
-            MergePolicy::Lightweight => {
-                let of_server = format!("SELECT value FROM system.merge_tree_settings WHERE name = {}", literal(MODE));
-                if session.scalar(&of_server).await?.is_some_and(|mode| mode != "throw") {
-                    return Ok(false);
-                }
-                Err(Error::configuration(format!(
-                    "merge_policy lightweight_delete_insert: table {} has projections ({}), and ClickHouse deletes no rows of such \
-                     a table in passing",
-                    self.relation,
-                    names.join(", ")
-                ))
-                .with("table", self.relation.to_string())
-                .with_hint(
-                    "take merge_policy: auto or mutation_delete_insert; or let the table say what becomes of its projections: \
-                     ALTER TABLE … MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild'",
-                ))
-            }
-            _ => Ok(true),
-        }
-    }
 }
 
 pub(crate) async fn find(session: &Session, table: &Relation) -> Result<Option<Table>> {
@@ -343,6 +308,13 @@ pub(crate) async fn facts(session: &Session, table: &Table) -> Result<TableFacts
         dependents,
         ..TableFacts::default()
     })
+}
+
+/// The names of a table's projections.
+pub(crate) async fn projections(session: &Session, table: &Table) -> Result<Vec<String>> {
+    let dependents = facts(session, table).await?.dependents;
+    let projections = dependents.into_iter().filter(|dependent| dependent.kind == DependentKind::Projection);
+    Ok(projections.map(|projection| projection.name).collect())
 }
 
 /// The columns whose names are words of an expression.

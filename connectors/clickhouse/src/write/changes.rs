@@ -142,7 +142,7 @@ impl Changes<'_> {
                 .with("table", self.table.relation.to_string())
                 .with_hint("let dpone create the table, with the sink option engine: ReplacingMergeTree; or merge by another policy"));
             }
-            policy if self.table.deletes_by_mutation(self.work.session, policy).await? => Way::Mutation,
+            policy if self.work.deletes_by_mutation(self.table, policy).await? => Way::Mutation,
             _ => Way::Lightweight,
         })
     }

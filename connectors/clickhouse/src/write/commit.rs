@@ -11,12 +11,16 @@ use super::create::{self, Creation, Wanted};
 use super::execution::Execution;
 use super::journal::{CommitPlan, Step};
 use super::names::{StagingNames, list, relation};
+use super::options::MergePolicy;
 use super::session::Session;
 use super::staging::{self, Layout};
 use super::version::Version;
 use super::{changes, overwrite, scope};
 use crate::state::StateTables;
-use crate::types::quote;
+use crate::types::{literal, quote};
+
+/// What becomes of projections when rows are deleted in passing.
+const PROJECTION_MODE: &str = "lightweight_mutation_projection_mode";
 
 /// How many rows met which fate in the target, and how.
 #[derive(Debug, Default)]
@@ -77,6 +81,39 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether rows are deleted by a mutation: the server refuses lightweight deletion of tables with projections, unless
+    /// a setting says what becomes of them.
+    pub(crate) async fn deletes_by_mutation(&self, table: &Table, policy: MergePolicy) -> Result<bool> {
+        if policy == MergePolicy::Mutation {
+            return Ok(true);
+        }
+        let projections = catalog::projections(self.session, table).await?;
+        if projections.is_empty() {
+            return Ok(false);
+        }
+        if policy != MergePolicy::Lightweight {
+            return Ok(true);
+        }
+        let of_server =
+            format!("SELECT value FROM system.merge_tree_settings WHERE name = {}", literal(PROJECTION_MODE));
+        if table.engine_full.contains(PROJECTION_MODE)
+            || self.session.scalar(&of_server).await?.is_some_and(|mode| mode != "throw")
+        {
+            return Ok(false);
+        }
+        Err(Error::configuration(format!(
+            "merge_policy lightweight_delete_insert: table {} has projections ({}), and ClickHouse deletes no rows of such a \
+             table in passing",
+            table.relation,
+            projections.join(", ")
+        ))
+        .with("table", table.relation.to_string())
+        .with_hint(format!(
+            "take merge_policy: auto or mutation_delete_insert; or let the table say what becomes of its projections: ALTER \
+             TABLE … MODIFY SETTING {PROJECTION_MODE} = 'rebuild'"
+        )))
     }
 
     /// The plan's table, empty, under the name of the one that becomes the target.

@@ -22,6 +22,6 @@ pub(crate) mod session;
 mod sink;
 pub(crate) mod staging;
 mod texts;
-pub(crate) mod version;
+mod version;
 
 pub use sink::ClickHouseSink;

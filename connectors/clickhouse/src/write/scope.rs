@@ -127,7 +127,7 @@ async fn replace(work: &Work<'_>, table: &Table, scope: Scope) -> Result<Planned
         MergePolicy::Lightweight if whole => MergePolicy::Auto,
         policy => policy,
     };
-    let mutation = table.deletes_by_mutation(work.session, deletes).await?;
+    let mutation = work.deletes_by_mutation(table, deletes).await?;
     let mut steps = vec![Step::Delete { own: scope.own.clone(), condition: fenced(&scope), mutation }];
     steps.extend(work.moves(&work.rows).await?);
     if whole {

@@ -8,7 +8,7 @@ use crate::types::ChType;
 
 /// The type of a version that can be counted up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Version(ChType);
+pub(super) struct Version(ChType);
 
 /// Days since 1970 of 2299-12-31, the last that `Date32` and `DateTime64` hold.
 const LAST_DAY: i64 = 120_529;
@@ -19,7 +19,7 @@ const NEXT: &str = "__dpone__next";
 
 impl Version {
     /// `None`: the type has no next value, such as a float, which the server takes as well.
-    pub(crate) fn of(native: &str) -> Option<Self> {
+    pub(super) fn of(native: &str) -> Option<Self> {
         let native = match ChType::native(native)? {
             ChType::LowCardinality(inner) => *inner,
             other => other,
