@@ -14,6 +14,7 @@ use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::prelude::SessionContext;
 use dpone_planner::definition::{ReadOptions, SourceQuery, SourceSpec};
 use dpone_planner::expr::{check_length, predicate, qualify};
+use dpone_planner::{literal, null_in};
 
 use crate::run::RunContext;
 use crate::source::{ChangeRead, ChangeRequest, ReadTarget};
@@ -124,8 +125,15 @@ pub(crate) async fn open(
 pub struct QueryStream {
     pub schema: SchemaRef,
     pub batches: SendableRecordBatchStream,
-    _snapshots: Snapshots,
+    snapshots: Snapshots,
     _session: SessionContext,
+}
+
+impl QueryStream {
+    /// To be asked after the last batch: fails when a source changed under the read, see [`Snapshot::verify`].
+    pub async fn verify(&self) -> Result<()> {
+        self.snapshots.verify().await
+    }
 }
 
 impl std::fmt::Debug for QueryStream {
@@ -156,7 +164,7 @@ pub async fn query(context: &RunContext, sql: &str) -> Result<QueryStream> {
     let plan = opener.query(&session, sql).await?;
     let physical = crate::repeat::repeatable(session.state().create_physical_plan(&plan).await?)?;
     let batches = datafusion::physical_plan::execute_stream(physical, session.task_ctx())?;
-    Ok(QueryStream { schema: batches.schema(), batches, _snapshots: snapshots, _session: session })
+    Ok(QueryStream { schema: batches.schema(), batches, snapshots, _session: session })
 }
 
 /// The tables that a query names, as `connection.schema.table`.
@@ -270,7 +278,8 @@ impl Opener<'_> {
         for (connection, catalog) in catalogs {
             session.register_catalog(connection, catalog);
         }
-        dpone_planner::literal::compare_in_plan(session.state().statement_to_plan(statement).await?)
+        let plan = session.state().statement_to_plan(statement).await?;
+        null_in::exact_in_plan(literal::compare_in_plan(plan)?)
     }
 
     fn not_full(&self, table: &TableReference) -> Error {

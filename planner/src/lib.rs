@@ -12,6 +12,7 @@ pub mod error;
 pub mod exact_cast;
 pub mod expr;
 pub mod literal;
+pub mod null_in;
 pub mod order;
 pub mod partition;
 pub mod plan;

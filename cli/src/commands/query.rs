@@ -150,5 +150,6 @@ async fn write(
         left -= batch.num_rows();
         writer.write(&batch)?;
     }
-    writer.finish()
+    writer.finish()?;
+    stream.verify().await
 }
