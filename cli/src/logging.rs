@@ -11,17 +11,12 @@ use crate::style::Style;
 /// `-v` shows what dpone does, `-vv` in detail; RUST_LOG overrides both.
 pub(crate) fn install(global: &Global, style: Style) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        // A target that begins so is meant: those of all of dpone's crates.
         EnvFilter::new(match global.verbose {
             // What the Delta library reports comes back as an error of ours.
             0 => "error,buoyant_kernel=off,buoyant_kernel_engine=off",
-            1 => {
-                "warn,dpone=info,dpone_cli=info,dpone_engine=info,dpone_planner=info,dpone_postgres=info,\
-                  dpone_delta=info,dpone_files=info"
-            }
-            2 => {
-                "info,dpone_cli=debug,dpone_engine=debug,dpone_planner=debug,dpone_postgres=debug,\
-                  dpone_delta=debug,dpone_files=debug"
-            }
+            1 => "warn,dpone=info",
+            2 => "info,dpone=debug",
             _ => "debug",
         })
     });

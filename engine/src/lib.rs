@@ -38,4 +38,4 @@ pub use sink::{Capabilities, Commit, Evolution, Evolved, LoadSpec, Sink, StagedP
 pub use source::{
     ChangeRead, ChangeReader, ChangeRequest, ReadRequest, RelationInfo, ServerInfo, Snapshot, Source, SourceTable,
 };
-pub use state::{Lease, LeaseRequest, StateLocation, StateStore};
+pub use state::{Forgotten, Lease, LeaseRequest, StateLocation, StateStore};

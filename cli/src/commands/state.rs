@@ -14,7 +14,7 @@ use crate::args::{DefinitionArgs, Format, OutputArgs, When};
 use crate::exit::Exit;
 use crate::render::table::Table;
 use crate::style::Style;
-use crate::{interrupt, output};
+use crate::{interrupt, output, render};
 
 /// Look at what pipelines remember between runs, save it, or make them forget.
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ pub(crate) async fn state(args: StateArgs, color: When) -> Result<Exit> {
                 export(&states, output, format)
             }
             Verb::Reset { definition, selector, yes, output } => {
-                reset(&definition, selector.as_deref(), yes, output.format).await
+                reset(&definition, selector.as_deref(), yes, output.format, Style::for_stderr(color)).await
             }
         }
     };
@@ -157,7 +157,13 @@ fn export(states: &[(Pipeline, Option<PipelineState>)], file: Option<PathBuf>, f
     }
 }
 
-async fn reset(definition: &DefinitionArgs, selector: Option<&str>, yes: bool, format: Format) -> Result<()> {
+async fn reset(
+    definition: &DefinitionArgs,
+    selector: Option<&str>,
+    yes: bool,
+    format: Format,
+    style: Style,
+) -> Result<()> {
     let loaded = definition.load()?;
     let pipelines = loaded.select(selector)?;
     let names: Vec<&str> = pipelines.iter().map(|p| p.name.as_str()).collect();
@@ -170,11 +176,26 @@ async fn reset(definition: &DefinitionArgs, selector: Option<&str>, yes: bool, f
         done.push((&pipeline.name, had.map_err(|e| e.with("pipeline", &pipeline.name))?));
     }
     if format == Format::Json {
-        let done: Vec<_> = done.iter().map(|(name, had)| json!({ "pipeline": name, "had_state": had })).collect();
-        return output::print_json(&json!({ "reset": done }));
+        let done = done.iter().map(|(name, forgotten)| {
+            let mut reset = json!({ "pipeline": name, "had_state": forgotten.had_state });
+            if let Some(why) = &forgotten.given_up {
+                reset["commit_given_up"] = json!(why);
+            }
+            reset
+        });
+        return output::print_json(&json!({ "reset": done.collect::<Vec<_>>() }));
     }
-    for (name, had) in done {
-        let told = if had { "forgotten: the next run reads everything" } else { "there was nothing to forget" };
+    for (name, forgotten) in done {
+        if let Some(why) = &forgotten.given_up {
+            let text =
+                format!("{name}: a commit that was cut short is given up, what was done of it stays done: {why}");
+            render::error::warn(&text, style);
+        }
+        let told = if forgotten.had_state {
+            "forgotten: the next run reads everything"
+        } else {
+            "there was nothing to forget"
+        };
         output::print(&format!("{name}: {told}"))?;
     }
     Ok(())

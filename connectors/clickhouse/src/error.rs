@@ -241,7 +241,7 @@ fn shows_values(code: u32) -> bool {
         // Names: of columns, functions, tables, databases, types, formats, settings.
         8 | 10 | 15 | 16 | 20 | 34 | 35 | 42 | 43 | 44 | 46 | 47 | 48 | 50 | 51 | 52 | 56 | 57 | 60 | 62 | 63 | 73 | 79
             | 80 | 81 | 82 | 110 | 115 | 119 | 122 | 137 | 173 | 179 | 184 | 206 | 207 | 215 | 218 | 219 | 248 | 249
-            | 344 | 377 | 386 | 403 | 420 | 428 | 452 | 455 | 475 | 524 | 529 | 549
+            | 344 | 377 | 386 | 403 | 420 | 428 | 452 | 455 | 456 | 475 | 524 | 529 | 549
         // Resources, servers and other queries.
         | 158 | 159 | 160 | 161 | 164 | 191 | 192 | 193 | 194 | 195 | 201 | 202 | 203 | 204 | 209 | 210 | 216 | 225
             | 230 | 232 | 234 | 236 | 241 | 242 | 243 | 244 | 252 | 254 | 279 | 285 | 286 | 289 | 291 | 306 | 307 | 319
@@ -284,8 +284,8 @@ pub static ERRORS: ErrorClassifier = ErrorClassifier {
                 "8", "10", "15", "16", "20", "34", "35", "36", "42", "43", "44", "46", "47", "48", "50", "51", "52",
                 "56", "57", "60", "62", "63", "71", "73", "79", "80", "81", "82", "110", "115", "119", "122", "137",
                 "158", "160", "161", "168", "173", "179", "184", "206", "207", "215", "225", "248", "249", "306",
-                "307", "344", "359", "377", "386", "396", "403", "420", "428", "452", "455", "475", "524", "529",
-                "549",
+                "307", "344", "359", "377", "386", "396", "403", "420", "428", "452", "455", "456", "475", "524",
+                "529", "549",
             ],
             class: ErrorKind::Configuration,
             means: "a table, column, function, setting or format is not there, or the query is wrong",
@@ -321,7 +321,10 @@ fn hint(code: u32) -> Option<&'static str> {
             "check the name and its database; a table that was there when the run began may have been dropped: run again"
         }
         122 => "the table's columns changed under the statement: run again",
-        81 => "check the option \"database\"",
+        81 => "check the database in the table's name, and the option \"database\"",
+        179 => "two expressions have one name: give each of the query's columns a name of its own with AS",
+        395 => "throwIf is called in the query, or in a view that it reads: ask the server what it found",
+        456 => "no parameters are sent with a query: write the value in the place of {name:Type}",
         62 => "the query is sent as it is written: is it ClickHouse's SQL?",
         115 => "check the connection's settings: this version of the server does not know one of them",
         452 => "the user's profile does not let the setting be changed",

@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use dpone_engine::state::LeaseRequest;
-use dpone_engine::{Error, Lease, Receipt, Relation, Result, StateLocation, StateStore};
+use dpone_engine::{Error, Forgotten, Lease, Receipt, Relation, Result, StateLocation, StateStore};
 use dpone_planner::ErrorKind;
 use dpone_planner::state::PipelineState;
 use serde_json::json;
@@ -243,10 +243,10 @@ impl StateStore for ClickHouseState {
         self.tables.states(&self.session, "1").await
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
         let is_open = !or_nothing(self.tables.journal.open(&self.session, pipeline).await)?.is_empty();
         if self.get(pipeline).await?.is_none() && !is_open {
-            return Ok(false);
+            return Ok(Forgotten::default());
         }
         self.tables.create(&self.session).await?;
         let lease = self
@@ -261,19 +261,20 @@ impl StateStore for ClickHouseState {
         let nothing = String::new();
         let about = [&nothing, &nothing, &nothing];
         let forgotten = async {
-            match recover(&self.session, &self.tables, &lease).await {
+            let given_up = match recover(&self.session, &self.tables, &lease).await {
                 Err(error) if !matters_later(&error) => {
-                    tracing::warn!(pipeline, %error, "a commit that was cut short is given up: what was done of it stays done");
                     give_up(&self.session, &self.tables, &lease).await?;
+                    Some(error.to_string())
                 }
-                finished => finished?,
-            }
+                finished => finished.map(|()| None)?,
+            };
             let version = self.tables.next_version(&self.session, pipeline, Some(lease.token)).await?;
-            self.tables.put(&self.session, pipeline, "", about, version).await
+            self.tables.put(&self.session, pipeline, "", about, version).await?;
+            Ok(Forgotten { had_state: true, given_up })
         };
-        let forgotten = forgotten.await;
+        let forgotten: Result<Forgotten> = forgotten.await;
         self.leases().release(&lease).await?;
-        forgotten.map(|()| true)
+        forgotten
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {

@@ -342,7 +342,7 @@ impl ChType {
     pub fn field(&self, column: &str) -> Field {
         let field = Field::new(column, self.data_type(), self.is_nullable());
         let field = with_native(field, SYSTEM, &self.to_string());
-        match self.without_null() {
+        match self.inner() {
             Self::Uuid => with_extension(field, EXTENSION_UUID),
             Self::Json => with_extension(field, EXTENSION_JSON),
             _ => field,

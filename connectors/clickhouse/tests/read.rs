@@ -18,6 +18,7 @@ use dpone_clickhouse::ClickHouseConnector;
 use dpone_clickhouse::client::{Server, Statement};
 use dpone_engine::source::ReadTarget;
 use dpone_engine::{Connector, Error, ErrorKind, ReadRequest, Relation, ScanExec, Snapshot, Source, SourceTable};
+use dpone_planner::types::is_uuid;
 use futures::StreamExt;
 use server_support::{Break, breaking, connection, database, url};
 
@@ -143,6 +144,7 @@ const ZOO: Zoo = &[
     ("Nullable(Date)", &[("NULL", "NULL"), ("'2020-02-29'", "2020-02-29")]),
     ("Nullable(Enum8('a' = 1))", &[("NULL", "NULL"), ("'a'", "a")]),
     ("LowCardinality(Nullable(String))", &[("NULL", "NULL"), ("'z'", "z")]),
+    ("LowCardinality(UUID)", &[("'00112233-4455-6677-8899-aabbccddeeff'", "00112233445566778899aabbccddeeff")]),
 ];
 
 #[tokio::test]
@@ -150,8 +152,9 @@ async fn every_type_arrives_as_it_is() {
     let server = database("zoo").await;
     for (at, (native, values)) in ZOO.iter().enumerate() {
         let table = format!("t{at}");
+        let create = format!("CREATE TABLE {table} (k UInt8, c {native}) ENGINE = MergeTree ORDER BY k");
         server
-            .run(format!("CREATE TABLE {table} (k UInt8, c {native}) ENGINE = MergeTree ORDER BY k"))
+            .run(Statement::new(create).setting("allow_suspicious_low_cardinality_types", 1))
             .await
             .unwrap_or_else(|e| panic!("{native}: {e}"));
         let rows: Vec<_> = values.iter().enumerate().map(|(k, (sql, _))| format!("({k}, {sql})")).collect();
@@ -163,6 +166,8 @@ async fn every_type_arrives_as_it_is() {
         let batch = all(opened.provider).await.unwrap_or_else(|e| panic!("{native}: {e}"));
         let expected: Vec<_> = values.iter().map(|(_, shown)| (*shown).to_owned()).collect();
         assert_eq!(shown(&batch, 1), expected, "{native}");
+        let is_identifier = native.contains("UUID") && !native.starts_with("Array");
+        assert_eq!(is_uuid(batch.schema().field(1)), is_identifier, "{native}");
     }
 }
 
@@ -601,6 +606,47 @@ async fn tables_that_merge_rows_are_read_as_if_they_had() {
     assert!(opened.notes.iter().any(|note| note.contains("FINAL")), "{:?}", opened.notes);
     let batch = all(opened.provider).await.unwrap();
     assert_eq!((batch.num_rows(), shown(&batch, 1)), (10, vec!["3".to_owned(); 10]));
+}
+
+#[tokio::test]
+async fn a_table_that_shows_rows_of_others_is_read_as_they_are() {
+    let server = database("shown").await;
+    for statement in [
+        "CREATE TABLE plain (id UInt64, v UInt64) ENGINE = MergeTree ORDER BY id",
+        "CREATE TABLE other (id UInt64, v UInt64) ENGINE = MergeTree ORDER BY id",
+        "CREATE TABLE last (id UInt64, v UInt64) ENGINE = ReplacingMergeTree(v) ORDER BY id",
+        "CREATE MATERIALIZED VIEW into_last TO last AS SELECT * FROM plain",
+        "CREATE MATERIALIZED VIEW into_other TO other AS SELECT * FROM plain",
+        "CREATE MATERIALIZED VIEW own ENGINE = ReplacingMergeTree(v) ORDER BY id AS SELECT * FROM plain",
+        "CREATE TABLE merge AS last ENGINE = Merge(currentDatabase(), '^last$')",
+        "CREATE TABLE buffer AS last ENGINE = Buffer(currentDatabase(), last, 1, 10, 100, 10000, 1000000, 1000000, 10000000)",
+    ] {
+        server.run(statement).await.unwrap();
+    }
+    for v in 1..4 {
+        server.run(format!("INSERT INTO plain SELECT number, {v} FROM numbers(10)")).await.unwrap();
+    }
+    for (table, last) in [("into_last", true), ("own", true), ("merge", true), ("buffer", true), ("into_other", false)]
+    {
+        let opened = open(&server, &request(table)).await.unwrap();
+        assert_eq!(opened.notes.iter().any(|note| note.contains("FINAL")), last, "{table}: {:?}", opened.notes);
+        assert_eq!(all(opened.provider).await.unwrap().num_rows(), if last { 10 } else { 30 }, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn what_goes_while_it_is_read_is_a_conflict() {
+    let server = database("gone").await;
+    for statement in ["ALTER TABLE t DROP COLUMN v", "ALTER TABLE t MODIFY COLUMN v String", "DROP TABLE t SYNC"] {
+        server.run("DROP TABLE IF EXISTS t SYNC").await.unwrap();
+        server.run("CREATE TABLE t (id UInt64, v UInt64) ENGINE = MergeTree ORDER BY id").await.unwrap();
+        server.run("INSERT INTO t SELECT number, number FROM numbers(10)").await.unwrap();
+        let opened = open(&server, &request("t")).await.unwrap();
+        server.run(statement).await.unwrap();
+        let error = all(opened.provider).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{statement}: {error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("run it again")), "{statement}: {error:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dpone_engine::{Error, Lease, LeaseRequest, Receipt, Result, StateStore};
+use dpone_engine::{Error, Forgotten, Lease, LeaseRequest, Receipt, Result, StateStore};
 use dpone_planner::state::PipelineState;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
@@ -263,9 +263,9 @@ impl StateStore for DeltaState {
         Ok(states)
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
         if !crate::table::exists(&self.place).await? {
-            return Ok(false);
+            return Ok(Forgotten::default());
         }
         let lease = self
             .acquire(&LeaseRequest {
@@ -277,7 +277,7 @@ impl StateStore for DeltaState {
             .await?;
         let had = self.restate(pipeline, lease.token, true).await;
         self.leases.release(&self.place.table, &lease).await?;
-        had
+        had.map(Forgotten::state)
     }
 
     async fn mirror(&self, _: &PipelineState, _: &Receipt) -> Result<()> {

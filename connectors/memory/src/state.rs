@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use dpone_engine::{Error, Lease, LeaseRequest, Receipt, Relation, Result, StateStore};
+use dpone_engine::{Error, Forgotten, Lease, LeaseRequest, Receipt, Relation, Result, StateStore};
 use dpone_planner::state::PipelineState;
 
 use crate::MemorySystem;
@@ -114,8 +114,8 @@ impl StateStore for MemoryState {
         Ok(self.with(|pipelines| pipelines.states.values().cloned().collect()))
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
-        Ok(self.with(|pipelines| pipelines.states.remove(pipeline).is_some()))
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
+        Ok(Forgotten::state(self.with(|pipelines| pipelines.states.remove(pipeline).is_some())))
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {

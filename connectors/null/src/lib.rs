@@ -7,8 +7,8 @@ use arrow::datatypes::Field;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use dpone_engine::{
-    Capabilities, Commit, Connector, Error, Lease, LeaseRequest, LoadSpec, Receipt, Relation, ResolvedConnection,
-    Result, Sink, Source, StagedPartition, StateLocation, StateStore, TargetTable, failpoint,
+    Capabilities, Commit, Connector, Error, Forgotten, Lease, LeaseRequest, LoadSpec, Receipt, Relation,
+    ResolvedConnection, Result, Sink, Source, StagedPartition, StateLocation, StateStore, TargetTable, failpoint,
 };
 use dpone_planner::dialect::Dialect;
 use dpone_planner::plan::WriteMode;
@@ -205,8 +205,8 @@ impl StateStore for NullSink {
         Ok(self.lock().states.values().cloned().collect())
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
-        Ok(self.lock().states.remove(pipeline).is_some())
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
+        Ok(Forgotten::state(self.lock().states.remove(pipeline).is_some()))
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {

@@ -7,7 +7,7 @@ use std::future::Future;
 
 use async_trait::async_trait;
 use dpone_engine::state::LeaseRequest;
-use dpone_engine::{Error, Lease, Receipt, Relation, Result, StateLocation, StateStore};
+use dpone_engine::{Error, Forgotten, Lease, Receipt, Relation, Result, StateLocation, StateStore};
 use dpone_planner::state::PipelineState;
 use tokio_postgres::error::SqlState;
 
@@ -255,10 +255,10 @@ impl StateStore for PostgresState {
         rows.iter().map(|row| parse("state", row.get(0))).collect()
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
         let client = self.server.connect().await?;
         let sql = format!("DELETE FROM {} WHERE pipeline = $1", relation(&self.tables.state));
-        Ok(or_nothing((*client).execute(&sql, &[&pipeline])).await? > 0)
+        Ok(Forgotten::state(or_nothing((*client).execute(&sql, &[&pipeline])).await? > 0))
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {

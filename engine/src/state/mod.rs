@@ -9,6 +9,20 @@ use dpone_planner::state::PipelineState;
 use crate::receipt::Receipt;
 use crate::{Relation, Result};
 
+/// What [`StateStore::reset`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub had_state: bool,
+    /// Why a commit that was cut short is not finished any more; what was done of it stays done.
+    pub given_up: Option<String>,
+}
+
+impl Forgotten {
+    pub fn state(had_state: bool) -> Self {
+        Self { had_state, given_up: None }
+    }
+}
+
 /// State, receipts and leases of the pipelines of one target system.
 ///
 /// New state is never written through this port by a run: it travels in [`crate::Sink::commit`].
@@ -32,8 +46,8 @@ pub trait StateStore: Debug + Send + Sync {
     /// Every pipeline's state here, for `state inspect` and `state export`.
     async fn list(&self) -> Result<Vec<PipelineState>>;
 
-    /// Forgets the watermark (the loads stay on record). True when there was a state.
-    async fn reset(&self, pipeline: &str) -> Result<bool>;
+    /// Forgets the watermark (the loads stay on record).
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten>;
 
     /// Stores a copy of a state and its receipt that were committed elsewhere.
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()>;

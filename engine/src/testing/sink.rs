@@ -426,7 +426,7 @@ impl Suite {
         let stored = store.receipt(PIPELINE, "run-1").await?.map(|r| (r.load_id, r.rows.inserted));
         ensure_eq(&stored, &Some((first.load_id, 1)), "every run's receipt is kept")?;
         ensure(store.list().await?.iter().any(|s| s.pipeline == PIPELINE), "list shows the pipeline's state")?;
-        ensure(store.reset(PIPELINE).await?, "reset says that there was a state")?;
+        ensure(store.reset(PIPELINE).await?.had_state, "reset says that there was a state")?;
         let after = store.get(PIPELINE).await?.and_then(|s| s.watermark);
         ensure(after.is_none(), "reset forgets the watermark")?;
         ensure(store.receipt(PIPELINE, "run-2").await?.is_some(), "reset keeps the receipts")

@@ -92,7 +92,8 @@ fn a_commit_that_cannot_be_finished_says_so_until_it_is_given_up() {
         case.project.run(FILE, run).failed("conflict").says("is gone, which held rows").says("dpone state reset");
         assert_same_rows("nothing is taken for loaded", before.clone(), case.rows());
     }
-    case.project.dpone(&["state", "reset", FILE, "--yes"]).ok();
+    let reset = case.project.dpone(&["state", "reset", FILE, "--yes"]).ok();
+    reset.says("warning: orders: a commit that was cut short is given up").says("is gone, which held rows");
     assert_eq!(open_commits(&case.ch), Vec::<String>::new());
     case.project.run(FILE, "fifth").ok();
     assert_eq!(case.ch.leftovers(), Vec::<String>::new());

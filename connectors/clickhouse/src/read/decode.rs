@@ -151,7 +151,11 @@ fn text(array: &ArrayRef) -> Decoded {
 }
 
 fn not_text(row: usize) -> Bad {
-    Bad::Value { row, why: "bytes that are not UTF-8", hint: "declare its type as bytes" }
+    Bad::Value {
+        row,
+        why: "bytes that are not UTF-8",
+        hint: "declare its type as bytes, or convert it in a query: SELECT hex(…) AS …",
+    }
 }
 
 fn fixed_text(array: &ArrayRef) -> Decoded {

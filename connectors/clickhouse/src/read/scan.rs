@@ -21,6 +21,7 @@ use super::Began;
 use super::column::Decode;
 use super::decode::Decoder;
 use crate::client::{Server, Statement};
+use crate::error::code_of;
 
 /// Text of one column that is made of a dictionary at once.
 const SPREAD_BYTES: usize = 32 << 20;
@@ -128,7 +129,7 @@ impl Scan for ClickHouseScan {
             let (batches, received) = mpsc::channel(1);
             let task = AbortOnDrop(runtime.spawn(async move {
                 if let Err(error) = read.run(&batches).await {
-                    let error = error.with("table", table).with("partition", partition.to_string());
+                    let error = gone(error).with("table", table).with("partition", partition.to_string());
                     // A closed channel means that nobody waits for the error any more.
                     let _ = batches.send(Err(error)).await;
                 }
@@ -177,6 +178,16 @@ impl Read {
             }
         }
         Ok(())
+    }
+}
+
+/// What was there when the table was opened, and is not when it is read, went meanwhile.
+fn gone(error: Error) -> Error {
+    match code_of(&error) {
+        Some(code @ (8 | 10 | 16 | 47 | 60 | 81 | 218 | 219)) => Error::conflict(error.message())
+            .with("code", code.to_string())
+            .with_hint("it was there when the read began: run it again, as the table is now"),
+        _ => error,
     }
 }
 

@@ -23,6 +23,10 @@ use super::partition::{self, Fence, PartitionPlan};
 use super::scan::{ClickHouseScan, ScanSpec};
 use crate::client::{Server, Statement};
 use crate::dialect::ClickHouseDialect;
+use crate::error::code_of;
+
+const SYNTAX_ERROR: u32 = 62;
+const ILLEGAL_FINAL: u32 = 181;
 
 /// What opening a table needs.
 pub(super) struct Context<'a> {
@@ -48,6 +52,12 @@ pub(super) async fn open(
     if table.is_merging() {
         from.push_str(" FINAL");
         notes.push(format!("{name} is a {}, and is read with FINAL: as if all its parts were merged", table.engine));
+    } else if stands_for_merging(context.server, &table).await? {
+        from.push_str(" FINAL");
+        notes.push(format!(
+            "{name} is a {}, and is read with FINAL: as if all parts of the tables behind it were merged",
+            table.engine
+        ));
     }
     if !table.computed.is_empty() {
         let computed = table.computed.join(", ");
@@ -59,6 +69,22 @@ pub(super) async fn open(
     let opened =
         SourceTable { provider: Arc::new(provider), key, rows: table.rows, bytes: table.bytes, notes, changes: None };
     Ok((opened, fence))
+}
+
+/// Whether the rows are those of other tables, whose engine merges rows: the server takes FINAL then.
+async fn stands_for_merging(server: &Server, table: &Table) -> Result<bool> {
+    if !matches!(table.engine.as_str(), "MaterializedView" | "Merge" | "Buffer") {
+        return Ok(false);
+    }
+    let probe = format!(
+        "SELECT count() FROM (SELECT 1 FROM {} FINAL LIMIT 0)",
+        ClickHouseDialect.quote_relation(&table.relation)
+    );
+    match server.scalar::<u64>(Statement::new(probe)).await {
+        Ok(_) => Ok(true),
+        Err(error) if code_of(&error) == Some(ILLEGAL_FINAL) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Of a view with parameters the server knows the columns when it knows those.
@@ -103,7 +129,7 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
         .server
         .rows(Statement::new(format!("DESCRIBE TABLE (SELECT * FROM {from})")))
         .await
-        .map_err(|e| e.with("table", "query"))?;
+        .map_err(|e| one_select(e).with("table", "query"))?;
     let text = |row: &serde_json::Value, at: usize| row.get(at).and_then(|v| v.as_str()).map(str::to_owned);
     let described = described
         .iter()
@@ -125,6 +151,15 @@ pub(super) async fn open_query(context: &Context<'_>, query: &str, request: &Rea
         notes: Vec::new(),
         changes: None,
     })
+}
+
+fn one_select(error: Error) -> Error {
+    match code_of(&error) {
+        Some(SYNTAX_ERROR) => error.with_hint(
+            "a query is one SELECT of ClickHouse's SQL: without FORMAT and INTO OUTFILE, and with nothing behind a semicolon",
+        ),
+        _ => error,
+    }
 }
 
 fn columns(described: &[(String, String)], request: &ReadRequest, sends: Sends) -> Result<Vec<Column>> {

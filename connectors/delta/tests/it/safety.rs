@@ -154,13 +154,13 @@ async fn state_is_forgotten_on_request_and_found_again_in_the_history() {
     let state = lake.state(&table);
     assert_eq!(state.get("orders").await.unwrap().unwrap().load_id, receipt.load_id);
     assert_eq!(state.receipt("orders", &receipt.run_id).await.unwrap(), Some(receipt.clone()));
-    assert!(state.reset("orders").await.unwrap());
-    assert!(!state.reset("orders").await.unwrap());
+    assert!(state.reset("orders").await.unwrap().had_state);
+    assert!(!state.reset("orders").await.unwrap().had_state);
     assert_eq!(state.get("orders").await.unwrap(), None);
     assert_eq!(state.receipt("orders", &receipt.run_id).await.unwrap(), Some(receipt), "loads stay on record");
     lake.load(&table, &append(), &[rows(&[2], "DE")]).await.unwrap();
     assert!(state.get("orders").await.unwrap().is_some());
-    assert!(!lake.state(&Relation::new("no", "where")).reset("orders").await.unwrap());
+    assert!(!lake.state(&Relation::new("no", "where")).reset("orders").await.unwrap().had_state);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dpone_engine::{Error, Lease, LeaseRequest, Receipt, Relation, Result, StateStore};
+use dpone_engine::{Error, Forgotten, Lease, LeaseRequest, Receipt, Relation, Result, StateStore};
 use dpone_planner::state::PipelineState;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 
@@ -180,7 +180,7 @@ impl StateStore for FileState {
         Ok(states.into_values().collect())
     }
 
-    async fn reset(&self, pipeline: &str) -> Result<bool> {
+    async fn reset(&self, pipeline: &str) -> Result<Forgotten> {
         let _lock = self.lock_table().await?;
         let mut found = false;
         for place in [Some(self.place()), self.copy_place()].into_iter().flatten() {
@@ -191,7 +191,7 @@ impl StateStore for FileState {
                 found = true;
             }
         }
-        Ok(found)
+        Ok(Forgotten::state(found))
     }
 
     async fn mirror(&self, state: &PipelineState, receipt: &Receipt) -> Result<()> {

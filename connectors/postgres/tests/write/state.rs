@@ -10,7 +10,7 @@ async fn reading_state_that_is_not_there_finds_and_creates_nothing() {
     assert!(store.get("t").await.unwrap().is_none());
     assert!(store.receipt("t", "r").await.unwrap().is_none());
     assert!(store.list().await.unwrap().is_empty());
-    assert!(!store.reset("t").await.unwrap());
+    assert!(!store.reset("t").await.unwrap().had_state);
     assert!(load.sink.describe(&load.spec.target).await.unwrap().is_none());
     assert_eq!(place.rows("SELECT count(*) FROM pg_class WHERE relnamespace = '$S'::regnamespace").await, ["0"]);
     place.run("DROP SCHEMA $S").await;
