@@ -215,7 +215,12 @@ struct Given {
 impl Given {
     fn collect(connection: &ResolvedConnection) -> Result<Self> {
         let mut given = Self { options: BTreeMap::new(), settings: BTreeMap::new(), scheme_is_secure: None };
-        if let Some(url) = connection.get("url").filter(|url| !url.is_empty()) {
+        // Not this machine: a variable that is set to nothing would lead there.
+        if let Some(empty) = ["url", "host"].into_iter().find(|key| connection.get(key).is_some_and(str::is_empty)) {
+            return Err(Error::configuration(format!("the option {empty:?} is empty"))
+                .with_hint("say where the server is, or leave the option out for the one on this machine"));
+        }
+        if let Some(url) = connection.get("url") {
             given.read_url(url)?;
         }
         let mut named = BTreeMap::new();
@@ -501,6 +506,8 @@ mod tests {
             &[("url", "https://h/"), ("client_cert", "c.pem")],
             &[("user", "a"), ("username", "b")],
             &[("url", "ftp://h/")],
+            &[("url", "")],
+            &[("host", "")],
             &[("url", "http://h/a/b")],
             &[("compression", "zip")],
             &[("connect_timeout", "soon")],
