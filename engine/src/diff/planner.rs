@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::{Result as DataFusionResult, internal_err};
+use datafusion::execution::SessionState;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
@@ -16,6 +17,7 @@ use dpone_planner::tally::Tally;
 use dpone_planner::timeline::Timeline;
 
 use super::{DiffExec, TimelineExec};
+use crate::pruning::{compares_floats, without_dynamic_filters};
 use crate::sift::SiftExec;
 use crate::tally::TallyExec;
 
@@ -30,6 +32,11 @@ impl QueryPlanner for QueryPlannerWithDiff {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let careful = match session.as_any().downcast_ref::<SessionState>() {
+            Some(state) if compares_floats(plan)? => Some(without_dynamic_filters(state)),
+            _ => None,
+        };
+        let session = careful.as_ref().map_or(session, |careful| careful as &dyn Session);
         DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(NodePlanner)])
             .create_physical_plan(plan, session)
             .await

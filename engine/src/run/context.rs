@@ -96,9 +96,6 @@ impl RunContext {
         // 0.1 is a decimal: compared with one it is exact.
         options.sql_parser.parse_float_as_decimal = true;
         options.execution.parquet.pushdown_filters = true;
-        // The greatest value so far would pass over row groups with a NaN, which is greater, see [`crate::pruning`].
-        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
         // What a sort sets aside to merge what it spilled; the default is more than a small limit has.
         options.execution.sort_spill_reservation_bytes = (self.options.memory_limit / 32).min(10 << 20);
         let state = SessionStateBuilder::new()

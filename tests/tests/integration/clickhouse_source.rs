@@ -1,6 +1,9 @@
 //! ClickHouse as a source: every strategy into every sink, against the oracle. Its types are in `clickhouse_types`.
 
-use dpone_tests::{ClickHouse, Lake, Pg, Project, assert_same_rows, every_case};
+use std::io::Read;
+use std::process::Stdio;
+
+use dpone_tests::{ClickHouse, Lake, Outcome, Pg, Project, assert_same_rows, every_case};
 
 use crate::clickhouse_sink::ROW;
 use crate::matrix::{From, Into, manifest, target_rows};
@@ -138,4 +141,24 @@ fn queries_tables_and_mistakes_as_a_user_meets_them() {
     project.run("load.sql", "three").failed("configuration").says("events");
     let tested = project.dpone(&["connections", "test", "ch", "--file", "load.sql"]);
     assert!(tested.text().contains("ClickHouse"), "{}", tested.text());
+}
+
+/// Its reader waits in the middle of the rows, and the table is another one when it goes on.
+#[test]
+fn a_query_fails_when_what_it_read_changed_meanwhile() {
+    let ch = ClickHouse::new();
+    for table in ["t", "other"] {
+        ch.execute(&format!("CREATE TABLE {table} (id UInt64) ENGINE = MergeTree ORDER BY id"));
+        ch.execute(&format!("INSERT INTO {table} SELECT number FROM numbers(1500000)"));
+    }
+    let project = Project::new().env("DPONE_CONN_CH_URL", ch.url());
+    project.write("db.sql", "CREATE CONNECTION ch TYPE clickhouse OPTIONS ('url' 'env:DPONE_CONN_CH_URL');");
+    let sql = format!("SELECT id FROM ch.{}.t", ch.database);
+    let query = ["query", &sql, "--file", "db.sql", "--format", "csv", "--parallelism", "2"];
+    let mut running = project.command(&query).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    running.stdout.as_mut().unwrap().read_exact(&mut [0; 100]).unwrap();
+    ch.execute("EXCHANGE TABLES t AND other");
+    let ended = Outcome::new(&query, running.wait_with_output().unwrap());
+    assert_eq!(ended.code(), Some(1), "{}", ended.stderr());
+    assert!(ended.stderr().contains("another table took its place"), "{}", ended.stderr());
 }

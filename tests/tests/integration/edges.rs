@@ -57,6 +57,8 @@ fn a_nan_of_the_last_row_group_is_the_greatest() {
         "SELECT d FROM lake.l.t ORDER BY d DESC LIMIT 1",
         "SELECT max(d) AS d FROM lake.l.t",
         "SELECT d FROM lake.l.t WHERE d > 99999",
+        "SELECT d FROM lake.l.t JOIN (VALUES ('NaN'::double), (99999.0::double)) v (x) ON d = x ORDER BY 1 DESC LIMIT 1",
+        "SELECT d FROM lake.l.t WHERE d IN (SELECT d FROM lake.l.t WHERE id IN (1, 60000)) ORDER BY 1 DESC LIMIT 1",
     ] {
         let arguments = ["query", sql, "--file", "load.sql", "--parallelism", "1", "--format", "csv"];
         assert_eq!(project.dpone(&arguments).ok().stdout(), "d\nNaN\n", "{sql}");

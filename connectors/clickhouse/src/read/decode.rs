@@ -55,13 +55,13 @@ impl Decoder {
                     Error::data_quality(format!("column {name:?} holds {why} (row {})", self.rows + row as u64 + 1))
                         .with_hint(hint)
                 }
-                // The server was asked for the types when the table was opened.
+                // The server was asked for the types when the table was opened: another one is a new one.
                 Bad::Type => Error::conflict(format!(
-                    "column {name:?} came as {} where {} was expected: its type was changed while it was read",
+                    "column {name:?} came as {} where {} was expected",
                     array.data_type(),
                     field.data_type()
                 ))
-                .with_hint("run it again: the table is read as it is then"),
+                .with_hint("its type may have been changed while it was read: run it again; if it fails again, report it with the column's type"),
             }
             .with("column", name)
         })
