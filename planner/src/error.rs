@@ -254,13 +254,40 @@ impl From<DataFusionError> for Error {
                 SchemaError::FieldNotFound { field, valid_fields } => no_column(field, valid_fields),
                 _ => Error::configuration(error.strip_backtrace()),
             },
-            DataFusionError::SQL(_, _) | DataFusionError::Plan(_) => Error::configuration(error.strip_backtrace()),
-            DataFusionError::NotImplemented(_) => Error::configuration(error.strip_backtrace()),
+            DataFusionError::SQL(..) | DataFusionError::Plan(_) => Error::configuration(told(&error)),
+            DataFusionError::NotImplemented(_) => {
+                let text = told(&error);
+                match text.contains("Decimal precision") {
+                    // A literal is read as a decimal, whatever it is compared with.
+                    true => Error::configuration(text).with_hint(
+                        "a number with so many digits is written as a text that is cast: CAST('5e-324' AS DOUBLE)",
+                    ),
+                    false => Error::configuration(text),
+                }
+            }
             DataFusionError::Internal(_) => Error::internal(error.strip_backtrace()),
             DataFusionError::ResourcesExhausted(_) => Error::configuration(error.strip_backtrace())
                 .with_hint("raise --memory-limit, or give --temp-dir a place with more room to spill"),
             other => Error::unknown(without_values(&other.strip_backtrace())),
         }
+    }
+}
+
+/// What DataFusion says about a query, without the names of its own classes of errors.
+fn told(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let (class, instead) = match error {
+        DataFusionError::SQL(parser, _) => {
+            let text = parser.to_string();
+            return format!("the SQL cannot be read: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text));
+        }
+        DataFusionError::Plan(_) => ("Error during planning: ", ""),
+        DataFusionError::NotImplemented(_) => ("This feature is not implemented: ", "not supported: "),
+        _ => return text,
+    };
+    match text.strip_prefix(class) {
+        Some(rest) => format!("{instead}{rest}"),
+        None => text,
     }
 }
 
@@ -311,7 +338,7 @@ fn from_shared(error: &DataFusionError) -> Error {
             Some(ours) => ours.copy(),
             None => Error::unknown(without_values(&error.strip_backtrace())),
         },
-        root => Error::new(kind_of_shared(root), without_values(&error.strip_backtrace())),
+        root => Error::new(kind_of_shared(root), without_values(&told(root))),
     }
 }
 
@@ -408,6 +435,20 @@ mod tests {
         for error in [Error::from(cast), Error::from(execution)] {
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn classes_of_datafusion_are_not_named() {
+        let number = "Decimal precision 324 exceeds the maximum supported precision: 76";
+        for (error, want) in [
+            (DataFusionError::Plan("no function 'f'".into()), "no function 'f'"),
+            (DataFusionError::NotImplemented("QUALIFY".into()), "not supported: QUALIFY"),
+            (DataFusionError::NotImplemented(number.into()), &format!("not supported: {number}")),
+        ] {
+            assert_eq!(Error::from(error).to_string(), want);
+        }
+        let number = Error::from(DataFusionError::NotImplemented(number.into()));
+        assert!(number.hint().is_some_and(|hint| hint.contains("CAST(")), "{number:?}");
     }
 
     /// A shared error has the class that it has alone, and several have that of the first.

@@ -83,15 +83,17 @@ pub fn too_long(sql: &str) -> Option<Excess> {
 /// `what` names the predicate in errors, such as `replace scope`.
 pub fn predicate(what: &str, sql: &str, schema: &DFSchema) -> Result<Expr> {
     let failed = |error: datafusion::error::DataFusionError| {
-        if let datafusion::error::DataFusionError::External(inner) = &error
-            && inner.is::<Error>()
-        {
-            let ours = Error::from(error);
-            let hint = ours.hint().unwrap_or_default().to_owned();
-            return Error::configuration(format!("{what}: {sql:?}: {}", ours.message())).with_hint(hint);
+        let ours = matches!(&error, datafusion::error::DataFusionError::External(inner) if inner.is::<Error>());
+        let error = Error::from(error);
+        let problem = if ours { "" } else { " is not a predicate over the table" };
+        let problem = Error::configuration(format!("{what}: {sql:?}{problem}: {}", error.message()));
+        match (error.hint(), ours) {
+            (Some(hint), _) => problem.with_hint(hint),
+            (None, true) => problem,
+            (None, false) => problem.with_hint(
+                "write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'",
+            ),
         }
-        Error::configuration(format!("{what}: {sql:?} is not a predicate over the table: {}", error.strip_backtrace()))
-            .with_hint("write a DataFusion SQL condition over the table's columns, such as order_date >= '2026-06-01'")
     };
     check_length(what, sql)?;
     let parsed = parse(sql, schema).map_err(failed)?;

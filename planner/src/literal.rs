@@ -3,7 +3,9 @@
 //! A uuid column is sixteen bytes, and its values are written as text. A literal such as 0.5 is a decimal, and DataFusion
 //! compares floats with decimals as decimals, which know no NaN and no infinity, and hold fifteen digits behind the point.
 //! Bytes of one length end in zeros where a value is shorter, and are compared with nothing else. [`compare`] makes such
-//! literals values of the column's type, and casts of a uuid to text its canonical text.
+//! literals values of the column's type, and casts of a uuid to text its canonical text. Texts that are compared with dates,
+//! times and numbers stay texts, which DataFusion reads; that they can be read is checked here, since a run that
+//! fails on one blames the rows.
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use datafusion::common::{DFSchema, Result as DataFusionResult, ScalarValue, inte
 use datafusion::logical_expr::expr::{Cast, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Between, BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
@@ -244,6 +247,7 @@ fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult
         return Ok(None);
     };
     if !is_uuid_expr(expr, schema) {
+        readable_beside(expr, text, schema)?;
         return Ok(padded_beside(expr, text, schema));
     }
     let bytes = parse(text).ok_or_else(|| {
@@ -251,6 +255,26 @@ fn text_beside(expr: &Expr, other: &Expr, schema: &DFSchema) -> DataFusionResult
             .with_hint("write all 32 hexadecimal digits, such as 0188d2c8-5b6e-7cc1-98c4-dc0c0c07398f")
     })?;
     Ok(Some(lit(ScalarValue::FixedSizeBinary(16, Some(bytes.to_vec())))))
+}
+
+/// Whether the text can be read as what `expr` is compared as: a date, a time, a number.
+fn readable_beside(expr: &Expr, text: &str, schema: &DFSchema) -> Result<()> {
+    let Ok(kind) = expr.get_type(schema) else { return Ok(()) };
+    let Some(read) = comparison_coercion(&kind, &DataType::Utf8) else { return Ok(()) };
+    let (name, hint) = match &read {
+        DataType::Date32 | DataType::Date64 => ("a date", "write year, month and day, such as 2024-01-31"),
+        DataType::Timestamp(..) => ("a timestamp", "write a date and a time, such as 2024-01-31 12:30:00"),
+        DataType::Time32(_) | DataType::Time64(_) => ("a time", "write hours, minutes and seconds, such as 12:30:00"),
+        number if number.is_numeric() => ("a number", "compare CAST(… AS VARCHAR) with it, where its text is meant"),
+        _ => return Ok(()),
+    };
+    match ScalarValue::from(text).cast_to(&read) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let problem = format!("{expr} is {name}, and is compared with {text:?}, which cannot be read as one");
+            Err(Error::configuration(problem).with_hint(hint))
+        }
+    }
 }
 
 /// The text's bytes with zeros behind them, where `expr` is bytes of one length. A longer text is equal to none of them, and
@@ -344,6 +368,46 @@ mod tests {
         );
         for sql in ["code IN ('ab', 'abcd', NULL)", "code BETWEEN 'a' AND 'abcd'", "'abcd' > code", "code >= X'6162'"] {
             assert!(crate::expr::predicate("scope", sql, &schema).is_ok(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_a_column_is_compared_with_can_be_read_as_its_type() {
+        let fields = [
+            ("day", DataType::Date32),
+            ("at", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()))),
+            ("n", DataType::Int64),
+            ("price", DataType::Decimal128(10, 2)),
+            ("f", DataType::Float64),
+            ("t", DataType::Utf8View),
+        ];
+        let fields = fields.map(|(name, kind)| Field::new(name, kind, true));
+        let schema = DFSchema::try_from(Schema::new(fields.to_vec())).unwrap();
+        for sql in [
+            "day = '2024-02-29' AND day IN ('2024-01-31', NULL)",
+            "at >= '2024-01-31' AND at < '2024-01-31T12:30:00Z'",
+            "n = '12' AND price > '1.5' AND f <> 'NaN' AND '1e3' > f",
+            "t = '2024-13-45' AND 'x' = 'y'",
+            "CAST(day AS VARCHAR) = '2024-13-45' AND day = TRY_CAST('2024-13-45' AS DATE)",
+        ] {
+            let predicate = crate::expr::predicate("scope", sql, &schema);
+            assert!(predicate.is_ok(), "{sql}: {predicate:?}");
+        }
+        for (sql, text, kind) in [
+            ("day = '2024-13-45'", "2024-13-45", "a date"),
+            ("'' < day", "", "a date"),
+            ("day IN ('2024-01-31', 'today')", "today", "a date"),
+            ("day BETWEEN '2024-01-01' AND '2024-02-30'", "2024-02-30", "a date"),
+            ("at > 'noon'", "noon", "a timestamp"),
+            ("n = '1.5'", "1.5", "a number"),
+            ("price < '12 EUR'", "12 EUR", "a number"),
+            ("f > 'much'", "much", "a number"),
+        ] {
+            let error = crate::expr::predicate("scope", sql, &schema).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Configuration, "{sql}: {error}");
+            let said = error.to_string();
+            assert!(said.contains(&format!("{text:?}")) && said.contains(kind), "{sql}: {error}");
+            assert!(error.hint().is_some(), "{sql}: {error}");
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub struct Server {
     http: reqwest::Client,
     /// Asked once.
     version: Arc<OnceCell<((u32, u32), String)>>,
+    /// Whether a statement was ever answered: the server takes the connection's settings.
+    answered: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Server {
@@ -135,7 +138,7 @@ impl Server {
     /// Reads certificates, and opens no connection.
     pub fn new(config: ClickHouseConfig) -> Result<Self> {
         let http = http_client(&config).map_err(|e| e.with("connection", &config.connection))?;
-        Ok(Self { config: Arc::new(config), http, version: Arc::default() })
+        Ok(Self { config: Arc::new(config), http, version: Arc::default(), answered: Arc::default() })
     }
 
     pub fn config(&self) -> &ClickHouseConfig {
@@ -266,16 +269,34 @@ impl Server {
         let tag = headers.get("x-clickhouse-exception-tag").map(|tag| tag.as_bytes().to_vec());
         let mut answer = Answer::new(self.clone(), &statement.query_id, response, summary, tag).within(silence);
         if status.is_success() && code.is_none() {
+            self.answered.store(true, Ordering::Relaxed);
             return Ok(answer);
         }
         // The text may be cut; the head says enough.
         let text = answer.text_of_failure().await;
         let ours = code.is_some() || text.starts_with("Code: ");
-        Err(named(if ours {
-            error::from_exception(&text, code)
-        } else {
-            error::from_status(status.as_u16(), &self.config)
-        }))
+        let error = match ours {
+            true => error::from_exception(&text, code),
+            false => error::from_status(status.as_u16(), &self.config),
+        };
+        let of_settings = ours && !self.answered.load(Ordering::Relaxed) && error::may_be_of_a_setting(&error);
+        let refused = if of_settings { self.refused_setting().await } else { None };
+        Err(named(refused.unwrap_or(error)))
+    }
+
+    /// The setting of the connection that the server does not take, if there is one: its errors about a value do not say
+    /// of which setting it is.
+    async fn refused_setting(&self) -> Option<Error> {
+        for (name, value) in &self.config.settings {
+            let request = self.http.post(self.config.base_url()).query(&[(name, value)]).body("SELECT 1");
+            let answer = quiet(Some(self.config.send_receive_timeout), request.send()).await?.ok()?;
+            if answer.status().is_success() {
+                continue;
+            }
+            let text = quiet(Some(self.config.send_receive_timeout), answer.text()).await?.ok()?;
+            return error::of_setting(name, &text);
+        }
+        None
     }
 
     fn request(&self, statement: &Statement, body: Option<reqwest::Body>) -> reqwest::RequestBuilder {

@@ -36,6 +36,24 @@ pub(crate) fn from_exception(text: &str, header: Option<u32>) -> Error {
     }
 }
 
+/// Whether the server may have meant a setting that came with the statement, and not the statement.
+pub(crate) fn may_be_of_a_setting(error: &Error) -> bool {
+    !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Authorization | ErrorKind::Conflict)
+}
+
+/// What the server says about one setting of the connection, sent alone with a statement that reads nothing: the only value
+/// in its text is the setting's. `None` where the answer is not of ClickHouse.
+pub(crate) fn of_setting(name: &str, text: &str) -> Option<Error> {
+    let exception = Exception::parse(text);
+    let code = exception.code?;
+    let problem = format!("the server does not take the connection's setting {name:?}: {}", exception.message);
+    may_be_of_a_setting(&Error::new(kind(code), "")).then(|| {
+        Error::configuration(problem)
+            .with("code", code.to_string())
+            .with_hint("change it under settings, or in the URL; SELECT * FROM system.settings shows what there is")
+    })
+}
+
 /// The server's code, where an error is one of a server's.
 pub fn code_of(error: &Error) -> Option<u32> {
     error.context().iter().find(|(key, _)| *key == "code").and_then(|(_, code)| code.parse().ok())

@@ -73,6 +73,29 @@ async fn failures_are_called_by_what_the_user_can_do() {
 }
 
 #[tokio::test]
+async fn a_setting_that_the_server_does_not_take_is_named() {
+    for (name, value, code) in [
+        ("max_threads", "many", 27),
+        ("join_algorithm", "quick", 418),
+        ("max_memory_usage", "-1", 72),
+        ("date_time_input_format", "any", 36),
+        ("no_such_setting", "1", 115),
+    ] {
+        let (wrong, right) = (format!("settings.{name}"), "settings.max_block_size");
+        let server = server_support::server(&[("url", &url()), (&wrong, value), (right, "1000")]);
+        let error = server.run("SELECT 1").await.unwrap_err();
+        assert_eq!((error.kind(), code_of(&error)), (ErrorKind::Configuration, Some(code)), "{name}: {error}");
+        let told = error.message().contains("connection's setting") && error.message().contains(&format!("{name:?}"));
+        assert!(told && error.hint().is_some(), "{error}");
+    }
+    // An error of the statement is the statement's.
+    let server = server_support::server(&[("url", &url()), ("settings.max_threads", "2")]);
+    let error = server.run("SELECT toDate('x')").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataQuality, "{error}");
+    assert!(!error.message().contains("setting"), "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_worth_another_try() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = server(&[("host", "127.0.0.1"), ("port", &free.to_string())]).run("SELECT 1").await.unwrap_err();
